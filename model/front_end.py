@@ -1,0 +1,110 @@
+"""The front end: VGG-16 without its last two poolings, later layers dilated instead (Sec. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["CONV_NAMES", "FrontEnd", "FrontEndWidths"]
+
+# Layers of each VGG-16 block; a max pooling of stride 2 follows each of the first three.
+_BLOCKS = (2, 2, 3, 3, 3)
+_POOLED_BLOCKS = 3
+CONV_NAMES = tuple(
+    f"conv{block}_{layer}" for block, layers in enumerate(_BLOCKS, start=1) for layer in range(1, layers + 1)
+)
+_VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+# oneDNN computes the weight gradient of a 7x7 dilated convolution with more outputs than this by a reference
+# kernel that does not come back within minutes (full-width fc6 has 4,096); slices of this size take the fast one.
+_FC6_SLICE = 2048
+
+
+@dataclass(frozen=True)
+class FrontEndWidths:
+    """Output channels of the thirteen convolutions, of fc6 and of fc7."""
+
+    conv: tuple[int, ...] = _VGG16
+    fc6: int = 4096
+    fc7: int = 4096
+
+    def __post_init__(self) -> None:
+        if len(self.conv) != len(CONV_NAMES) or min(*self.conv, self.fc6, self.fc7) < 1:
+            raise ValueError(f"a front end has {len(CONV_NAMES)} convolutions of at least one channel, got {self}")
+
+    @classmethod
+    def vgg16(cls, scale: float = 1.0, fc: int | None = None) -> FrontEndWidths:
+        """VGG-16's widths times `scale`; `fc` channels in fc6 and fc7 (default: 4,096 times `scale`)."""
+        wide = fc if fc is not None else max(1, round(4096 * scale))
+        return cls(tuple(max(1, round(width * scale)) for width in _VGG16), wide, wide)
+
+
+class FrontEnd(nn.Module):
+    """From a reflected image to a score map at stride 8, every convolution valid.
+
+    Layer names are those of the reference code. Dropout after fc6 and fc7 is VGG-16's, and that of the reference
+    training nets. Without pre-trained weights the layers start from He et al.'s distribution, biases at zero.
+
+    Args:
+        classes: channels of the score map.
+        widths: channels of every layer.
+        dropout: probability of dropping a channel value after fc6 and fc7 while training.
+    """
+
+    def __init__(self, classes: int, widths: FrontEndWidths | None = None, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.widths = widths or FrontEndWidths()
+        for name, (inputs, outputs) in zip(CONV_NAMES, pairwise((3, *self.widths.conv)), strict=True):
+            dilation = 2 if name.startswith("conv5") else 1
+            self.add_module(name, nn.Conv2d(inputs, outputs, 3, dilation=dilation))
+        self.fc6 = nn.Conv2d(self.widths.conv[-1], self.widths.fc6, 7, dilation=4)
+        self.fc7 = nn.Conv2d(self.widths.fc6, self.widths.fc7, 1)
+        self.final = nn.Conv2d(self.widths.fc7, classes, 1)
+        self.dropout = dropout
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias) if layer.bias is not None else None
+        nn.init.normal_(self.final.weight, std=0.01)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) BGR minus mean, margin included → scores (N, C, cells(H), cells(W))."""
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) → conv5_3 maps after truncation, (N, F, cells(H) + 24, cells(W) + 24)."""
+        maps = images
+        names = iter(CONV_NAMES)
+        for block, layers in enumerate(_BLOCKS):
+            for _ in range(layers):
+                maps = functional.relu(self.get_submodule(next(names))(maps))
+            if block < _POOLED_BLOCKS:
+                # Caffe rounds pooled sizes up; floor would lose a column of the 1640-pixel KITTI release.
+                maps = functional.max_pool2d(maps, 2, 2, ceil_mode=True)
+        return maps
+
+    def head(self, features: Tensor) -> Tensor:
+        """conv5_3 maps → scores."""
+        maps = self._drop(functional.relu(self._fc6(features)))
+        maps = self._drop(functional.relu(self.fc7(maps)))
+        return self.final(maps)
+
+    def _fc6(self, features: Tensor) -> Tensor:
+        if self.widths.fc6 <= _FC6_SLICE or features.device.type != "cpu" or not torch.is_grad_enabled():
+            return self.fc6(features)
+        weights, biases = self.fc6.weight.split(_FC6_SLICE), self.fc6.bias.split(_FC6_SLICE)
+        parts = [
+            functional.conv2d(features, weight, bias, dilation=4)
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _drop(self, maps: Tensor) -> Tensor:
+        return functional.dropout(maps, self.dropout, self.training)

@@ -1,0 +1,76 @@
+"""Prediction tile by tile, as the released deploy nets were run (reference code: predict.py, test.py).
+
+The image is reflected by 186 pixels and cut into tiles of the deploy net's fixed input; a tile that reaches beyond
+the image is reflected at its right and bottom. The context module pads at each tile's edge, so scores near it
+differ from whole-image geometry: that is the point of this module, parity with published masks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.errors import PredictionError
+from model.geometry import MARGIN, reflect_indices
+from model.network import DilatedNetwork
+from model.upsampling import LabelMap, cells_needed, labels_from_scores
+
+__all__ = ["predict", "tiled_scores"]
+
+
+def predict(network: DilatedNetwork, image: Tensor, *, confidence: bool = False) -> LabelMap:
+    """Labels every pixel of a preprocessed image, (3, H, W) float32 BGR minus mean.
+
+    Raises:
+        ValueError: if the network's metadata give no reference window.
+        PredictionError: if a score is NaN or infinite.
+    """
+    height, width = image.shape[1:]
+    scores = tiled_scores(network, image)
+    if not bool(torch.isfinite(scores).all()):
+        raise PredictionError(f"the tiles of this {height}×{width} image hold NaN or infinite scores")
+    rows, columns = cells_needed(height, width, network.spec.upsampling)
+    # The reference reads one row beyond the map when an image is an exact multiple of the tile; clamped here.
+    short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
+    fitted = functional.pad(scores[None], short, mode="replicate")[0]
+    return labels_from_scores(fitted, height, width, network.spec.upsampling, confidence=confidence)
+
+
+@torch.inference_mode()
+def tiled_scores(network: DilatedNetwork, image: Tensor) -> Tensor:
+    """Scores of all tiles side by side, (C, tiles down · rows, tiles across · columns), float32.
+
+    The KITTI release's tiles are 1268 pixels wide and 159 cells (158.5 rounded up): from the second tile on the
+    map is half a cell off, in the reference as here.
+
+    Raises:
+        ValueError: if the network's metadata give no reference window.
+    """
+    if network.spec.reference_window is None:
+        raise ValueError("this checkpoint names no reference_window: use --geometry image")
+    parameter = next(network.parameters())
+    padded = _reflect(_reflect(image, 1, MARGIN, MARGIN), 2, MARGIN, MARGIN)
+    with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
+        bands = []
+        for tile_row in _tiles(padded, 1, network.spec.reference_window[0]):
+            tiles = _tiles(tile_row, 2, network.spec.reference_window[1])
+            bands.append(torch.cat([network(tile[None].to(parameter))[0].float() for tile in tiles], dim=2))
+        return torch.cat(bands, dim=1)
+
+
+def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:
+    """Tiles of `window` pixels along `axis`, each `window - 372` further on; the last reflected to full size."""
+    step = window - 2 * MARGIN
+    count = -(-(padded.shape[axis] - 2 * MARGIN) // step)
+    tiles = []
+    for tile in range(count):
+        part = padded.narrow(axis, tile * step, min(window, padded.shape[axis] - tile * step))
+        tiles.append(_reflect(part, axis, 0, window - part.shape[axis]))
+    return tiles
+
+
+def _reflect(image: Tensor, axis: int, before: int, after: int) -> Tensor:
+    if before == after == 0:
+        return image
+    return image.index_select(axis, torch.from_numpy(reflect_indices(image.shape[axis], before, after)))

@@ -1,0 +1,113 @@
+"""ImageNet weights of VGG-16 for the front end, from either convention, with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from model.errors import ModelError
+from model.front_end import CONV_NAMES, FrontEnd
+
+__all__ = ["load_torchvision_vgg16", "load_vgg16_bytes"]
+
+# Index of each convolution in torchvision's `features`.
+_FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+# Mean and standard deviation of RGB pixels scaled to 0–1, with which torchvision's weights were trained.
+_RGB_MEAN = (0.485, 0.456, 0.406)
+_RGB_STD = (0.229, 0.224, 0.225)
+# fc6 sees conv5_3 maps pooled to 7x7, fc7 a vector.
+_CLASSIFIER = {"fc6": ("classifier.0", (7, 7)), "fc7": ("classifier.3", (1, 1))}
+
+
+def load_vgg16_bytes(front_end: FrontEnd, data: bytes, source: str) -> dict[str, Any]:
+    """Copies conv1_1 … conv5_3 from a safetensors file in the Caffe convention (BGR, 0–255, minus mean).
+
+    Tensor names are torchvision's (`features.0.weight` …). fc6 and fc7 are left as they are.
+
+    Args:
+        front_end: changed in place; must have VGG-16's own widths.
+        data: the file's bytes.
+        source: where the file came from, for the provenance.
+
+    Returns:
+        Provenance for the checkpoint.
+
+    Raises:
+        ModelError: if the file is not such a one or the front end has other widths.
+    """
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{source} is not a safetensors file ({error}): give VGG-16 weights") from error
+    _copy_convolutions(front_end, {name: tensor.float() for name, tensor in tensors.items()})
+    return {"source": source, "sha256": hashlib.sha256(data).hexdigest(), "convention": "BGR 0-255 minus mean"}
+
+
+def load_torchvision_vgg16(
+    front_end: FrontEnd, state: Mapping[str, Tensor], mean_bgr: tuple[float, float, float]
+) -> dict[str, Any]:
+    """Copies torchvision's VGG-16 (RGB, 0–1, standardised), rewritten for BGR, 0–255, minus `mean_bgr`.
+
+    The first layer absorbs the change of scale, order and mean, so conv1_1's output is the same function of the
+    image up to rounding. fc6 and fc7 are copied too where the front end has VGG-16's 4,096 channels.
+
+    Args:
+        front_end: changed in place.
+        state: `torchvision.models.vgg16(weights=…).state_dict()`.
+        mean_bgr: the mean that this network's preprocessing subtracts.
+
+    Returns:
+        Provenance for the checkpoint.
+
+    Raises:
+        ModelError: if the widths differ.
+    """
+    tensors = {name: tensor.detach().clone() for name, tensor in state.items()}
+    tensors["features.0.weight"], tensors["features.0.bias"] = _to_bgr(
+        tensors["features.0.weight"], tensors["features.0.bias"], mean_bgr
+    )
+    _copy_convolutions(front_end, tensors)
+    copied = [layer for layer in _CLASSIFIER if _copy_classifier(front_end, tensors, layer)]
+    return {"source": "torchvision VGG-16, ImageNet", "convention": "RGB 0-1, converted", "classifier": copied}
+
+
+def _to_bgr(weight: Tensor, bias: Tensor, mean_bgr: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """With x = (rgb/255 - mean)/std and y = bgr - mean_bgr: w·x + b rewritten as w'·y + b'."""
+    dtype = torch.float64
+    mean, std = torch.tensor(_RGB_MEAN, dtype=dtype), torch.tensor(_RGB_STD, dtype=dtype)
+    own_mean = torch.tensor(mean_bgr[::-1], dtype=dtype)
+    scaled = weight.to(dtype) / (255 * std).view(1, 3, 1, 1)
+    shift = (scaled * (own_mean - 255 * mean).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    return scaled.flip(1).to(weight.dtype), (bias.to(dtype) + shift).to(bias.dtype)
+
+
+@torch.no_grad()
+def _copy_convolutions(front_end: FrontEnd, tensors: Mapping[str, Tensor]) -> None:
+    for name, index in zip(CONV_NAMES, _FEATURES, strict=True):
+        layer = front_end.get_submodule(name)
+        for part in ("weight", "bias"):
+            source, target = tensors.get(f"features.{index}.{part}"), getattr(layer, part)
+            if source is None or source.shape != target.shape:
+                raise ModelError(
+                    f"{name}.{part} is {tuple(target.shape)} here, {source if source is None else tuple(source.shape)} "
+                    "in the VGG-16 weights: pre-trained weights need a front end of full width"
+                )
+            target.copy_(source)
+
+
+@torch.no_grad()
+def _copy_classifier(front_end: FrontEnd, tensors: Mapping[str, Tensor], layer: str) -> bool:
+    source, kernel = _CLASSIFIER[layer]
+    convolution = front_end.get_submodule(layer)
+    weight = tensors.get(f"{source}.weight")
+    if weight is None or weight.numel() != convolution.weight.numel():
+        return False
+    convolution.weight.copy_(weight.view(weight.shape[0], -1, *kernel))
+    convolution.bias.copy_(tensors[f"{source}.bias"])
+    return True
