@@ -1,0 +1,1 @@
+"""Entry scripts: parse, call, print, exit code."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "MARGIN",
     "OUTPUT_STRIDE",
+    "MIN_WINDOW",
     "Window",
     "front_end_cells",
     "plan_windows",

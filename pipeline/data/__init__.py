@@ -1,0 +1,1 @@
+"""Storage, manifests, images and labels. Knows neither the network nor Ray."""

@@ -1,0 +1,1 @@
+"""Bulk dense prediction: a plan of shards, one part per shard, one commit."""

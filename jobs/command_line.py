@@ -1,0 +1,60 @@
+"""What all jobs share: options from a typed configuration, logging, and errors as exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+import tyro
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError, PipelineError
+
+__all__ = ["job", "parse"]
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class _Stopped(BaseException):
+    """A signal asked this process to end."""
+
+
+def parse(config: type[Config], arguments: list[str], description: str | None, default: Config | None = None) -> Config:
+    """Reads a configuration from the command line; unknown options end the process with exit code 2.
+
+    Raises:
+        ConfigError: for a value out of its range.
+    """
+    try:
+        return tyro.cli(config, args=arguments, description=description, default=default)
+    except ValidationError as error:
+        problems = "; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise ConfigError(problems.replace("_", "-")) from error
+
+
+def job(main: Callable[[list[str]], int]) -> int:
+    """Runs a job's `main`; a known error becomes one sentence and its exit code, a signal 128 plus its number."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return main(sys.argv[1:])
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (_Stopped, KeyboardInterrupt) as stopped:
+        number = signal.SIGTERM if isinstance(stopped, _Stopped) else signal.SIGINT
+        print("stopped: finished work is kept; submit the same command to go on", file=sys.stderr)
+        # Threads of Ray may be in a call that never returns: leave without waiting for them.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(128 + number)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped

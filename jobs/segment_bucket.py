@@ -1,0 +1,40 @@
+"""Segments a bucket of images into Parquet tables.
+
+    ray job submit --working-dir . -- python jobs/segment_bucket.py \
+        --images s3://b/in --checkpoint s3://b/runs/r1/network.safetensors --output s3://b/out/x [--labels s3://b/lab]
+
+Without a cluster, `python jobs/segment_bucket.py …` starts Ray on this machine. Exit codes: 0 committed; 2 wrong usage
+or configuration; 3 too many images failed or the run is incomplete, nothing is committed and all work is kept; 4 the
+output belongs to another run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import ray
+
+from jobs.command_line import job, parse
+from pipeline.results.console import class_table
+from pipeline.results.tables import Run
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.ray_data import check_resources, run_shards
+from pipeline.segmentation.run import segment_bucket
+
+
+def main(arguments: list[str]) -> int:
+    config = parse(SegmentConfig, arguments, __doc__)
+    ray.init(logging_level="warning", configure_logging=False)
+    success = segment_bucket(config, check_resources, run_shards)
+    scores = Run(config.output).class_scores().astype(object)
+    rows = scores.where(scores.notna(), None).to_dict("records")
+    print(class_table(rows, success["mean_iou"]))
+    print(f"{success['images']} images, {success['errors']} failed; tables in {config.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(job(main))

@@ -1,0 +1,143 @@
+"""Class names, colours and encodings of the published data sets, and of the project's own drawn scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.errors import ConfigError
+
+__all__ = ["LABEL_SPACES", "LabelSpace", "label_space"]
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What the values of a label file mean.
+
+    Attributes:
+        name: as used on the command line.
+        classes: names by class id.
+        palette: RGB by class id.
+        id_map: class id by the file's value, where the two differ. A value that is neither mapped nor a class id
+            nor `ignore_label` is an error.
+        ignore_label: value of pixels that count nowhere.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    id_map: Mapping[int, int] = field(default_factory=dict)
+    ignore_label: int = 255
+
+
+def label_space(name: str) -> LabelSpace:
+    """Looks a label space up.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in LABEL_SPACES:
+        raise ConfigError(f"unknown label space {name!r}: choose one of {', '.join(sorted(LABEL_SPACES))}")
+    return LABEL_SPACES[name]
+
+
+def _voc_palette(count: int) -> tuple[Colour, ...]:
+    """The development kit's colour map: bits of the id spread over the high bits of R, G and B."""
+
+    def colour(class_id: int) -> Colour:
+        channels = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                channels[channel] |= ((class_id >> (3 * bit + channel)) & 1) << (7 - bit)
+        return channels[0], channels[1], channels[2]
+
+    return tuple(colour(class_id) for class_id in range(count))
+
+
+_VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+_CAMVID_COLOURS: dict[str, Colour] = {
+    "building": (128, 0, 0),
+    "tree": (128, 128, 0),
+    "sky": (128, 128, 128),
+    "car": (64, 0, 128),
+    "sign": (192, 128, 128),
+    "road": (128, 64, 128),
+    "pedestrian": (64, 64, 0),
+    "fence": (64, 64, 128),
+    "pole": (192, 192, 128),
+    "sidewalk": (60, 40, 222),
+    "bicyclist": (0, 128, 192),
+}
+# Orders of the SegNet tutorial's index files, and of the paper's Tables 5 and 6.
+_SEGNET_ORDER = ("sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+_PAPER_ORDER = tuple(_CAMVID_COLOURS)
+
+# Name, colour, labelId; ordered by trainId.
+_CITYSCAPES: tuple[tuple[str, Colour, int], ...] = (
+    ("road", (128, 64, 128), 7),
+    ("sidewalk", (244, 35, 232), 8),
+    ("building", (70, 70, 70), 11),
+    ("wall", (102, 102, 156), 12),
+    ("fence", (190, 153, 153), 13),
+    ("pole", (153, 153, 153), 17),
+    ("traffic light", (250, 170, 30), 19),
+    ("traffic sign", (220, 220, 0), 20),
+    ("vegetation", (107, 142, 35), 21),
+    ("terrain", (152, 251, 152), 22),
+    ("sky", (70, 130, 180), 23),
+    ("person", (220, 20, 60), 24),
+    ("rider", (255, 0, 0), 25),
+    ("car", (0, 0, 142), 26),
+    ("truck", (0, 0, 70), 27),
+    ("bus", (0, 60, 100), 28),
+    ("train", (0, 80, 100), 31),
+    ("motorcycle", (0, 0, 230), 32),
+    ("bicycle", (119, 11, 32), 33),
+)
+
+_STREET_COLOURS: dict[str, Colour] = {
+    "sky": (110, 170, 220),
+    "building": (165, 85, 70),
+    "pole": (235, 220, 130),
+    "road": (95, 80, 110),
+    "pavement": (200, 150, 200),
+    "tree": (70, 130, 50),
+    "sign": (250, 120, 30),
+    "fence": (90, 100, 170),
+    "car": (40, 60, 200),
+    "person": (220, 30, 80),
+    "cyclist": (0, 190, 190),
+}
+
+
+def _coloured(
+    name: str, order: tuple[str, ...], colours: Mapping[str, Colour], id_map: Mapping[int, int] | None = None
+) -> LabelSpace:
+    return LabelSpace(name, order, tuple(colours[each] for each in order), id_map or {})
+
+
+def _cityscapes(name: str, id_map: Mapping[int, int]) -> LabelSpace:
+    return LabelSpace(
+        name, tuple(entry[0] for entry in _CITYSCAPES), tuple(entry[1] for entry in _CITYSCAPES), id_map
+    )
+
+
+_LABEL_IDS = {label_id: 255 for label_id in range(34)} | {
+    label_id: train_id for train_id, (_, _, label_id) in enumerate(_CITYSCAPES)
+}
+_SPACES = (
+    LabelSpace("voc", _VOC, _voc_palette(len(_VOC))),
+    _coloured("camvid", _PAPER_ORDER, _CAMVID_COLOURS),
+    _coloured("camvid_segnet", _SEGNET_ORDER, _CAMVID_COLOURS, id_map={11: 255}),
+    _coloured("kitti", _PAPER_ORDER, _CAMVID_COLOURS),
+    _cityscapes("cityscapes", {}),
+    _cityscapes("cityscapes_label_ids", _LABEL_IDS),
+    _coloured("street_scenes", tuple(_STREET_COLOURS), _STREET_COLOURS),
+)
+LABEL_SPACES: Mapping[str, LabelSpace] = {space.name: space for space in _SPACES}

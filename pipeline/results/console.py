@@ -1,0 +1,35 @@
+"""The per-class table that jobs print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["class_table"]
+
+_BAR = 30
+
+
+def class_table(rows: Sequence[Mapping[str, Any]], mean_iou: float | None) -> str:
+    """Class, IoU with a bar, share of predicted pixels; then the mean. A dash where a score is undefined.
+
+    Args:
+        rows: of `class_scores`.
+        mean_iou: of the run.
+    """
+    total = sum(row["predicted_pixels"] for row in rows) or 1
+    width = max([len("class"), *(len(row["class_name"]) for row in rows)])
+    lines = [f"{'class':<{width}}  {'IoU':>6}  {'share':>6}"]
+    for row in rows:
+        share = 100 * row["predicted_pixels"] / total
+        lines.append(f"{row['class_name']:<{width}}  {_percent(row['iou'])}  {share:5.1f}%  {_bar(row['iou'])}".rstrip())
+    lines.append(f"{'mean':<{width}}  {_percent(mean_iou)}")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return f"{'–':>6}" if value is None else f"{100 * value:6.1f}"
+
+
+def _bar(value: float | None) -> str:
+    return "█" * round(_BAR * value) if value else ""

@@ -1,0 +1,131 @@
+"""The tables that follow from `predictions`: scores per image and per class, confusion, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.results.schemas import CLASS_SCORES, CONFUSION, ERRORS, IMAGE_SCORES
+from pipeline.results.scores import Matrix, ratio
+
+__all__ = ["ClassSums", "class_scores_table", "confusion_table", "errors_table", "image_scores_table"]
+
+
+def image_scores_table(predictions: pa.Table) -> pa.Table:
+    """One row per segmented image and class."""
+    rows: list[dict[str, Any]] = []
+    for row in predictions.select(["run_id", "image_uri", "classes"]).to_pylist():
+        head = {"run_id": row["run_id"], "image_uri": row["image_uri"]}
+        rows.extend({**head, **counts, **_scores(**_pixels(counts))} for counts in row["classes"] or ())
+    return pa.Table.from_pylist(rows, schema=IMAGE_SCORES)
+
+
+def errors_table(predictions: pa.Table) -> pa.Table:
+    """One row per image that failed."""
+    failed = predictions.filter(pc.equal(predictions["status"], "error"))
+    return failed.select(ERRORS.names).cast(ERRORS)
+
+
+def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix) -> pa.Table:
+    """One row per (target, predicted) pair, all C x C of them."""
+    rows = [
+        {
+            "run_id": run_id,
+            "target_id": target,
+            "target_name": names[target],
+            "predicted_id": predicted,
+            "predicted_name": names[predicted],
+            "pixels": int(confusion[target, predicted]),
+        }
+        for target, predicted in np.ndindex(confusion.shape)
+    ]
+    return pa.Table.from_pylist(rows, schema=CONFUSION)
+
+
+@dataclass
+class ClassSums:
+    """Sums over a run, built up table by table so that memory does not grow with the run.
+
+    Labelled and unlabelled images are kept apart: a union of sums over different images would mean nothing.
+    """
+
+    classes: int
+    labelled: int = 0
+
+    def __post_init__(self) -> None:
+        # Columns: predicted, target, intersection, images.
+        self._with_labels = np.zeros((self.classes, 4), np.int64)
+        self._without_labels = np.zeros((self.classes, 4), np.int64)
+
+    def add(self, image_scores: pa.Table) -> None:
+        """Adds the rows of `image_scores_table`."""
+        ids = image_scores["class_id"].to_numpy()
+        predicted = image_scores["predicted_pixels"].to_numpy()
+        has_label = pc.is_valid(image_scores["target_pixels"]).to_numpy()
+        target = pc.fill_null(image_scores["target_pixels"], 0).to_numpy()
+        inter = pc.fill_null(image_scores["intersection"], 0).to_numpy()
+        for sums, chosen, occurs in (
+            (self._with_labels, has_label, target > 0),
+            (self._without_labels, ~has_label, predicted > 0),
+        ):
+            columns = np.stack([predicted, target, inter, occurs.astype(np.int64)], axis=1)
+            np.add.at(sums, ids[chosen], columns[chosen])
+        self.labelled += int(has_label.sum()) // max(1, self.classes)
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """By class: over the labelled images if there is any, else over all."""
+        sums = self._with_labels if self.labelled else self._without_labels
+        for class_id, (predicted, target, inter, images) in enumerate(sums.tolist()):
+            yield {
+                "class_id": class_id,
+                "predicted": predicted,
+                "target": target if self.labelled else None,
+                "intersection": inter if self.labelled else None,
+                "images": images,
+            }
+
+
+def class_scores_table(run_id: str, names: Sequence[str], sums: ClassSums) -> pa.Table:
+    """One row per class, whole run."""
+    rows = []
+    for row in sums.rows():
+        predicted, target, inter = row["predicted"], row["target"], row["intersection"]
+        rows.append(
+            {
+                "run_id": run_id,
+                "class_id": row["class_id"],
+                "class_name": names[row["class_id"]],
+                "predicted_pixels": predicted,
+                "target_pixels": target,
+                "intersection": inter,
+                **_scores(predicted, target, inter),
+                "precision": None if inter is None else ratio(inter, predicted),
+                "recall": None if inter is None else ratio(inter, target),
+                "images": row["images"],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CLASS_SCORES)
+
+
+def _pixels(counts: dict[str, Any]) -> dict[str, int | None]:
+    return {
+        "predicted": counts["predicted_pixels"],
+        "target": counts["target_pixels"],
+        "intersection": counts["intersection"],
+    }
+
+
+def _scores(predicted: int, target: int | None, intersection: int | None) -> dict[str, Any]:
+    if target is None or intersection is None:
+        return {"union": None, "iou": None, "dice": None}
+    union = predicted + target - intersection
+    return {
+        "union": union,
+        "iou": ratio(intersection, union),
+        "dice": ratio(2 * intersection, predicted + target),
+    }

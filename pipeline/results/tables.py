@@ -1,0 +1,147 @@
+"""An analyst's reader: data frames and numpy masks of a committed run, in two lines.
+
+    run = Run("s3://bucket/out/x")
+    run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.data.labels import decode_mask
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.results.encoding import read_parquet
+from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
+
+__all__ = ["SUCCESS", "Run"]
+
+SUCCESS = "_SUCCESS.json"
+_LIGHT = tuple(name for name in PREDICTIONS.names if name not in ("mask", "classes"))
+
+
+class Run:
+    """A committed run below `output`.
+
+    Raises:
+        ConfigError: if there is no committed run, or one of an unknown table format.
+    """
+
+    def __init__(self, output: str, storage: Storage | None = None) -> None:
+        self.output, self.storage = output.rstrip("/"), storage or Storage()
+        try:
+            self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
+        except ObjectMissing as error:
+            raise ConfigError(
+                f"{output} holds no {SUCCESS}: the run is not committed; submit the same segment_bucket.py command again"
+            ) from error
+        if self.success.get("format") != TABLE_FORMAT:
+            raise ConfigError(
+                f"{output} has table format {self.success.get('format')!r}, this version reads {TABLE_FORMAT}: upgrade"
+            )
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names by id."""
+        return list(self.success["classes"])
+
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says: identity, settings, checkpoint, manifest, provenance."""
+        return json.loads(self.storage.read(self._uri("run.json")))
+
+    def class_scores(self) -> pd.DataFrame:
+        """One row per class."""
+        return self._frame("class_scores.parquet")
+
+    def confusion(self) -> pd.DataFrame:
+        """Pixels, rows the target class, columns the predicted class."""
+        long = self._frame("confusion.parquet")
+        return long.pivot(index="target_name", columns="predicted_name", values="pixels").loc[self.classes, self.classes]
+
+    def errors(self) -> pd.DataFrame:
+        """One row per image that failed."""
+        return self._frame("errors.parquet")
+
+    def image_scores(self) -> pd.DataFrame:
+        """One row per image and class."""
+        return self._frames("image_scores/", None)
+
+    def manifest(self) -> pd.DataFrame:
+        """The inputs."""
+        return self._frames("manifest/", None)
+
+    def predictions(self, columns: Sequence[str] = _LIGHT) -> pd.DataFrame:
+        """One row per input image, in manifest order; masks only where `columns` asks for them."""
+        return self._frames("predictions/", list(columns))
+
+    def mask(self, image_uri: str) -> NDArray[np.uint8]:
+        """Class ids of one image, (H, W) uint8; fetches no more than one row group of masks.
+
+        Raises:
+            KeyError: if the image is not in the run, or failed.
+        """
+        position = self._position(image_uri)
+        for path, rows in self._parts("predictions/"):
+            if position < rows:
+                return self._mask_at(path, position, image_uri)
+            position -= rows
+        raise KeyError(f"{image_uri} lies beyond the predictions of {self.output}: the run is damaged, verify it")
+
+    def masks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """(image URI, class ids (H, W)) of every segmented image, a row group in memory at a time."""
+        for path, _ in self._parts("predictions/"):
+            with self._open(path) as file:
+                for batch in pq.ParquetFile(file).iter_batches(100, columns=["image_uri", "mask"]):
+                    yield from _decoded(batch)
+
+    def _mask_at(self, path: str, position: int, image_uri: str) -> NDArray[np.uint8]:
+        with self._open(path) as file:
+            parquet = pq.ParquetFile(file)
+            group = 0
+            while position >= parquet.metadata.row_group(group).num_rows:
+                position -= parquet.metadata.row_group(group).num_rows
+                group += 1
+            row = parquet.read_row_group(group, columns=["image_uri", "mask"]).slice(position, 1).to_pylist()[0]
+        if row["image_uri"] != image_uri or row["mask"] is None:
+            raise KeyError(f"{image_uri} has no mask in {self.output}: see errors()")
+        return decode_mask(row["mask"]["bytes"])
+
+    def _position(self, image_uri: str) -> int:
+        uris = self.manifest()["image_uri"]
+        position = int(uris.searchsorted(image_uri))
+        if position == len(uris) or uris.iloc[position] != image_uri:
+            raise KeyError(f"{image_uri} is not in the manifest of {self.output}")
+        return position
+
+    def _parts(self, folder: str) -> list[tuple[str, int]]:
+        return [(entry["path"], entry["rows"]) for entry in self.success["files"] if entry["path"].startswith(folder)]
+
+    def _frames(self, folder: str, columns: list[str] | None) -> pd.DataFrame:
+        tables = [read_parquet(self.storage, self._uri(path), columns) for path, _ in self._parts(folder)]
+        if not tables:
+            return pd.DataFrame(columns=columns)
+        return pa.concat_tables(tables).to_pandas()
+
+    def _frame(self, path: str) -> pd.DataFrame:
+        return read_parquet(self.storage, self._uri(path)).to_pandas()
+
+    def _open(self, path: str) -> Any:
+        filesystem, full = self.storage.filesystem(self._uri(path))
+        return filesystem.open(full, "rb")
+
+    def _uri(self, path: str) -> str:
+        return join(self.output, path)
+
+
+def _decoded(batch: pa.RecordBatch) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for row in batch.to_pylist():
+        if row["mask"] is not None:
+            yield row["image_uri"], decode_mask(row["mask"]["bytes"])

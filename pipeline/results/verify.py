@@ -1,0 +1,316 @@
+"""Is this run what it says it is? Its numbers recomputed from the masks, and from the labels if readable.
+
+Checked without the code that committed: each input exactly once and in order (I1), every listed file whole
+and none beside them (I2), no row missing (I4), and confusion = sum of the image scores = recomputed from the
+masks (I6). The pixels are counted anew; only the formulas of `scores` and `derived` are shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.data.labels import decode_mask
+from pipeline.data.storage import Storage, join
+from pipeline.errors import PipelineError
+from pipeline.results.derived import (
+    ClassSums,
+    class_scores_table,
+    confusion_table,
+    errors_table,
+    image_scores_table,
+)
+from pipeline.results.schemas import IMAGE_SCORES, PREDICTIONS
+from pipeline.results.scores import (
+    Matrix,
+    class_counts,
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    pixel_counts,
+)
+from pipeline.results.sources import Sources
+from pipeline.results.tables import Run
+
+__all__ = ["Verdict", "verify"]
+
+_SHOWN = 20  # problems of one kind that are worth listing
+_COUNTS = ("predicted_pixels", "target_pixels", "intersection")
+_ERROR_COLUMNS = ("error_stage", "error_type", "error_message")
+_OK_COLUMNS = ("height", "width", "mask", "classes", "mean_confidence", "mean_entropy")
+
+
+@dataclass
+class Verdict:
+    """What was checked, and what is wrong.
+
+    Attributes:
+        problems: one sentence each; empty if the run is sound.
+        images: predicted images whose masks were recounted.
+        errors: images recorded as failed.
+        labels_unread: labels that cannot be read any more, so that their counts could not be redone.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    images: int = 0
+    errors: int = 0
+    labels_unread: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return not self.problems
+
+    def text(self) -> str:
+        """The verdict in words, one problem a line."""
+        checked = f"{self.images} masks recounted, {self.errors} failed images"
+        if self.labels_unread:
+            checked += f", {self.labels_unread} labels no longer readable (their counts were not redone)"
+        if self.ok:
+            return f"sound: {checked}"
+        lines = [f"  {problem}" for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"  … and {len(self.problems) - _SHOWN} more")
+        return "\n".join([f"NOT sound, {len(self.problems)} problems: {checked}", *lines])
+
+
+def verify(output: str, storage: Storage | None = None) -> Verdict:
+    """Check a committed run.
+
+    Args:
+        output: the run's URI.
+        storage: how to read it; None = default retries.
+
+    Raises:
+        IncompleteRun: nothing is committed there.
+        ConfigError: the run has an unknown format.
+        StorageError: the storage cannot be reached.
+    """
+    return _Verification(Run(output, storage)).run()
+
+
+class _Verification:
+    """One walk over the files of a run, part by part."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._sources = Sources(run)
+        self._verdict = Verdict()
+        self._rows = 0
+        self._classes = len(run.classes)
+        self._run_id = run.success["run_id"]
+        self._ignore_label = int(run.success["ignore_label"])
+        self._sums = ClassSums(self._classes)
+        self._confusion: Matrix = np.zeros((self._classes, self._classes), np.int64)
+
+    def run(self) -> Verdict:
+        self._check_listing()
+        self._check_files()
+        uris: list[str] = []
+        stored_scores = _Rows(self._read_all("image_scores/"))
+        failed: list[pa.Table] = []
+        for part in self._read_all("predictions/"):
+            if missing := set(PREDICTIONS.names) - set(part.column_names):
+                self._problem(f"a part of predictions lacks the columns {sorted(missing)}")
+                return self._verdict
+            uris += part["image_uri"].to_pylist()
+            failed.append(errors_table(part))
+            self._check_part(part, stored_scores)
+        if stored_scores.take(1).num_rows:
+            self._problem("image_scores has more rows than predictions imply")
+        self._rows = len(uris)
+        self._check_manifest(uris)
+        self._check_totals(failed)
+        return self._verdict
+
+    def _problem(self, sentence: str) -> None:
+        self._verdict.problems.append(sentence)
+
+    def _check_listing(self) -> None:
+        """No Parquet file beside the listed ones: a plain glob must see what the commit lists."""
+        listed = {entry["path"] for entry in self._run.success["files"]}
+        for folder in ("predictions/", "image_scores/"):
+            found = self._run.storage.list(join(self._run.output, folder))
+            names = {folder + info.uri.rsplit("/", 1)[-1] for info in found}
+            for extra in sorted(names - listed):
+                self._problem(f"{extra} is not listed in _SUCCESS.json; a glob of {folder} would count it")
+
+    def _check_files(self) -> None:
+        for entry in self._run.success["files"]:
+            data = self._read(entry["path"])
+            if data is None:
+                self._problem(f"{entry['path']} is listed but cannot be read")
+            elif hashlib.sha256(data).hexdigest() != entry["sha256"] or len(data) != entry["bytes"]:
+                self._problem(f"{entry['path']} differs from the committed file (sha256 or length)")
+            elif entry["path"].endswith(".parquet") and (rows := _table(data).num_rows) != entry["rows"]:
+                self._problem(f"{entry['path']} has {rows} rows, _SUCCESS.json says {entry['rows']}")
+
+    def _check_manifest(self, uris: list[str]) -> None:
+        expected = self._sources.manifest["image_uri"].to_pylist()
+        stated = self._run.info()["manifest"]["rows"]
+        if stated != len(expected):
+            self._problem(f"the manifest has {len(expected)} rows, run.json says {stated}")
+        counts = Counter(uris)
+        for uri in expected:
+            if counts[uri] != 1:
+                self._problem(f"{uri} stands {counts[uri]} times in predictions, must be once")
+        for uri in sorted(set(counts) - set(expected)):
+            self._problem(f"{uri} stands in predictions but not in the manifest")
+        if uris != expected and Counter(expected) == counts:
+            self._problem("predictions is not in the manifest's order")
+
+    def _check_part(self, part: pa.Table, stored_scores: _Rows) -> None:
+        for row in part.to_pylist():
+            if row["run_id"] != self._run_id:
+                self._problem(f"{row['image_uri']} belongs to run {row['run_id']}, not {self._run_id}")
+            if self._check_status(row):
+                self._recount(row)
+        expected = image_scores_table(part)
+        self._sums.add(expected)
+        stored = stored_scores.take(expected.num_rows)
+        if not _same(stored, expected):
+            uris = f"{part['image_uri'][0]} … {part['image_uri'][-1]}" if part.num_rows else "no image"
+            self._problem(f"image_scores does not follow from predictions ({uris})")
+
+    def _check_status(self, row: dict[str, Any]) -> bool:
+        """Whether the row is a success; it must be that or an error, and filled accordingly."""
+        uri, status = row["image_uri"], row["status"]
+        if status not in ("ok", "error"):
+            self._problem(f"{uri} has the status {status!r}, must be ok or error")
+            return False
+        filled, empty = (_OK_COLUMNS, _ERROR_COLUMNS) if status == "ok" else (_ERROR_COLUMNS, _OK_COLUMNS)
+        for name in filled:
+            if row[name] is None:
+                self._problem(f"{uri} is {status} but its {name} is null")
+        for name in empty:
+            if row[name] is not None:
+                self._problem(f"{uri} is {status} but its {name} is not null")
+        if status == "error":
+            self._verdict.errors += 1
+        return bool(status == "ok" and row["mask"] and row["classes"])
+
+    def _recount(self, row: dict[str, Any]) -> None:
+        """Redo one image's numbers from its mask, and its label where there is one."""
+        uri = row["image_uri"]
+        try:
+            mask = decode_mask(row["mask"]["bytes"])
+        except (PipelineError, OSError, ValueError) as error:
+            self._problem(f"the mask of {uri} cannot be decoded: {error}")
+            return
+        self._verdict.images += 1
+        if mask.shape != (row["height"], row["width"]):
+            self._problem(f"the mask of {uri} is {mask.shape}, its row says {(row['height'], row['width'])}")
+        target = self._sources.label(uri)
+        if target is None and self._sources.has_label(uri):
+            self._verdict.labels_unread += 1
+            return
+        try:
+            expected, confusion = self._count(mask, target)
+        except ValueError as error:
+            self._problem(f"{uri}: {error}")
+            return
+        for name, value in expected.items():
+            if row[name] != value:
+                self._problem(f"{name} of {uri} is not what its mask and label give")
+        if confusion is not None:
+            self._confusion += confusion
+
+    def _count(
+        self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None
+    ) -> tuple[dict[str, Any], Matrix | None]:
+        """The columns that mask and label imply, and their confusion matrix."""
+        if mask.max(initial=0) >= self._classes:
+            raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
+        confusion = None
+        if target is not None:
+            confusion = confusion_matrix(target, mask, self._classes, self._ignore_label)
+        counts = class_counts(self._run.classes, pixel_counts(mask, self._classes), confusion)
+        scores: dict[str, Any] = {"classes": counts, "pixel_accuracy": None, "mean_iou": None}
+        if confusion is not None:
+            scores |= {"pixel_accuracy": pixel_accuracy(confusion), "mean_iou": mean_iou(confusion)}
+        return scores, confusion
+
+    def _check_totals(self, failed: list[pa.Table]) -> None:
+        success, names = self._run.success, self._run.classes
+        if not _same(self._stored("errors.parquet"), pa.concat_tables(failed) if failed else None):
+            self._problem("errors does not follow from predictions")
+        counted = {"images": self._rows, "errors": self._verdict.errors}
+        for name, value in counted.items():
+            if success[name] != value:
+                self._problem(f"_SUCCESS.json says {name} = {success[name]}, predictions gives {value}")
+        if self._verdict.labels_unread:
+            self._check_margins()
+            return
+        for name, score in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
+            if success[name] != score(self._confusion):
+                self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
+        if not _same(
+            self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)
+        ):
+            self._problem("class_scores is not what masks and labels give")
+        if not _same(
+            self._stored("confusion.parquet"), confusion_table(self._run_id, names, self._confusion)
+        ):
+            self._problem("confusion is not what masks and labels give")
+
+    def _check_margins(self) -> None:
+        """Without all labels: at least the matrix's diagonal and margins are the sums of the image scores."""
+        stored = self._run.confusion().to_numpy()
+        sums = self._run.image_scores()[["class_id", *_COUNTS]]
+        sums = sums[sums["target_pixels"].notna()].groupby("class_id").sum()
+        if sums.empty:
+            return
+        pairs = {"intersection": np.diagonal(stored), "target_pixels": stored.sum(axis=1)}
+        pairs["predicted_pixels"] = stored.sum(axis=0)
+        for name, expected in pairs.items():
+            if sums[name].tolist() != expected.tolist():
+                self._problem(f"confusion does not agree with the sum of {name} over image_scores")
+
+    def _stored(self, path: str) -> pa.Table | None:
+        return next(self._read_all(path), None)
+
+    def _read_all(self, prefix: str) -> Iterator[pa.Table]:
+        for path in sorted(entry["path"] for entry in self._run.success["files"]):
+            if path.startswith(prefix) and (data := self._read(path)) is not None:
+                yield _table(data)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return self._run.storage.read(join(self._run.output, path))
+        except PipelineError:
+            return None
+
+
+def _table(data: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(data))
+
+
+class _Rows:
+    """The rows of a sequence of tables, taken in chunks of any size."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._rest: pa.Table = IMAGE_SCORES.empty_table()
+
+    def take(self, rows: int) -> pa.Table:
+        """The next rows; fewer at the end."""
+        while self._rest.num_rows < rows and (table := next(self._tables, None)) is not None:
+            self._rest = pa.concat_tables([self._rest, table.select(self._rest.column_names)])
+        taken = self._rest.slice(0, rows)
+        self._rest = self._rest.slice(rows)
+        return taken
+
+
+def _same(stored: pa.Table | None, expected: pa.Table | None) -> bool:
+    """Equal in names, types and values; doubles of the same formulas are equal to the bit."""
+    if stored is None or expected is None:
+        return stored is None or stored.num_rows == 0
+    return bool(stored.combine_chunks().equals(expected.combine_chunks()))

@@ -1,0 +1,175 @@
+"""From parts to a committed run: every row checked, tables derived, `_SUCCESS.json` last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.storage import Storage, join
+from pipeline.errors import IncompleteRun
+from pipeline.results.derived import (
+    ClassSums,
+    class_scores_table,
+    confusion_table,
+    errors_table,
+    image_scores_table,
+)
+from pipeline.results.encoding import parquet_bytes
+from pipeline.results.schemas import ERRORS, TABLE_FORMAT
+from pipeline.results.scores import Matrix, mean_iou, pixel_accuracy
+from pipeline.results.tables import SUCCESS
+from pipeline.segmentation.parts import finished_shards, part_name, part_uri, read_part
+from pipeline.segmentation.plan import Plan
+
+__all__ = ["commit"]
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """What one part adds to the run; no pixels, no image names but those that failed."""
+
+    files: list[dict[str, Any]]
+    errors: pa.Table
+    sums: pa.Table
+    confusion: Matrix
+
+
+@dataclass
+class _Totals:
+    classes: int
+    files: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[pa.Table] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sums = ClassSums(self.classes)
+        self.confusion = np.zeros((self.classes, self.classes), np.int64)
+
+    def add(self, derived: _Derived) -> None:
+        self.files += derived.files
+        self.errors.append(derived.errors)
+        self.sums.add(derived.sums)
+        self.confusion += derived.confusion
+
+
+def commit(plan: Plan, storage: Storage) -> dict[str, Any]:
+    """Derives all tables from the parts and declares the run complete.
+
+    Every file is the same whoever derives it, so a second driver that commits at the same time does no harm.
+    Parts pass through one at a time (a few in parallel): memory does not grow with the run.
+
+    Returns:
+        The content of `_SUCCESS.json`.
+
+    Raises:
+        IncompleteRun: if a part is missing or its rows are not the manifest's, or too many images failed; nothing
+            is committed, and all parts stay.
+    """
+    missing = set(range(plan.shards)) - finished_shards(storage, plan.config.output, plan.identity)
+    if missing:
+        raise IncompleteRun(
+            f"{len(missing)} of {plan.shards} shards have no part yet, first {min(missing)}: submit the same command again"
+        )
+    totals = _Totals(len(plan.spec.classes))
+    for derived in _derive_all(plan, storage):
+        totals.add(derived)
+    errors = pa.concat_tables(totals.errors) if totals.errors else ERRORS.empty_table()
+    _check_errors(plan, errors.num_rows)
+    _check_sums(totals)
+    totals.files += _write_run_tables(plan, storage, totals, errors)
+    success = _success(plan, totals, errors.num_rows)
+    # Last of all: its presence is the commit. Nothing in it depends on who writes it or when.
+    storage.write_once(join(plan.config.output, SUCCESS), json.dumps(success, indent=1).encode())
+    return success
+
+
+def _derive_all(plan: Plan, storage: Storage) -> Iterator[_Derived]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, plan.shards, _THREADS):
+            shards = range(start, min(start + _THREADS, plan.shards))
+            yield from pool.map(lambda shard: _derive(plan, storage, shard), shards)
+
+
+def _derive(plan: Plan, storage: Storage, shard: int) -> _Derived:
+    data = storage.read(part_uri(plan.config.output, shard, plan.identity))
+    part = read_part(data, shard, plan.identity)
+    expected = plan.shard_slice(shard)["image_uri"]
+    if part.table["image_uri"].to_pylist() != expected.to_pylist():
+        raise IncompleteRun(f"part {shard} does not hold the manifest's rows: remove it and submit the command again")
+    name = part_name(shard, plan.identity)
+    scores = image_scores_table(part.table)
+    files = [
+        _entry(f"predictions/{name}", part.table.num_rows, data),
+        _write(plan, storage, f"image_scores/{name}", scores),
+    ]
+    return _Derived(files, errors_table(part.table), scores.drop_columns(["image_uri"]), part.confusion)
+
+
+def _write_run_tables(
+    plan: Plan, storage: Storage, totals: _Totals, errors: pa.Table
+) -> list[dict[str, Any]]:
+    names = plan.spec.classes
+    tables = {
+        "class_scores.parquet": class_scores_table(plan.run_id, names, totals.sums),
+        "confusion.parquet": confusion_table(plan.run_id, names, totals.confusion),
+        "errors.parquet": errors,
+    }
+    manifest = storage.read(plan.manifest_uri)
+    return [
+        _entry("manifest/part-000000.parquet", plan.manifest.num_rows, manifest),
+        *(_write(plan, storage, path, table) for path, table in tables.items()),
+    ]
+
+
+def _write(plan: Plan, storage: Storage, path: str, table: pa.Table) -> dict[str, Any]:
+    data = parquet_bytes(table)
+    storage.write(join(plan.config.output, path), data)
+    return _entry(path, table.num_rows, data)
+
+
+def _entry(path: str, rows: int, data: bytes) -> dict[str, Any]:
+    return {"path": path, "rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _check_errors(plan: Plan, errors: int) -> None:
+    images, limit = plan.manifest.num_rows, plan.config.max_error_fraction
+    if errors > limit * images:
+        raise IncompleteRun(
+            f"{errors} of {images} images failed, more than --max-error-fraction {limit} allows: nothing is committed. "
+            f"See status and error_message in {plan.config.output}/predictions, then mend the inputs under another "
+            "--output, or submit again with a higher limit"
+        )
+
+
+def _check_sums(totals: _Totals) -> None:
+    """The confusion matrix comes from footers, the sums from columns: two witnesses that must agree."""
+    for row in totals.sums.rows():
+        inter, of_class = row["intersection"], totals.confusion[row["class_id"]]
+        if inter is not None and (inter != of_class[row["class_id"]] or row["target"] != of_class.sum()):
+            raise IncompleteRun(f"class {row['class_id']}: confusion and image scores disagree; the parts are damaged")
+
+
+def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
+    labelled = totals.sums.labelled > 0
+    return {
+        "format": TABLE_FORMAT,
+        "run_id": plan.run_id,
+        "identity": plan.identity,
+        "images": plan.manifest.num_rows,
+        "errors": errors,
+        "labelled_images": totals.sums.labelled,
+        "mean_iou": mean_iou(totals.confusion) if labelled else None,
+        "pixel_accuracy": pixel_accuracy(totals.confusion) if labelled else None,
+        "classes": list(plan.spec.classes),
+        "palette": [list(colour) for colour in plan.spec.palette],
+        "ignore_label": plan.spec.ignore_label,
+        "files": sorted(totals.files, key=lambda entry: entry["path"]),
+    }

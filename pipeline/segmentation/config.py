@@ -1,0 +1,55 @@
+"""What a user can ask of `jobs/segment_bucket.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["SegmentConfig"]
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class SegmentConfig(BaseModel):
+    """Segments every image of a prefix, glob or manifest into Parquet tables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    images: str
+    """Input: a prefix, a glob, or a manifest (.parquet, .csv, .jsonl, .txt) with image_uri[, label_uri]."""
+    checkpoint: str
+    """URI of a network.safetensors."""
+    output: str
+    """Prefix for the tables. A run that was interrupted goes on where it stood; another run is refused."""
+    labels: str | None = None
+    """Prefix of label files that pair with the images by relative path without extension."""
+    label_space: str | None = None
+    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: values are class ids."""
+    geometry: Literal["image", "reference"] = "image"
+    """image: seamless, any size. reference: tile by tile as the released nets, for parity."""
+    actors: Positive | None = None
+    """Actors that predict; default: as many as the cluster's CPUs or GPUs hold."""
+    cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs (and torch threads) of each actor."""
+    gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of each actor; 0 predicts on the CPU."""
+    shard_images: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Images per part file: what is lost at most when an actor dies."""
+    window: Annotated[int, Field(ge=380)] = 1236
+    """Longest side of a front-end window in pixels, 372 of them margin: bounds memory, changes no result."""
+    confidence_maps: bool = False
+    """Also write the winning probability of every pixel, as an 8-bit PNG."""
+    limit: Annotated[int, Field(ge=0)] | None = None
+    """Only the first so many images, in order of URI."""
+    max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest share of images that may fail before nothing is committed."""
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
+    """Larger images become error rows before they are decoded."""
+    no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes without a finished image or shard after which the run ends with an error."""
+
+    def identity_settings(self) -> dict[str, Any]:
+        """The settings that can change a pixel, a column or a file name: the same run has the same ones."""
+        names = ("geometry", "label_space", "confidence_maps", "shard_images", "max_pixels")
+        return {name: getattr(self, name) for name in names}

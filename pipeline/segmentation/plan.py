@@ -1,0 +1,196 @@
+"""What a run is: its identity, its frozen manifest, its shards; and the claim on its output."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from model.checkpoint import from_bytes
+from model.errors import CheckpointError
+from model.network import NetworkSpec
+from pipeline.data.label_spaces import label_space
+from pipeline.data.manifest import build_manifest, digest
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError, ObjectMissing, RunConflict, StorageError
+from pipeline.results.encoding import parquet_bytes
+from pipeline.results.schemas import TABLE_FORMAT
+from pipeline.segmentation.config import SegmentConfig
+
+__all__ = ["Plan", "claim", "make_plan", "shard_rows"]
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run. Two submissions with equal identities are the same run and leave the same files.
+
+    Attributes:
+        config: as asked for.
+        spec: of the network.
+        manifest: one row per input, sorted by URI.
+        ingredients: what the identity is the digest of.
+    """
+
+    config: SegmentConfig
+    spec: NetworkSpec
+    manifest: pa.Table
+    ingredients: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the ingredients."""
+        return hashlib.sha256(json.dumps(self.ingredients, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """The identity's first 16 digits."""
+        return self.identity[:16]
+
+    @property
+    def shards(self) -> int:
+        """How many parts the run has."""
+        return -(-self.manifest.num_rows // self.config.shard_images)
+
+    @property
+    def manifest_uri(self) -> str:
+        """Where the frozen manifest lies."""
+        return join(self.config.output, "manifest", "part-000000.parquet")
+
+    def shard_slice(self, shard: int) -> pa.Table:
+        """The manifest rows of a shard."""
+        return self.manifest.slice(shard * self.config.shard_images, self.config.shard_images)
+
+
+def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
+    """Reads the checkpoint, lists the inputs and refuses what cannot work; writes nothing.
+
+    Raises:
+        ConfigError: naming the value and the remedy.
+    """
+    try:
+        checkpoint = storage.read(config.checkpoint)
+        spec = from_bytes(checkpoint).spec
+        manifest = build_manifest(storage, config.images, config.labels, config.limit)
+    except ObjectMissing as error:
+        raise ConfigError(f"{error}: give the URI of an existing object") from error
+    except StorageError as error:
+        raise ConfigError(str(error)) from error
+    except CheckpointError as error:
+        raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
+    _check_settings(config, spec)
+    ingredients = {
+        "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
+        "settings": config.identity_settings(),
+        "manifest": digest(manifest),
+        "format": TABLE_FORMAT,
+    }
+    return Plan(config, spec, manifest, ingredients)
+
+
+def claim(plan: Plan, storage: Storage) -> None:
+    """Makes the output this run's own, or finds that it is already.
+
+    Raises:
+        ConfigError: if nothing can be written there.
+        RunConflict: if it belongs to another run; the message says what differs.
+    """
+    output = plan.config.output
+    try:
+        storage.check_writable(output)
+    except StorageError as error:
+        raise ConfigError(f"the output {output} cannot be written: {error}") from error
+    run_uri = join(output, RUN_FILE)
+    # The claim comes before all other files, so whoever finds it can tell whose they are.
+    if not storage.write_once(run_uri, _run_json(plan)):
+        _refuse_other_run(plan, storage, json.loads(storage.read(run_uri)))
+    manifest = parquet_bytes(plan.manifest, row_group_rows=plan.config.shard_images)
+    # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
+    # this digest is there, and its name is this run's alone.
+    storage.write_once(plan.manifest_uri, manifest)
+
+
+def shard_rows(manifest: bytes, shard: int) -> list[dict[str, Any]]:
+    """Rows of one shard from the bytes of a manifest file; its row groups are the shards."""
+    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(manifest)).read_row_group(shard).to_pylist()
+    return rows
+
+
+def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
+    if config.geometry == "reference" and spec.reference_window is None:
+        raise ConfigError("the checkpoint names no reference_window: use --geometry image")
+    if config.label_space is None:
+        return
+    if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl")):
+        raise ConfigError(f"--label-space {config.label_space} has no effect without labels: give --labels or drop it")
+    space = label_space(config.label_space)
+    if len(space.classes) != len(spec.classes):
+        raise ConfigError(
+            f"label space {space.name} has {len(space.classes)} classes, the checkpoint {len(spec.classes)}: "
+            "choose the label space that the network was trained with"
+        )
+
+
+def _run_json(plan: Plan) -> bytes:
+    config = plan.config
+    description = {
+        "format": TABLE_FORMAT,
+        "run_id": plan.run_id,
+        "identity": plan.identity,
+        "ingredients": plan.ingredients,
+        "settings": config.model_dump(),
+        "checkpoint": {"uri": config.checkpoint, "sha256": plan.ingredients["checkpoint"]},
+        "network": {"classes": plan.spec.classes, "provenance": dict(plan.spec.provenance)},
+        "manifest": {"rows": plan.manifest.num_rows, "digest": plan.ingredients["manifest"]},
+        "shards": {"count": plan.shards, "images_per_shard": config.shard_images},
+        "provenance": {
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+    }
+    return json.dumps(description, indent=1).encode()
+
+
+def _refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> None:
+    if other.get("identity") == plan.identity:
+        return
+    theirs = other.get("ingredients", {})
+    differences = [
+        f"{name} was {theirs.get('settings', {}).get(name)!r}, now {value!r}"
+        for name, value in plan.ingredients["settings"].items()
+        if theirs.get("settings", {}).get(name) != value
+    ]
+    if theirs.get("checkpoint") != plan.ingredients["checkpoint"]:
+        differences.append(f"the checkpoint was {other.get('checkpoint', {}).get('uri')} with other bytes")
+    if theirs.get("manifest") != plan.ingredients["manifest"]:
+        differences.append(_manifest_difference(plan, storage))
+    raise RunConflict(
+        f"{plan.config.output} holds run {other.get('run_id')}, this is run {plan.run_id}: {'; '.join(differences)}. "
+        "Choose another --output, or repeat the first command"
+    )
+
+
+def _manifest_difference(plan: Plan, storage: Storage) -> str:
+    try:
+        theirs = pq.read_table(io.BytesIO(storage.read(plan.manifest_uri))).to_pylist()
+    except ObjectMissing:
+        return "the inputs are others"
+    before = {row["image_uri"]: row for row in theirs}
+    now = {row["image_uri"]: row for row in plan.manifest.to_pylist()}
+    added, removed = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    changed = sorted(uri for uri in now.keys() & before.keys() if now[uri] != before[uri])
+    example = (added or removed or changed or ["?"])[0]
+    return f"the inputs differ ({len(added)} new, {len(removed)} gone, {len(changed)} changed, such as {example})"

@@ -1,0 +1,67 @@
+"""A submission, start to end: plan, claim, the shards that are missing, commit."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ObjectMissing
+from pipeline.results.tables import SUCCESS
+from pipeline.segmentation.commit import commit
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.parts import finished_shards
+from pipeline.segmentation.plan import Plan, claim, make_plan
+
+__all__ = ["segment_bucket"]
+
+logger = logging.getLogger(__name__)
+
+
+def segment_bucket(
+    config: SegmentConfig,
+    check: Callable[[SegmentConfig], object],
+    run_shards: Callable[[Plan, list[int]], None],
+    storage: Storage | None = None,
+) -> dict[str, Any]:
+    """Segments what is not segmented yet, and commits.
+
+    Args:
+        config: what to do.
+        check: refuses a cluster that is too small, before anything is written.
+        run_shards: makes the parts of the given shards.
+        storage: for everything the driver reads and writes.
+
+    Returns:
+        The content of `_SUCCESS.json`.
+
+    Raises:
+        PipelineError: see `pipeline.errors` for the kinds.
+    """
+    storage = storage or Storage()
+    plan = make_plan(config, storage)
+    check(config)
+    claim(plan, storage)
+    committed = _committed(storage, config.output)
+    if committed is not None:
+        logger.info("run %s is committed already: nothing to do", plan.run_id)
+        return committed
+    finished = finished_shards(storage, config.output, plan.identity)
+    missing = [shard for shard in range(plan.shards) if shard not in finished]
+    logger.info(
+        "run %s: %d images in %d shards, %d of them finished before",
+        *(plan.run_id, plan.manifest.num_rows, plan.shards, len(finished)),
+    )
+    if missing:
+        run_shards(plan, missing)
+    return commit(plan, storage)
+
+
+def _committed(storage: Storage, output: str) -> dict[str, Any] | None:
+    try:
+        success: dict[str, Any] = json.loads(storage.read(join(output, SUCCESS)))
+    except ObjectMissing:
+        return None
+    return success
