@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CONV_NAMES", "FrontEnd", "FrontEndWidths"]
+__all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 
 # Layers of each VGG-16 block; a max pooling of stride 2 follows each of the first three.
 _BLOCKS = (2, 2, 3, 3, 3)
@@ -18,6 +18,8 @@ CONV_NAMES = tuple(
     f"conv{block}_{layer}" for block, layers in enumerate(_BLOCKS, start=1) for layer in range(1, layers + 1)
 )
 _VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+# Cells by which fc6's 7x7 window at dilation 4 shrinks the conv5_3 maps: 6 * 4.
+HEAD_CELLS = 24
 # oneDNN computes the weight gradient of a 7x7 dilated convolution with more outputs than this by a reference
 # kernel that does not come back within minutes (full-width fc6 has 4,096); slices of this size take the fast one.
 _FC6_SLICE = 2048

@@ -10,19 +10,20 @@ __all__ = ["class_table"]
 _BAR = 30
 
 
-def class_table(rows: Sequence[Mapping[str, Any]], mean_iou: float | None) -> str:
+def class_table(rows: Sequence[Mapping[str, Any]], mean_iou: float | None, *, share: bool = True) -> str:
     """Class, IoU with a bar, share of predicted pixels; then the mean. A dash where a score is undefined.
 
     Args:
         rows: of `class_scores`.
         mean_iou: of the run.
+        share: whether to print the share; rows need no `predicted_pixels` without.
     """
-    total = sum(row["predicted_pixels"] for row in rows) or 1
+    total = sum(row["predicted_pixels"] for row in rows) or 1 if share else 1
     width = max([len("class"), *(len(row["class_name"]) for row in rows)])
-    lines = [f"{'class':<{width}}  {'IoU':>6}  {'share':>6}"]
+    lines = [f"{'class':<{width}}  {'IoU':>6}" + (f"  {'share':>6}" if share else "")]
     for row in rows:
-        share = 100 * row["predicted_pixels"] / total
-        lines.append(f"{row['class_name']:<{width}}  {_percent(row['iou'])}  {share:5.1f}%  {_bar(row['iou'])}".rstrip())
+        part = f"  {100 * row['predicted_pixels'] / total:5.1f}%" if share else ""
+        lines.append(f"{row['class_name']:<{width}}  {_percent(row['iou'])}{part}  {_bar(row['iou'])}".rstrip())
     lines.append(f"{'mean':<{width}}  {_percent(mean_iou)}")
     return "\n".join(lines)
 

@@ -1,0 +1,44 @@
+"""Trains a dilated-convolution network by recipe: front end, context module, joint.
+
+    ray job submit --working-dir . -- python jobs/train.py RECIPE --data s3://b/camvid --output s3://b/runs/r1 \
+        [--workers 2] [--front-end.iterations 1000 …]
+
+Submitted again, a run that was interrupted goes on from its newest checkpoint. It leaves network.safetensors, one
+network per stage in stages/, metrics.json and TensorBoard files. Exit codes: 0 trained; 2 wrong usage or
+configuration; 3 the run did not end, submit it again; 4 the output belongs to another run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import ray
+import tyro
+
+from jobs.command_line import job, parse
+from pipeline.errors import ConfigError
+from pipeline.training.config import TrainConfig
+from pipeline.training.ray_train import check_workers, run_workers
+from pipeline.training.recipes import RECIPES, recipe
+from pipeline.training.run import train
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(f"{__doc__}\nRecipes: {', '.join(sorted(RECIPES))}; options of one: jobs/train.py RECIPE --help")
+        return 0 if arguments[:1] in (["--help"], ["-h"]) else ConfigError.exit_code
+    missing = {"data": tyro.MISSING, "output": tyro.MISSING}
+    default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))
+    config = parse(TrainConfig, arguments[1:], __doc__, default)
+    ray.init(logging_level="warning", configure_logging=False)
+    if not train(config, check_workers, run_workers):
+        print("this run has ended already: nothing to do")
+    print(f"network in {config.output.rstrip('/')}/network.safetensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(job(main))

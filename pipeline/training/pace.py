@@ -1,0 +1,57 @@
+"""Lines of progress of a stage: loss, rate, images per second, time left; and a warning about a strange start."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+from pipeline.training.loop import StepResult
+from pipeline.training.recipes import StageConfig, StageName
+
+__all__ = ["Pace"]
+
+_SECONDS = 5.0
+
+
+class Pace:
+    """Averages over the steps since the last line.
+
+    Args:
+        stage: of the steps.
+        config: of the stage.
+        classes: C.
+    """
+
+    def __init__(self, stage: StageName, config: StageConfig, classes: int) -> None:
+        self._stage, self._config, self._classes = stage, config, classes
+        self._printed, self._steps, self._loss = time.monotonic(), 0, 0.0
+        self.images_per_second = 0.0
+
+    def lines(self, result: StepResult) -> Iterator[str]:
+        """What to print after a step, if anything."""
+        self.images_per_second = self._config.batch / max(1e-9, result.seconds)
+        if result.iteration == 0 and self._stage == "front_end":
+            yield from self._first(result.loss)
+        self._steps, self._loss = self._steps + 1, self._loss + result.loss
+        now, last = time.monotonic(), result.iteration + 1 == self._config.iterations
+        if now - self._printed >= _SECONDS or last:
+            yield self._line(result, now - self._printed)
+            self._printed, self._steps, self._loss = now, 0, 0.0
+
+    def _line(self, result: StepResult, seconds: float) -> str:
+        per_step = seconds / self._steps
+        left = per_step * (self._config.iterations - result.iteration - 1)
+        return (
+            f"{self._stage} {result.iteration + 1}/{self._config.iterations}  loss {self._loss / self._steps:.4f}  "
+            f"rate {result.rate:.2e}  {self._config.batch / per_step:.2f} images/s  {left / 60:.1f} min left"
+        )
+
+    def _first(self, loss: float) -> Iterator[str]:
+        """A network that knows nothing yet has a loss near ln C (fyu/dilation, issue 12)."""
+        expected = math.log(self._classes)
+        if not 0.3 * expected <= loss <= 3 * expected:
+            yield (
+                f"warning: the first loss is {loss:.2f}, a network that knows nothing has about ln {self._classes} = "
+                f"{expected:.2f}: check mean, label space and initial weights"
+            )

@@ -1,0 +1,111 @@
+"""The only module where training meets Ray: Ray Train starts the workers, watches them and starts them again."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError, IncompleteRun, PipelineError
+from pipeline.training.config import TrainConfig
+from pipeline.training.recipes import Recipe
+from pipeline.training.trainer import Trainer
+from pipeline.training.world import World
+
+__all__ = ["check_workers", "run_workers"]
+
+logger = logging.getLogger(__name__)
+# Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
+_PEER_TIMEOUT = 120
+_MAX_FAILURES = 3
+
+
+def check_workers(config: TrainConfig) -> None:
+    """Refuses workers that the cluster cannot hold; Ray would wait for ever.
+
+    Raises:
+        ConfigError: saying what is there.
+    """
+    total = ray.cluster_resources()
+    # Ray Train's own controller needs no CPU, the workers need all of theirs at once.
+    cpus, gpus = config.workers * config.cpus_per_worker, config.workers * config.gpus_per_worker
+    if config.workers < 1 or cpus > total.get("CPU", 0) or gpus > total.get("GPU", 0):
+        raise ConfigError(
+            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not fit "
+            f"a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: lower --workers, "
+            "--cpus-per-worker or --gpus-per-worker, or add nodes"
+        )
+
+
+def run_workers(config: TrainConfig) -> None:
+    """Trains on the cluster; a lost worker is replaced and training goes on from the newest checkpoint.
+
+    Raises:
+        PipelineError: what a worker raised, or `IncompleteRun` if workers are lost too often.
+    """
+    resources = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker:
+        resources["GPU"] = config.gpus_per_worker
+    storage_path, filesystem = _ray_storage(config.output)
+    trainer = ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={
+            "recipe": config.recipe.model_dump(mode="json"),
+            "data": config.data,
+            "output": config.output,
+            "threads": max(1, math.floor(config.cpus_per_worker)),
+        },
+        torch_config=ray.train.torch.TorchConfig(timeout_s=_PEER_TIMEOUT),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise _unwrap(error) from error
+
+
+def _worker(config: dict[str, Any]) -> None:
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    trainer = Trainer(Recipe(**config["recipe"]), config["data"], config["output"], world, Storage(), _say)
+    trainer.run()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _ray_storage(output: str) -> tuple[str, Any]:
+    """Where Ray keeps its own small records; the checkpoints are ours and lie beside them."""
+    filesystem, path = Storage().filesystem(join(output, "ray-train"))
+    return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+
+
+def _unwrap(error: BaseException) -> PipelineError:
+    """The error that a worker raised, out of Ray's wrappings."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in [*failures.values(), error]:
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, PipelineError):
+                return seen
+            seen = getattr(seen, "cause", None) or seen.__cause__
+    logger.error("training ended early", exc_info=error)
+    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return IncompleteRun(f"training ended early: {last}. Submit the same command again to go on")

@@ -1,0 +1,51 @@
+"""What each stage computes and which parameters it moves (Sec. 4, Sec. 5, Appendix A)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.front_end import CONV_NAMES
+from model.network import DilatedNetwork
+from pipeline.training.recipes import Recipe, StageName
+
+__all__ = ["set_modes", "stage_forward", "trainable", "visible_network"]
+
+
+def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters that a stage moves; names are the checkpoint's."""
+    modules: list[nn.Module] = []
+    if stage in ("front_end", "joint"):
+        modules.append(network.front_end)
+    if stage in ("context", "joint") and network.context is not None:
+        modules.append(network.context)
+    named = [pair for module in modules for pair in module.named_parameters()]
+    if recipe.frozen_convolutions:
+        named = [(name, parameter) for name, parameter in named if name.split(".")[0] not in CONV_NAMES]
+    return named
+
+
+def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None:
+    """Training mode, dropout and gradients for what a stage moves, evaluation mode for all else."""
+    moved = {id(parameter) for _, parameter in trainable(network, stage, recipe)}
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in moved)
+    network.train()
+    # Dropout belongs to a front end that learns: the context stage wants the maps that prediction will give it.
+    network.front_end.train(stage != "context")
+    network.front_end.dropout = recipe.stage(stage).dropout
+
+
+def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inputs: Tensor) -> Tensor:
+    """Scores that a stage's loss looks at; `inputs` are images, or conv5_3 maps where convolutions are frozen."""
+    front_end = network.front_end.head if recipe.frozen_convolutions else network.front_end
+    if stage == "front_end":
+        return front_end(inputs)
+    with torch.set_grad_enabled(stage == "joint" and torch.is_grad_enabled()):
+        scores = front_end(inputs)
+    return network.add_context(scores)
+
+
+def visible_network(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
+    """The network as it stands after a stage: the bare front end as long as nothing has trained the context."""
+    return network.without_context() if stage == "front_end" else network

@@ -1,0 +1,99 @@
+"""IoU on the validation split: whole images, all pixels, one confusion matrix over all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.dense_prediction import predict
+from model.network import DilatedNetwork
+from model.upsampling import LabelMap, labels_from_scores
+from pipeline.results.scores import Matrix, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from pipeline.training.dataset import LabelledImages
+from pipeline.training.feature_cache import FeatureCache
+from pipeline.training.world import World
+
+__all__ = ["Validation", "validate"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of the split; None where undefined."""
+
+    classes: tuple[str, ...]
+    iou: tuple[float | None, ...]
+    mean_iou: float | None
+    pixel_accuracy: float | None
+    images: int
+
+    def summary(self) -> dict[str, Any]:
+        """For checkpoints and `metrics.json`."""
+        return {
+            "mean_iou": self.mean_iou,
+            "pixel_accuracy": self.pixel_accuracy,
+            "images": self.images,
+            "iou": dict(zip(self.classes, self.iou, strict=True)),
+        }
+
+
+def validate(
+    network: DilatedNetwork,
+    images: LabelledImages,
+    world: World,
+    cache: FeatureCache | None = None,
+    limit: int | None = None,
+) -> Validation:
+    """Predicts the split (or `limit` images, evenly spread) and scores it.
+
+    Args:
+        network: left in the mode it was in.
+        images: with labels.
+        world: shares the images out.
+        cache: of conv5_3 maps, where the recipe has one.
+        limit: most images.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, limit or len(images)).astype(int))
+    classes = network.spec.classes
+    total: Matrix = np.zeros((len(classes), len(classes)), np.int64)
+    with _evaluating(network):
+        for place in world.share(len(chosen)):
+            index, label = int(chosen[place]), images.label(int(chosen[place]))
+            labels = _predict(network, images, index, cache, label.shape, world).labels
+            total += confusion_matrix(label, labels, len(classes), network.spec.ignore_label)
+    # Pixel counts exceed float32's 2^24: they travel as integers.
+    total = world.sum(torch.from_numpy(total)).cpu().numpy()
+    return Validation(
+        classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen)
+    )
+
+
+def _predict(
+    network: DilatedNetwork,
+    images: LabelledImages,
+    index: int,
+    cache: FeatureCache | None,
+    shape: tuple[int, ...],
+    world: World,
+) -> LabelMap:
+    if cache is None:
+        return predict(network, images.image(index))
+    with torch.inference_mode():
+        maps = cache.load(images, index, mirror=False).float().to(world.device)
+        scores = network.add_context(network.front_end.head(maps[None]))[0]
+    return labels_from_scores(scores, shape[0], shape[1], network.spec.upsampling)
+
+
+@contextmanager
+def _evaluating(network: DilatedNetwork) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
