@@ -6,7 +6,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -109,6 +108,6 @@ def _answers(endpoint: str) -> bool:
         urllib.request.urlopen(endpoint, timeout=2)
     except urllib.error.HTTPError as error:
         return error.code == 403
-    except (OSError, socket.timeout):
+    except (TimeoutError, OSError):
         return False
     return True

@@ -32,10 +32,15 @@ def parse(config: type[Config], arguments: list[str], description: str | None, d
         ConfigError: for a value out of its range.
     """
     try:
-        return tyro.cli(config, args=arguments, description=description, default=default)
+        parsed = tyro.cli(config, args=arguments, description=description, default=default)
     except ValidationError as error:
-        problems = "; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        problems = "; ".join(
+            f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+        )
         raise ConfigError(problems.replace("_", "-")) from error
+    if parsed is None:
+        raise ConfigError("the command line gives no configuration: see --help")
+    return parsed
 
 
 def job(main: Callable[[list[str]], int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +102,8 @@ class FrontEnd(nn.Module):
     def _fc6(self, features: Tensor) -> Tensor:
         if self.widths.fc6 <= _FC6_SLICE or features.device.type != "cpu" or not torch.is_grad_enabled():
             return self.fc6(features)
-        weights, biases = self.fc6.weight.split(_FC6_SLICE), self.fc6.bias.split(_FC6_SLICE)
-        parts = [
-            functional.conv2d(features, weight, bias, dilation=4)
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-        return torch.cat(parts, dim=1)
+        parts = [functional.conv2d(features, weight, dilation=4) for weight in self.fc6.weight.split(_FC6_SLICE)]
+        return torch.cat(parts, dim=1) + cast(Tensor, self.fc6.bias).view(-1, 1, 1)
 
     def _drop(self, maps: Tensor) -> Tensor:
         return functional.dropout(maps, self.dropout, self.training)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "MARGIN",
-    "OUTPUT_STRIDE",
     "MIN_WINDOW",
+    "OUTPUT_STRIDE",
     "Window",
     "front_end_cells",
     "plan_windows",
@@ -113,7 +114,7 @@ def plan_windows(rows: int, columns: int, max_window: int) -> list[Window]:
 def _divide(cells: int, most: int) -> list[tuple[int, int]]:
     parts = -(-cells // most)
     edges = [cells * part // parts for part in range(parts + 1)]
-    return [(start, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    return [(start, end - start) for start, end in pairwise(edges)]
 
 
 def _pixels(first: int, cells: int) -> slice:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.front_end import CONV_NAMES, FrontEnd
@@ -104,10 +104,10 @@ def _copy_convolutions(front_end: FrontEnd, tensors: Mapping[str, Tensor]) -> No
 @torch.no_grad()
 def _copy_classifier(front_end: FrontEnd, tensors: Mapping[str, Tensor], layer: str) -> bool:
     source, kernel = _CLASSIFIER[layer]
-    convolution = front_end.get_submodule(layer)
+    convolution = cast(nn.Conv2d, front_end.get_submodule(layer))
     weight = tensors.get(f"{source}.weight")
     if weight is None or weight.numel() != convolution.weight.numel():
         return False
     convolution.weight.copy_(weight.view(weight.shape[0], -1, *kernel))
-    convolution.bias.copy_(tensors[f"{source}.bias"])
+    cast(Tensor, convolution.bias).copy_(tensors[f"{source}.bias"])
     return True

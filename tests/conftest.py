@@ -12,7 +12,8 @@ import fsspec
 import pytest
 import torch
 
-from demo.object_store import ObjectStore, object_store as run_object_store
+from demo.object_store import ObjectStore
+from demo.object_store import object_store as run_object_store
 
 # Two cores: more threads than that only fight, and narrow networks are faster with one.
 torch.set_num_threads(1)

@@ -73,7 +73,9 @@ def classify(error: Exception, action: str, uri: str) -> Exception:
     status = _http_status(error)
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         if "bucket" in str(error).lower():
-            return StorageError(f"cannot {action} {uri}: the bucket does not exist ({error}); create it or mend the URI")
+            return StorageError(
+                f"cannot {action} {uri}: the bucket does not exist ({error}); create it or mend the URI"
+            )
         return ObjectMissing(f"cannot {action} {uri}: there is no such object")
     if isinstance(error, PermissionError | NoCredentialsError | PartialCredentialsError) or status in (401, 403):
         return AccessDenied(f"cannot {action} {uri}: access denied ({error}); check credentials and bucket policy")

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import DecodeError
 
@@ -77,7 +77,7 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise DecodeError(f"not a {', '.join(formats)} file") from error
         width, height = image.size
         if width * height > max_pixels:

@@ -75,7 +75,19 @@ _CAMVID_COLOURS: dict[str, Colour] = {
     "bicyclist": (0, 128, 192),
 }
 # Orders of the SegNet tutorial's index files, and of the paper's Tables 5 and 6.
-_SEGNET_ORDER = ("sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+_SEGNET_ORDER = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "sidewalk",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
 _PAPER_ORDER = tuple(_CAMVID_COLOURS)
 
 # Name, colour, labelId; ordered by trainId.
@@ -123,12 +135,10 @@ def _coloured(
 
 
 def _cityscapes(name: str, id_map: Mapping[int, int]) -> LabelSpace:
-    return LabelSpace(
-        name, tuple(entry[0] for entry in _CITYSCAPES), tuple(entry[1] for entry in _CITYSCAPES), id_map
-    )
+    return LabelSpace(name, tuple(entry[0] for entry in _CITYSCAPES), tuple(entry[1] for entry in _CITYSCAPES), id_map)
 
 
-_LABEL_IDS = {label_id: 255 for label_id in range(34)} | {
+_LABEL_IDS = dict.fromkeys(range(34), 255) | {
     label_id: train_id for train_id, (_, _, label_id) in enumerate(_CITYSCAPES)
 }
 _SPACES = (

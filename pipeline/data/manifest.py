@@ -66,7 +66,9 @@ def build_manifest(storage: Storage, images: str, labels: str | None = None, lim
     return _table(rows)
 
 
-def pair_labels(images_root: str, labels_root: str, images: Iterable[str], labels: Iterable[ObjectInfo]) -> dict[str, str]:
+def pair_labels(
+    images_root: str, labels_root: str, images: Iterable[str], labels: Iterable[ObjectInfo]
+) -> dict[str, str]:
     """Label URI by image URI, for those images that have one of the same relative path without extension.
 
     Raises:

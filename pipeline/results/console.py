@@ -10,7 +10,7 @@ __all__ = ["class_table"]
 _BAR = 30
 
 
-def class_table(rows: Sequence[Mapping[str, Any]], mean_iou: float | None, *, share: bool = True) -> str:
+def class_table(rows: Sequence[Mapping[Any, Any]], mean_iou: float | None, *, share: bool = True) -> str:
     """Class, IoU with a bar, share of predicted pixels; then the mean. A dash where a score is undefined.
 
     Args:

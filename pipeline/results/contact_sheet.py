@@ -110,16 +110,12 @@ def draw_sheet(
     heights = [max(1, round(_TILE * panel.mask.shape[0] / panel.mask.shape[1])) for panel in panels]
     heights = [min(height, 2 * _TILE) for height in heights]
     width = 2 * _EDGE + len(titles) * _TILE + (len(titles) - 1) * _GAP
-    entries = [
-        (name, tuple(int(v) for v in colour)) for name, colour in zip(class_names, palette, strict=True)
-    ]
+    entries = [(name, tuple(int(v) for v in colour)) for name, colour in zip(class_names, palette, strict=True)]
     if with_labels:
         entries.append(("ignored", _VOID))
     places, legend_height = _legend_places([name for name, _ in entries], width - 2 * _EDGE)
     top = _EDGE + legend_height + _GAP
-    sheet = Image.new(
-        "RGB", (width, top + _TITLE + sum(heights) + _CAPTION * len(panels) + _EDGE), _BACKGROUND
-    )
+    sheet = Image.new("RGB", (width, top + _TITLE + sum(heights) + _CAPTION * len(panels) + _EDGE), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for (name, colour), (x, y) in zip(entries, places, strict=True):
         draw.rounded_rectangle(

@@ -21,7 +21,7 @@ def image_scores_table(predictions: pa.Table) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for row in predictions.select(["run_id", "image_uri", "classes"]).to_pylist():
         head = {"run_id": row["run_id"], "image_uri": row["image_uri"]}
-        rows.extend({**head, **counts, **_scores(**_pixels(counts))} for counts in row["classes"] or ())
+        rows.extend({**head, **counts, **_scores_of(counts)} for counts in row["classes"] or ())
     return pa.Table.from_pylist(rows, schema=IMAGE_SCORES)
 
 
@@ -112,12 +112,8 @@ def class_scores_table(run_id: str, names: Sequence[str], sums: ClassSums) -> pa
     return pa.Table.from_pylist(rows, schema=CLASS_SCORES)
 
 
-def _pixels(counts: dict[str, Any]) -> dict[str, int | None]:
-    return {
-        "predicted": counts["predicted_pixels"],
-        "target": counts["target_pixels"],
-        "intersection": counts["intersection"],
-    }
+def _scores_of(counts: dict[str, Any]) -> dict[str, Any]:
+    return _scores(counts["predicted_pixels"], counts["target_pixels"], counts["intersection"])
 
 
 def _scores(predicted: int, target: int | None, intersection: int | None) -> dict[str, Any]:

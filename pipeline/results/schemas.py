@@ -28,7 +28,9 @@ _CLASS_COUNTS = pa.struct(
     [
         _field("class_id", _ID, "class id, the value in the mask"),
         _field("class_name", _STRING, "name of the class"),
-        _field("predicted_pixels", _COUNT, "pixels predicted as the class; only valid label pixels where there is a label"),
+        _field(
+            "predicted_pixels", _COUNT, "pixels predicted as the class; only valid label pixels where there is a label"
+        ),
         _field("target_pixels", _COUNT, "pixels of the class in the label; null without a label"),
         _field("intersection", _COUNT, "pixels where both agree; null without a label"),
     ]

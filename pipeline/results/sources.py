@@ -34,11 +34,7 @@ class Sources:
         space = run.info()["settings"].get("label_space")
         self._space = label_space(space) if space else None
         parts = sorted(info.uri for info in self._storage.list(join(run.output, "manifest/")))
-        tables = [
-            pq.read_table(pa.BufferReader(self._storage.read(uri)))
-            for uri in parts
-            if uri.endswith(".parquet")
-        ]
+        tables = [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
         self.manifest: pa.Table = pa.concat_tables(tables)
         uris = self.manifest["image_uri"].to_pylist()
         self._labels = dict(zip(uris, self.manifest["label_uri"].to_pylist(), strict=True))

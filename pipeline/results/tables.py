@@ -1,7 +1,7 @@
 """An analyst's reader: data frames and numpy masks of a committed run, in two lines.
 
-    run = Run("s3://bucket/out/x")
-    run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
+run = Run("s3://bucket/out/x")
+run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Run:
             self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
         except ObjectMissing as error:
             raise ConfigError(
-                f"{output} holds no {SUCCESS}: the run is not committed; submit the same segment_bucket.py command again"
+                f"{output} holds no {SUCCESS}: the run is not committed; submit its segment_bucket.py command again"
             ) from error
         if self.success.get("format") != TABLE_FORMAT:
             raise ConfigError(
@@ -64,7 +64,9 @@ class Run:
     def confusion(self) -> pd.DataFrame:
         """Pixels, rows the target class, columns the predicted class."""
         long = self._frame("confusion.parquet")
-        return long.pivot(index="target_name", columns="predicted_name", values="pixels").loc[self.classes, self.classes]
+        return long.pivot(index="target_name", columns="predicted_name", values="pixels").loc[
+            self.classes, self.classes
+        ]
 
     def errors(self) -> pd.DataFrame:
         """One row per image that failed."""

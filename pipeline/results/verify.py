@@ -223,9 +223,7 @@ class _Verification:
         if confusion is not None:
             self._confusion += confusion
 
-    def _count(
-        self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None
-    ) -> tuple[dict[str, Any], Matrix | None]:
+    def _count(self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix | None]:
         """The columns that mask and label imply, and their confusion matrix."""
         if mask.max(initial=0) >= self._classes:
             raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
@@ -252,13 +250,9 @@ class _Verification:
         for name, score in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
             if success[name] != score(self._confusion):
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
-        if not _same(
-            self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)
-        ):
+        if not _same(self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)):
             self._problem("class_scores is not what masks and labels give")
-        if not _same(
-            self._stored("confusion.parquet"), confusion_table(self._run_id, names, self._confusion)
-        ):
+        if not _same(self._stored("confusion.parquet"), confusion_table(self._run_id, names, self._confusion)):
             self._problem("confusion is not what masks and labels give")
 
     def _check_margins(self) -> None:

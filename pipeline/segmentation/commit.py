@@ -76,7 +76,8 @@ def commit(plan: Plan, storage: Storage) -> dict[str, Any]:
     missing = set(range(plan.shards)) - finished_shards(storage, plan.config.output, plan.identity)
     if missing:
         raise IncompleteRun(
-            f"{len(missing)} of {plan.shards} shards have no part yet, first {min(missing)}: submit the same command again"
+            f"{len(missing)} of {plan.shards} shards have no part yet, first {min(missing)}: "
+            "submit the same command again"
         )
     totals = _Totals(len(plan.spec.classes))
     for derived in _derive_all(plan, storage):
@@ -113,9 +114,7 @@ def _derive(plan: Plan, storage: Storage, shard: int) -> _Derived:
     return _Derived(files, errors_table(part.table), scores.drop_columns(["image_uri"]), part.confusion)
 
 
-def _write_run_tables(
-    plan: Plan, storage: Storage, totals: _Totals, errors: pa.Table
-) -> list[dict[str, Any]]:
+def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.Table) -> list[dict[str, Any]]:
     names = plan.spec.classes
     tables = {
         "class_scores.parquet": class_scores_table(plan.run_id, names, totals.sums),

@@ -76,9 +76,7 @@ class _ShardActor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard, task = int(row["shard"]), self._task
-        result = self._segmenter.segment(
-            shard_rows(self._manifest, shard), lambda ok: task.board.image.remote(ok)
-        )
+        result = self._segmenter.segment(shard_rows(self._manifest, shard), lambda ok: task.board.image.remote(ok))
         data = part_bytes(result.table, result.confusion, shard, task.identity)
         # Whoever comes second (a retry, a zombie, another driver) finds the part there, and drops its own.
         created = self._storage.write_once(part_uri(task.config.output, shard, task.identity), data)
@@ -100,8 +98,8 @@ def check_resources(config: SegmentConfig) -> int:
     wanted = config.actors or max(1, most)
     if wanted > most:
         raise ConfigError(
-            f"{wanted} actors of {config.cpus_per_actor:g} CPUs and {config.gpus_per_actor:g} GPUs do not fit a cluster "
-            f"of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: at most {most} do; "
+            f"{wanted} actors of {config.cpus_per_actor:g} CPUs and {config.gpus_per_actor:g} GPUs do not fit a "
+            f"cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: at most {most} do; "
             "lower --actors, --cpus-per-actor or --gpus-per-actor, or add nodes"
         )
     return wanted
@@ -115,10 +113,8 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
         PipelineError: what an actor raised, such as a storage error.
     """
     actors = min(check_resources(plan.config), len(shards))
-    board = _ProgressBoard.remote()
-    task = _ActorTask(
-        plan.config, plan.ingredients["checkpoint"], plan.identity, plan.manifest_uri, board
-    )
+    board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
+    task = _ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, plan.manifest_uri, board)
     dataset = _dataset(plan.config, task, shards, actors)
     _watch(plan, shards, board, _consume(dataset))
 

@@ -26,7 +26,14 @@ from pipeline.data.labels import decode_label, encode_confidence, encode_mask
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing
 from pipeline.results.schemas import predictions_schema
-from pipeline.results.scores import Matrix, class_counts, confusion_matrix, mean_iou, pixel_accuracy, pixel_counts
+from pipeline.results.scores import (
+    Matrix,
+    class_counts,
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    pixel_counts,
+)
 from pipeline.segmentation.config import SegmentConfig
 
 __all__ = ["Segmenter", "ShardResult"]
@@ -190,7 +197,8 @@ def _stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def _error_columns(error: _ImageError) -> dict[str, str]:
-    kind = {ObjectMissing: "missing", ObjectChanged: "changed"}.get(type(error.cause), type(error.cause).__name__)
+    names: dict[type[Exception], str] = {ObjectMissing: "missing", ObjectChanged: "changed"}
+    kind = names.get(type(error.cause), type(error.cause).__name__)
     return {"error_stage": error.stage, "error_type": kind, "error_message": str(error)}
 
 

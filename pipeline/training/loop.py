@@ -132,9 +132,7 @@ def _micro_batches(samples: Sequence[Sample], config: StageConfig) -> Iterator[S
         yield batch
 
 
-def _summed(
-    network: DilatedNetwork, stage: StageName, recipe: Recipe, batch: Sequence[Sample], world: World
-) -> Tensor:
+def _summed(network: DilatedNetwork, stage: StageName, recipe: Recipe, batch: Sequence[Sample], world: World) -> Tensor:
     inputs = torch.stack([sample.inputs for sample in batch]).to(world.device)
     target = torch.stack([sample.target for sample in batch]).to(world.device)
     cuda = world.device.type == "cuda"

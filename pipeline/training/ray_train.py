@@ -38,8 +38,8 @@ def check_workers(config: TrainConfig) -> None:
     cpus, gpus = config.workers * config.cpus_per_worker, config.workers * config.gpus_per_worker
     if config.workers < 1 or cpus > total.get("CPU", 0) or gpus > total.get("GPU", 0):
         raise ConfigError(
-            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not fit "
-            f"a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: lower --workers, "
+            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not "
+            f"fit a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: lower --workers, "
             "--cpus-per-worker or --gpus-per-worker, or add nodes"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
@@ -71,13 +72,15 @@ def _claim(recipe: Recipe, data: str, output: str, storage: Storage) -> None:
         storage.check_writable(output)
     except StorageError as error:
         raise ConfigError(f"the output {output} cannot be written: {error}") from error
-    own = {"data": data, "recipe": recipe.model_dump(mode="json"), "digest": recipe.digest()}
+    own: dict[str, Any] = {"data": data, "recipe": recipe.model_dump(mode="json"), "digest": recipe.digest()}
     uri = join(output, "recipe.json")
     if storage.write_once(uri, json.dumps(own, indent=1).encode()):
         return
     other = json.loads(storage.read(uri))
     if other.get("digest") != recipe.digest() or other.get("data") != data:
-        differences = _differences({"data": other.get("data"), **other.get("recipe", {})}, {"data": data, **own["recipe"]})
+        differences = _differences(
+            {"data": other.get("data"), **other.get("recipe", {})}, {"data": data, **own["recipe"]}
+        )
         raise RunConflict(
             f"{output} holds another training run: {'; '.join(differences)}. Choose another --output, or repeat the "
             "first command"

@@ -70,9 +70,7 @@ def image_sample(
     return Sample(inputs, torch.from_numpy(np.ascontiguousarray(target[anchors, anchors])), uri)
 
 
-def feature_sample(
-    features: Tensor, label: NDArray[np.uint8], draw: Draw, *, cells: int, uri: str = ""
-) -> Sample:
+def feature_sample(features: Tensor, label: NDArray[np.uint8], draw: Draw, *, cells: int, uri: str = "") -> Sample:
     """Cuts a crop out of the conv5_3 maps of a whole reflected image.
 
     Equal to the maps of the image's crop wherever that lies on a multiple of eight pixels, since every layer before

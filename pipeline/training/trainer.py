@@ -92,9 +92,7 @@ class Trainer:
             raise ConfigError("every stage has zero iterations: give one some, such as --front-end.iterations 1000")
         return stages
 
-    def _run_stage(
-        self, stage: StageName, position: Position, tensors: Any, summaries: Summaries
-    ) -> Position:
+    def _run_stage(self, stage: StageName, position: Position, tensors: Any, summaries: Summaries) -> Position:
         recipe, config = self._recipe, self._recipe.stage(stage)
         set_modes(self._network, stage, recipe)
         named = trainable(self._network, stage, recipe)
@@ -132,9 +130,7 @@ class Trainer:
             self._checkpoint(following, optimizer, summaries)
         return following
 
-    def _checkpoint(
-        self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries
-    ) -> None:
+    def _checkpoint(self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries) -> None:
         if self._world.rank == 0:
             # A stage begins with fresh momenta: at its start there are none to save.
             named = trainable(self._network, position.stage, self._recipe) if position.iteration else []
@@ -142,17 +138,12 @@ class Trainer:
             save_state(self._storage, self._output, self._recipe.digest(), *arguments)
             summaries.upload()
 
-    def _validate(
-        self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None
-    ) -> Validation:
+    def _validate(self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None) -> Validation:
         started = time.perf_counter()
         network = visible_network(self._network, stage)
         validation = validate(network, self._val, self._world, self._cache, limit)
         summaries.validation(self._place(stage, iteration), validation)
-        rows = [
-            {"class_name": name, "iou": iou}
-            for name, iou in zip(validation.classes, validation.iou, strict=True)
-        ]
+        rows = [{"class_name": name, "iou": iou} for name, iou in zip(validation.classes, validation.iou, strict=True)]
         seconds = time.perf_counter() - started
         self._say(f"stage {stage}, iteration {iteration}: validation on {validation.images} images, {seconds:.0f} s")
         self._say(class_table(rows, validation.mean_iou, share=False))

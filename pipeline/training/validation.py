@@ -67,9 +67,7 @@ def validate(
             total += confusion_matrix(label, labels, len(classes), network.spec.ignore_label)
     # Pixel counts exceed float32's 2^24: they travel as integers.
     total = world.sum(torch.from_numpy(total)).cpu().numpy()
-    return Validation(
-        classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen)
-    )
+    return Validation(classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen))
 
 
 def _predict(

@@ -166,9 +166,7 @@ def _run_json(images: int) -> dict[str, Any]:
     }
 
 
-def _success(
-    images: int, errors: int, total: np.ndarray, files: dict[str, tuple[bytes, int]]
-) -> dict[str, Any]:
+def _success(images: int, errors: int, total: np.ndarray, files: dict[str, tuple[bytes, int]]) -> dict[str, Any]:
     return {
         "format": 1,
         "run_id": RUN_ID,
