@@ -38,15 +38,21 @@ class Cluster:
     Attributes:
         dashboard: address for `ray job submit`.
         env: the environment in which ray's commands reach it.
+        log: where their own messages go.
     """
 
     dashboard: str
     env: Mapping[str, str]
+    log: Path
 
     def submit(self, script: Sequence[str], working_dir: Path) -> int:
         """Runs `ray job submit` in the foreground, its output on ours; returns its exit code."""
         command = [_ray(), "job", "submit", "--address", self.dashboard, "--working-dir", str(working_dir), "--"]
-        with subprocess.Popen([*command, *script], env=dict(self.env)) as process:
+        # What the job prints comes on standard output; standard error is the upload's own chatter.
+        with (
+            self.log.open("ab") as log,
+            subprocess.Popen([*command, *script], env=dict(self.env), stderr=log) as process,
+        ):
             try:
                 return process.wait()
             except BaseException:
@@ -81,7 +87,7 @@ def local_cluster(log: Path, *, cpus: int, start_seconds: float = 120.0) -> Iter
             dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
             secret = token.read_text()
             wait_until(lambda: _answers(dashboard, secret), what="Ray", seconds=start_seconds, process=process)
-            yield Cluster(dashboard, env)
+            yield Cluster(dashboard, env, log)
 
 
 def _start_command(folder: str, ports: Mapping[str, int], cpus: int) -> list[str]:

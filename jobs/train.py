@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     missing = {"data": tyro.MISSING, "output": tyro.MISSING}
     default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))
     config = parse(TrainConfig, arguments[1:], __doc__, default)
-    ray.init(logging_level="warning", configure_logging=False)
+    ray.init(logging_level="warning", configure_logging=False, log_to_driver=False)
     if not train(config, check_workers, run_workers):
         print("this run has ended already: nothing to do")
     print(f"network in {config.output.rstrip('/')}/network.safetensors")

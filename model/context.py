@@ -22,9 +22,9 @@ LARGE_MULTIPLIERS = (2, 2, 4, 8, 16, 32, 32)
 PADDINGS = ("layer", "input")
 
 
-def context_layer_names(layers: int) -> tuple[str, ...]:
-    """Names of the 3x3 layers in the reference code: ctx_conv1_1, ctx_conv1_2, ctx_conv2_1 … ctx_fc1."""
-    middle = [f"ctx_conv{number}_1" for number in range(2, layers - 1)]
+def context_layer_names(count: int) -> tuple[str, ...]:
+    """Names of `count` 3x3 layers in the reference code: ctx_conv1_1, ctx_conv1_2, ctx_conv2_1 … ctx_fc1."""
+    middle = [f"ctx_conv{number}_1" for number in range(2, count - 1)]
     return ("ctx_conv1_1", "ctx_conv1_2", *middle, "ctx_fc1")
 
 

@@ -82,7 +82,9 @@ class Canvas:
         np.copyto(self.colour[place], hazy, where=region.mask[..., None])
         self.label[place][region.mask] = CLASS_IDS[class_name]
 
-    def polygon(self, outline: ArrayLike, colour: ArrayLike, class_name: str, depth: float, round_: float = 0.0) -> None:
+    def polygon(
+        self, outline: ArrayLike, colour: ArrayLike, class_name: str, depth: float, round_: float = 0.0
+    ) -> None:
         """Covers a polygon (N, 2) of columns and rows with one colour, `round_` of it shaded from the sun's side."""
         region = self.region(outline)
         if region is None:

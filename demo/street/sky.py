@@ -20,7 +20,9 @@ def draw_sky(canvas: Canvas, noise: Noise) -> None:
     up = np.maximum(y, 1e-3) / np.sqrt(x**2 + y**2 + z**2)
     high = (up**0.55)[..., None]
     colour = light.skyline * (1 - high) + light.zenith * high
-    facing = (x * light.towards_sun[0] + y * light.towards_sun[1] + z * light.towards_sun[2]) / np.sqrt(x**2 + y**2 + z**2)
+    facing = (x * light.towards_sun[0] + y * light.towards_sun[1] + z * light.towards_sun[2]) / np.sqrt(
+        x**2 + y**2 + z**2
+    )
     glow = np.clip(facing, 0, 1)[..., None] ** 24
     colour = colour + light.sun * glow * np.float32(0.35 * (1 - 0.7 * light.clouds))
     # Clouds hang in a layer overhead, so they crowd together towards the horizon.

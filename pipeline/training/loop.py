@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.loss import summed_loss
+from model.loss import summed_loss, valid_weight
 from model.network import DilatedNetwork
 from pipeline.errors import PipelineError
 from pipeline.training.recipes import STAGES, Recipe, StageConfig, StageName
@@ -53,6 +53,7 @@ def run_steps(
     sample: Callable[[int, int], Sample],
     first: int,
     world: World,
+    weights: Tensor | None = None,
 ) -> Iterator[StepResult]:
     """Runs the steps of a stage from iteration `first` to its end, yielding after each.
 
@@ -64,6 +65,7 @@ def run_steps(
         sample: (iteration, position in the global batch) → sample; called from other threads.
         first: iteration to begin with.
         world: the other workers; the positions of a batch are dealt out among all.
+        weights: (C,) of the classes in the loss.
 
     Raises:
         PipelineError: if the loss is not finite; the message names the iteration and this worker's images.
@@ -83,7 +85,7 @@ def run_steps(
             samples = [future.result() for future in ahead.pop(iteration)]
             waited = time.perf_counter() - started
             set_rate(optimizer, rate(config, iteration))
-            loss = _step(network, stage, recipe, optimizer, samples, iteration, world)
+            loss = _step(network, stage, recipe, optimizer, samples, iteration, world, weights)
             yield StepResult(iteration, loss, rate(config, iteration), time.perf_counter() - started, waited)
 
 
@@ -95,16 +97,17 @@ def _step(
     samples: Sequence[Sample],
     iteration: int,
     world: World,
+    weights: Tensor | None,
 ) -> float:
     # Dropout is the only randomness left here; tied to the place in the run it needs no state to resume.
     place = (recipe.seed, STAGES.index(stage), iteration, world.rank)
     torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
     ignore = network.spec.ignore_label
-    valid = world.sum(torch.tensor([float(sum(int((s.target != ignore).sum()) for s in samples))]))
+    valid = world.sum(sum((valid_weight(s.target, ignore, weights) for s in samples), torch.zeros(1)))
     total = torch.zeros(1, device=world.device)
     optimizer.zero_grad(set_to_none=True)
     for batch in _micro_batches(samples, recipe.stage(stage)):
-        loss = _summed(network, stage, recipe, batch, world)
+        loss = _summed(network, stage, recipe, batch, world, weights)
         # Divided by the cells of all workers: the mean of per-worker means would weigh cells unevenly.
         (loss / valid.clamp(min=1)).sum().backward()
         total += loss.detach()
@@ -132,7 +135,14 @@ def _micro_batches(samples: Sequence[Sample], config: StageConfig) -> Iterator[S
         yield batch
 
 
-def _summed(network: DilatedNetwork, stage: StageName, recipe: Recipe, batch: Sequence[Sample], world: World) -> Tensor:
+def _summed(
+    network: DilatedNetwork,
+    stage: StageName,
+    recipe: Recipe,
+    batch: Sequence[Sample],
+    world: World,
+    weights: Tensor | None,
+) -> Tensor:
     inputs = torch.stack([sample.inputs for sample in batch]).to(world.device)
     target = torch.stack([sample.target for sample in batch]).to(world.device)
     cuda = world.device.type == "cuda"
@@ -140,4 +150,5 @@ def _summed(network: DilatedNetwork, stage: StageName, recipe: Recipe, batch: Se
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.autocast(world.device.type, torch.bfloat16, enabled=cuda):
         scores = stage_forward(network, stage, recipe, inputs)
-    return summed_loss(scores, target, network.spec.ignore_label)[0]
+    on_device = None if weights is None else weights.to(world.device)
+    return summed_loss(scores, target, network.spec.ignore_label, on_device)[0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow.fs
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 # Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
 _PEER_TIMEOUT = 120
 _MAX_FAILURES = 3
+_POLL_SECONDS = 0.5
 
 
 def check_workers(config: TrainConfig) -> None:
@@ -53,6 +57,7 @@ def run_workers(config: TrainConfig) -> None:
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
+    lines: Any = _Lines.remote()  # type: ignore[attr-defined]
     storage_path, filesystem = _ray_storage(config.output)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
@@ -60,6 +65,7 @@ def run_workers(config: TrainConfig) -> None:
             "recipe": config.recipe.model_dump(mode="json"),
             "data": config.data,
             "output": config.output,
+            "lines": lines,
             "threads": max(1, math.floor(config.cpus_per_worker)),
         },
         torch_config=ray.train.torch.TorchConfig(timeout_s=_PEER_TIMEOUT),
@@ -73,22 +79,64 @@ def run_workers(config: TrainConfig) -> None:
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise _unwrap(error) from error
+    with _printing(lines):
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _unwrap(error) from error
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class _Lines:
+    """Carries lines of progress from rank 0 to the driver, which a worker's own output would reach garbled."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def put(self, line: str) -> None:
+        self._lines.append(line)
+
+    def take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
 
 
 def _worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
+
+    def say(line: str) -> None:
+        config["lines"].put.remote(line)
+
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    trainer = Trainer(Recipe(**config["recipe"]), config["data"], config["output"], world, Storage(), _say)
+    trainer = Trainer(Recipe(**config["recipe"]), config["data"], config["output"], world, Storage(), say)
     trainer.run()
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+@contextmanager
+def _printing(lines: Any) -> Iterator[None]:
+    """Prints the worker's lines here, in the driver, until left."""
+    done = threading.Event()
+
+    def show() -> None:
+        for line in ray.get(lines.take.remote(), timeout=10):
+            print(line, flush=True)
+
+    def follow() -> None:
+        while not done.wait(_POLL_SECONDS):
+            # Progress is worth no error: the next look may succeed.
+            with suppress(ray.exceptions.RayError):
+                show()
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=30)
+        with suppress(ray.exceptions.RayError):
+            show()
 
 
 def _ray_storage(output: str) -> tuple[str, Any]:

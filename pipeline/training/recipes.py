@@ -71,8 +71,9 @@ class StageConfig(_Frozen):
     """Of sgd. 0.99 at 1e-4 has ten times the effective step of 0.9: not interchangeable."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Of weights, never of biases; the value is the reference code's, the paper gives none."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """After fc6 and fc7, while the front end trains."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """After fc6 and fc7. In the context stage, where the front end does not learn, it blurs maps of images that the
+    front end knows by heart; 0 there, as in the paper, gives the maps of prediction."""
 
     @model_validator(mode="after")
     def _crop_fits_the_stride(self) -> StageConfig:
@@ -109,6 +110,8 @@ class Recipe(_Frozen):
     """Iterations between validations; each stage's end is always validated."""
     validation_images: Annotated[int, Field(ge=0)] | None = None
     """Validate on only so many images, evenly spread, between stage ends; default: all."""
+    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight of a class in the loss: (median frequency / its frequency) to this power; 0 is the paper's plain loss."""
     seed: int = 0
     """Decides initialisation, sample order, crops, mirroring and dropout."""
 
@@ -175,6 +178,7 @@ _STREET_SCENES = Recipe(
         iterations=80, batch=4, crop=612, optimizer="adamw", learning_rate=4e-4, schedule="one_cycle",
         weight_decay=1e-2, dropout=0.1,
     ),
+    class_balance=0.5,
     checkpoint_every=140,
     validate_every=210,
     validation_images=12,
@@ -188,8 +192,8 @@ _CAMVID_DILATION8 = Recipe(
     label_space="camvid_segnet",
     mean_bgr=_CAMVID_MEAN,
     network=NetworkConfig(weights="torchvision", reference_window=(900, 1100)),
-    front_end=StageConfig(iterations=20_000, batch=8, micro_batch=2, crop=628, learning_rate=1e-4, momentum=0.99),
-    joint=StageConfig(iterations=20_000, batch=1, crop=852, learning_rate=1e-5, momentum=0.9),
+    front_end=StageConfig(iterations=20_000, batch=8, micro_batch=2, learning_rate=1e-4, momentum=0.99, dropout=0.5),
+    joint=StageConfig(iterations=20_000, batch=1, crop=852, learning_rate=1e-5, momentum=0.9, dropout=0.5),
 )
 
 _CAMVID_FROZEN = Recipe(
@@ -201,17 +205,18 @@ _CAMVID_FROZEN = Recipe(
     network=NetworkConfig(fc=256, weights="torchvision", reference_window=(900, 1100)),
     front_end=StageConfig(
         iterations=1840, batch=2, crop=852, optimizer="adamw", learning_rate=1e-3, schedule="one_cycle",
-        weight_decay=1e-2,
+        weight_decay=1e-2, dropout=0.5,
     ),
     context=StageConfig(
         iterations=360, batch=2, crop=852, optimizer="adamw", learning_rate=5e-4, schedule="one_cycle",
-        weight_decay=1e-2,
+        weight_decay=1e-2, dropout=0.5,
     ),
     joint=StageConfig(
         iterations=360, batch=2, crop=852, optimizer="adamw", learning_rate=2e-4, schedule="one_cycle",
-        weight_decay=1e-2,
+        weight_decay=1e-2, dropout=0.5,
     ),
     frozen_convolutions=True,
+    class_balance=0.5,
     checkpoint_every=200,
     validate_every=460,
     validation_images=34,

@@ -31,8 +31,6 @@ def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in moved)
     network.train()
-    # Dropout belongs to a front end that learns: the context stage wants the maps that prediction will give it.
-    network.front_end.train(stage != "context")
     network.front_end.dropout = recipe.stage(stage).dropout
 
 

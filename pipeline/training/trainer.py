@@ -18,6 +18,7 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.console import class_table
 from pipeline.training.checkpoints import Position, newest, restore_optimizer, save_state
+from pipeline.training.class_balance import class_weights
 from pipeline.training.dataset import LabelledImages
 from pipeline.training.feature_cache import FeatureCache
 from pipeline.training.initial_weights import initial_network
@@ -63,6 +64,7 @@ class Trainer:
         if world.device.type == "cuda":
             self._network.to(memory_format=torch.channels_last)
         self._cache = self._feature_cache()
+        self._weights_of_classes = class_weights(self._train, self._network.spec, recipe.class_balance)
 
     def run(self) -> dict[str, Any]:
         """Trains from the newest checkpoint, or from the start, to the end.
@@ -102,7 +104,9 @@ class Trainer:
         pace = Pace(stage, config, len(self._network.spec.classes))
         sample = self._sampler(stage)
         first = position.iteration
-        for result in run_steps(self._network, stage, recipe, optimizer, sample, first, self._world):
+        for result in run_steps(
+            self._network, stage, recipe, optimizer, sample, first, self._world, self._weights_of_classes
+        ):
             for line in pace.lines(result):
                 self._say(line)
             summaries.step(self._place(stage, result.iteration), result, pace.images_per_second)
