@@ -38,4 +38,5 @@ def valid_weight(target: Tensor, ignore_label: int = 255, weights: Tensor | None
 def mean_loss(scores: Tensor, target: Tensor, ignore_label: int = 255) -> Tensor:
     """Mean cross entropy over valid cells; 0 with zero gradients, not NaN, when no cell is valid."""
     total, valid = summed_loss(scores, target, ignore_label)
-    return total / valid.to(total.device).clamp(min=1)
+    valid = valid.to(total.device)
+    return total / torch.where(valid > 0, valid, 1.0)

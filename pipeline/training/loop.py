@@ -104,14 +104,15 @@ def _step(
     torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
     ignore = network.spec.ignore_label
     valid = world.sum(sum((valid_weight(s.target, ignore, weights) for s in samples), torch.zeros(1)))
+    divisor = torch.where(valid > 0, valid, 1.0)
     total = torch.zeros(1, device=world.device)
     optimizer.zero_grad(set_to_none=True)
     for batch in _micro_batches(samples, recipe.stage(stage)):
         loss = _summed(network, stage, recipe, batch, world, weights)
         # Divided by the cells of all workers: the mean of per-worker means would weigh cells unevenly.
-        (loss / valid.clamp(min=1)).sum().backward()
+        (loss / divisor).sum().backward()
         total += loss.detach()
-    mean = float(world.sum(total) / valid.clamp(min=1))
+    mean = float(world.sum(total) / divisor)
     if not torch.isfinite(torch.tensor(mean)):
         images = ", ".join(sample.uri for sample in samples)
         raise PipelineError(

@@ -1,0 +1,128 @@
+"""Whole image against tiled, against the naive network, and against the released nets' tiling rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.dense_prediction import predict, preprocess, score_map
+from model.errors import PredictionError
+from model.front_end import FrontEndWidths
+from model.geometry import MARGIN
+from model.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, front_end_only
+from model.reference_geometry import tiled_scores
+from tests.model import naive
+
+WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
+SPEC = NetworkSpec(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)), (10.0, 20.0, 30.0))
+
+
+def network(build=dilation8, **changes: object) -> DilatedNetwork:  # type: ignore[no-untyped-def]
+    torch.manual_seed(5)
+    made: DilatedNetwork = build(replace(SPEC, **changes), WIDTHS)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.4 if parameter.ndim == 4 else 0.1)
+    return made.eval()
+
+
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([380, 388, 412, 460]), st.integers(0, 99))
+def test_windows_change_nothing(height: int, width: int, window: int, seed: int) -> None:
+    net, picture = network(), image(height, width, seed)
+    whole, tiled = score_map(net, picture, max_window=2000), score_map(net, picture, max_window=window)
+    assert relative(tiled, whole) < 1e-5
+    assert (
+        predict(net, picture, max_window=window).labels == predict(net, picture, max_window=2000).labels
+    ).mean() > 0.999
+
+
+def test_whole_prediction_equals_the_naive_one() -> None:
+    net, picture = network(), image(21, 13)
+    weights = {name: tensor.double().numpy() for name, tensor in net.front_end.state_dict().items()}
+    after = {name: tensor.double().numpy() for name, tensor in net.context.state_dict().items()}
+    rows, columns = (21 - 1) // 8 + 2, (13 - 1) // 8 + 2
+    # Reflection written out: numpy reflects repeatedly where the margin is larger than the image.
+    below, right = rows * 8 + MARGIN - 21, columns * 8 + MARGIN - 13
+    padded = np.pad(picture, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float64)
+    bgr = padded[:, :, ::-1].transpose(2, 0, 1) - np.array([10.0, 20.0, 30.0])[:, None, None]
+    scores = naive.context(
+        naive.front_end(bgr, weights), after, list(net.context.names), list(net.context.dilations), "layer"
+    )
+    assert relative(score_map(net, picture), torch.from_numpy(scores).float()) < 1e-4
+    shifted = np.exp(scores - scores.max(axis=0))
+    expected = naive.upsample(shifted / shifted.sum(axis=0), 21, 13)
+    result = predict(net, picture)
+    assert (result.labels == expected.argmax(axis=0)).mean() > 0.99
+    assert result.mean_confidence == pytest.approx(expected.max(axis=0).mean(), abs=1e-3)
+
+
+def test_preprocessing_swaps_channels_and_subtracts_the_mean() -> None:
+    red = np.zeros((1, 1, 3), np.uint8)
+    red[0, 0, 0] = 200
+    assert preprocess(red, (1.0, 2.0, 3.0)).flatten().tolist() == [-1.0, -2.0, 197.0]
+
+
+@pytest.mark.parametrize("build", [front_end_only, dilation10])
+def test_every_size_gets_a_label_for_every_pixel(build) -> None:  # type: ignore[no-untyped-def]
+    for size in ((1, 1), (1, 30), (187, 3), (40, 41)):
+        assert predict(network(build), image(*size)).labels.shape == size
+
+
+def test_memory_is_bounded_by_the_window() -> None:
+    net, seen = network(), []
+    net.front_end.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    predict(net, image(150, 700), max_window=444)
+    assert max(max(shape[2:]) for shape in seen) <= 444
+    assert len(seen) > 10
+
+
+def test_scores_that_are_not_finite_are_an_error() -> None:
+    net = network()
+    net.front_end.final.bias.data[0] = float("nan")
+    with pytest.raises(PredictionError, match="NaN"):
+        predict(net, image(9, 9))
+
+
+def test_reference_geometry_needs_a_window() -> None:
+    with pytest.raises(ValueError, match="--geometry image"):
+        predict(network(), image(9, 9), geometry="reference")
+
+
+def test_reference_tiles_by_hand() -> None:
+    """Two tiles of 16 pixels side by side, put together as predict.py does, with numpy's own reflection."""
+    net, picture = network(reference_window=(388, 388)), image(16, 24)
+    margin = np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="reflect")
+    tiles = [margin[:388, :388], np.pad(margin[:388, 16:], ((0, 0), (0, 8), (0, 0)), mode="reflect")]
+    with torch.inference_mode():
+        expected = torch.cat([net(preprocess(tile, SPEC.mean_bgr)[None])[0] for tile in tiles], dim=2)
+    assert relative(tiled_scores(net, preprocess(picture, SPEC.mean_bgr)), expected) < 1e-5
+
+
+def test_reference_equals_whole_image_within_one_tile_and_no_context() -> None:
+    net, picture = network(front_end_only, reference_window=(452, 468)), image(70, 90)
+    whole, tiled = predict(net, picture), predict(net, picture, geometry="reference")
+    assert (whole.labels == tiled.labels).mean() > 0.999
+
+
+def test_reference_pads_the_context_at_tile_edges() -> None:
+    net, picture = network(reference_window=(420, 420)), image(48, 96)
+    whole = score_map(net, picture)[:, :6, :12]
+    assert relative(tiled_scores(net, preprocess(picture, SPEC.mean_bgr))[:, :6, :12], whole) > 1e-3
+
+
+@pytest.mark.parametrize("size", [(48, 96), (49, 97), (5, 100)])
+def test_reference_map_ending_on_a_tile_is_clamped(size: tuple[int, int]) -> None:
+    assert predict(network(reference_window=(420, 420)), image(*size), geometry="reference").labels.shape == size
