@@ -147,7 +147,8 @@ def _summed(
     inputs = torch.stack([sample.inputs for sample in batch]).to(world.device)
     target = torch.stack([sample.target for sample in batch]).to(world.device)
     cuda = world.device.type == "cuda"
-    if cuda:
+    if not recipe.frozen_convolutions:
+        # Early layers, with few channels and many pixels, are up to twice as fast so, on CPUs and GPUs alike.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.autocast(world.device.type, torch.bfloat16, enabled=cuda):
         scores = stage_forward(network, stage, recipe, inputs)

@@ -61,7 +61,7 @@ class Trainer:
         self._val = LabelledImages(storage, data, "val", space)
         self._network, self._weights = initial_network(recipe, storage)
         self._network.to(world.device)
-        if world.device.type == "cuda":
+        if not recipe.frozen_convolutions:
             self._network.to(memory_format=torch.channels_last)
         self._cache = self._feature_cache()
         self._weights_of_classes = class_weights(self._train, self._network.spec, recipe.class_balance)
