@@ -83,8 +83,9 @@ def _command(data: Path, config: Path, ports: dict[str, int]) -> list[str]:
         f"-dir={data}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
-        "-master.volumeSizeLimitMB=512",
-        "-volume.max=0",
+        "-master.volumeSizeLimitMB=64",
+        # Every bucket takes several volumes of its own; they cost disk only as they fill.
+        "-volume.max=4000",
         "-filer",
         "-s3",
         f"-s3.config={config}",

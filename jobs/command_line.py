@@ -46,6 +46,8 @@ def parse(config: type[Config], arguments: list[str], description: str | None, d
 def job(main: Callable[[list[str]], int]) -> int:
     """Runs a job's `main`; a known error becomes one sentence and its exit code, a signal 128 plus its number."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for library in ("aiobotocore", "botocore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _stop)
     try:
         return main(sys.argv[1:])

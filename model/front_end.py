@@ -21,6 +21,7 @@ CONV_NAMES = tuple(
 _VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 # Cells by which fc6's 7x7 window at dilation 4 shrinks the conv5_3 maps: 6 * 4.
 HEAD_CELLS = 24
+_PIXEL_DEVIATION = 64.0
 # oneDNN computes the weight gradient of a 7x7 dilated convolution with more outputs than this by a reference
 # kernel that does not come back within minutes (full-width fc6 has 4,096); slices of this size take the fast one.
 _FC6_SLICE = 2048
@@ -76,6 +77,10 @@ class FrontEnd(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias) if layer.bias is not None else None
         nn.init.normal_(self.final.weight, std=0.01)
+        with torch.no_grad():
+            # He et al. reckon with inputs of unit variance; pixels of 0-255 have a deviation of about 64, and a
+            # first loss far above ln C would follow.
+            self.get_parameter("conv1_1.weight").div_(_PIXEL_DEVIATION)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) BGR minus mean, margin included → scores (N, C, cells(H), cells(W))."""

@@ -257,8 +257,10 @@ def _find(filesystem: Any, path: str) -> dict[str, Any]:
     bucket = path.split("/")[0]
     if not found and not _is_local(filesystem) and not filesystem.exists(bucket):
         raise FileNotFoundError(f"no bucket {bucket}")
-    # Names that begin with a dot are trials and half-written files, of ours or of other tools.
-    return {name: entry for name, entry in found.items() if not Path(name).name.startswith(".")}
+    # Some servers list an emptied folder. Names with a dot are trials and half-written files, ours or others.
+    return {
+        name: entry for name, entry in found.items() if entry["type"] == "file" and not Path(name).name.startswith(".")
+    }
 
 
 def _object_info(protocol: str, entry: dict[str, Any]) -> ObjectInfo:

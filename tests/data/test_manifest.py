@@ -1,0 +1,131 @@
+"""Listing, pairing and freezing of inputs."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data.manifest import build_manifest, digest, glob_pattern, to_parquet
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError
+
+
+@pytest.fixture
+def filled(bucket: str) -> str:
+    storage = Storage()
+    for name in ("b.JPG", "a.png", "deep/er/c.tiff", "notes.txt", "_hidden.jpg", ".dot.jpg", "deep/d.jpeg"):
+        storage.write(join(bucket, "in", name), name.encode())
+    for name in ("a.png", "deep/er/c.png", "deep/x.png", "readme.md"):
+        storage.write(join(bucket, "lab", name), b"label")
+    return bucket
+
+
+def test_prefix(filled: str) -> None:
+    rows = build_manifest(Storage(), join(filled, "in")).to_pylist()
+    names = [row["image_uri"].removeprefix(filled + "/in/") for row in rows]
+    assert names == ["_hidden.jpg", "a.png", "b.JPG", "deep/d.jpeg", "deep/er/c.tiff"]
+    assert rows[1]["size"] == 5
+    assert len(rows[1]["version"]) == 32
+
+
+def test_labels_pair_by_relative_path_without_extension(filled: str) -> None:
+    rows = build_manifest(Storage(), join(filled, "in") + "/", join(filled, "lab")).to_pylist()
+    pairs = {row["image_uri"]: row["label_uri"] for row in rows}
+    assert pairs[join(filled, "in/deep/er/c.tiff")] == join(filled, "lab/deep/er/c.png")
+    assert pairs[join(filled, "in/a.png")] == join(filled, "lab/a.png")
+    assert pairs[join(filled, "in/deep/d.jpeg")] is None
+
+
+def test_two_labels_for_one_image_are_refused(filled: str) -> None:
+    Storage().write(join(filled, "lab", "a.bmp"), b"label")
+    with pytest.raises(ConfigError, match=r"a\.bmp.*a\.png"):
+        build_manifest(Storage(), join(filled, "in"), join(filled, "lab"))
+
+
+def test_glob_and_limit(filled: str) -> None:
+    uris = build_manifest(Storage(), join(filled, "in", "**", "*.j*g"))["image_uri"].to_pylist()
+    assert [uri.rsplit("/", 1)[1] for uri in uris] == ["_hidden.jpg", "d.jpeg"]
+    assert build_manifest(Storage(), join(filled, "in"), limit=2).num_rows == 2
+    assert build_manifest(Storage(), join(filled, "in"), limit=0).num_rows == 0
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "txt"])
+def test_manifest_files(filled: str, kind: str) -> None:
+    images = [join(filled, "in", name) for name in ("b.JPG", "a.png", "missing.jpg")]
+    labels = [None, join(filled, "lab", "a.png"), None]
+    table, sink = pa.table({"image_uri": images, "label_uri": labels, "other": [1, 2, 3]}), io.BytesIO()
+    pq.write_table(table, sink)
+    contents = {
+        "parquet": sink.getvalue(),
+        "csv": (
+            "image_uri,label_uri\n" + "\n".join(f"{i},{x or ''}" for i, x in zip(images, labels, strict=True))
+        ).encode(),
+        "jsonl": "\n".join(json.dumps(row) for row in table.to_pylist()).encode(),
+        "txt": "\n".join(images).encode() + b"\n\n",
+    }
+    Storage().write(join(filled, f"list.{kind}"), contents[kind])
+    rows = build_manifest(Storage(), join(filled, f"list.{kind}")).to_pylist()
+    assert [row["image_uri"] for row in rows] == sorted(images)
+    assert rows[0]["label_uri"] == (None if kind == "txt" else labels[1])
+    assert rows[2]["size"] is None, "an image that is not there stays, to become an error row"
+
+
+def test_duplicates_and_nonsense_are_refused(filled: str) -> None:
+    storage = Storage()
+    storage.write(join(filled, "twice.txt"), f"{filled}/in/a.png\n{filled}/in/a.png".encode())
+    with pytest.raises(ConfigError, match="twice"):
+        build_manifest(storage, join(filled, "twice.txt"))
+    storage.write(join(filled, "bad.parquet"), b"PAR1 not really")
+    with pytest.raises(ConfigError, match="not a manifest"):
+        build_manifest(storage, join(filled, "bad.parquet"))
+    storage.write(join(filled, "bad.csv"), b"image,label\nx,y")
+    with pytest.raises(ConfigError, match="image_uri"):
+        build_manifest(storage, join(filled, "bad.csv"))
+
+
+def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("in", "x.jpg"), ("lab", "x.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(b"1")
+    row = build_manifest(Storage(), "in", "lab").to_pylist()[0]
+    assert row["image_uri"] == str(tmp_path / "in" / "x.jpg")
+    assert row["label_uri"] == str(tmp_path / "lab" / "x.png")
+
+
+def test_digest_and_bytes_follow_the_content(filled: str) -> None:
+    first, second = (build_manifest(Storage(), join(filled, "in")) for _ in range(2))
+    assert digest(first) == digest(second)
+    assert to_parquet(first) == to_parquet(second)
+    Storage().write(join(filled, "in", "a.png"), b"other")
+    assert digest(build_manifest(Storage(), join(filled, "in"))) != digest(first)
+
+
+@given(st.text("ab/*?", max_size=8), st.text("ab/", max_size=8))
+def test_glob_rule_by_its_definition(pattern: str, name: str) -> None:
+    assert bool(glob_pattern(pattern).fullmatch(name)) == matches(pattern, name)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """The rule read off its sentence, by trying everything."""
+    if not pattern:
+        return not name
+    if pattern.startswith("**/"):
+        starts = [0] + [match.end() for match in re.finditer("/", name)]
+        return any(matches(pattern[3:], name[start:]) for start in starts)
+    if pattern.startswith("**"):
+        return any(matches(pattern[2:], name[start:]) for start in range(len(name) + 1))
+    if pattern[0] == "*":
+        reach = (name + "/").index("/")
+        return any(matches(pattern[1:], name[start:]) for start in range(reach + 1))
+    if not name or (pattern[0] != name[0] and (pattern[0] != "?" or name[0] == "/")):
+        return False
+    return matches(pattern[1:], name[1:])

@@ -1,0 +1,84 @@
+"""Children end with their owner, whatever they do and however it leaves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from demo.processes import child_process, wait_until
+
+# A child that refuses SIGTERM, with a grandchild that does so too.
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) == 1:
+    child = subprocess.Popen([sys.executable, __file__, "leaf"])
+    print(child.pid, flush=True)
+time.sleep(60)
+"""
+OWNER = """
+import sys
+from pathlib import Path
+from demo.processes import child_process
+with child_process([sys.executable, "-c", "import time; time.sleep(60)"], log=Path(sys.argv[1])) as process:
+    print(process.pid, flush=True)
+    process.wait()
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ends(pid: int, seconds: float = 10) -> bool:
+    """Whether a process is gone in time."""
+    try:
+        psutil.Process(pid).wait(timeout=seconds)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def test_stubborn_descendants_are_killed(tmp_path: Path) -> None:
+    script, log = tmp_path / "stubborn.py", tmp_path / "log"
+    script.write_text(STUBBORN)
+    with child_process([sys.executable, str(script)], log=log, grace=0.3) as process:
+        wait_until(lambda: log.read_text().strip() != "", what="the child", seconds=20, process=process)
+        grandchild = int(log.read_text())
+        assert psutil.pid_exists(grandchild)
+    assert ends(process.pid) and ends(grandchild)
+
+
+def test_an_error_inside_ends_the_child(tmp_path: Path) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyError), child_process(sleeper, log=tmp_path / "log") as process:
+        raise KeyError
+    assert ends(process.pid)
+
+
+def test_an_interrupt_ends_the_child(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(tmp_path / "log")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as owner:
+        assert owner.stdout is not None
+        child = int(owner.stdout.readline())
+        owner.send_signal(signal.SIGINT)
+        owner.wait(timeout=30)
+    assert ends(child)
+
+
+def test_waiting_says_what_for(tmp_path: Path) -> None:
+    with child_process([sys.executable, "-c", "raise SystemExit(3)"], log=tmp_path / "log") as process:
+        started = time.monotonic()
+        with pytest.raises(RuntimeError, match="the server ended with exit code 3"):
+            wait_until(lambda: False, what="the server", seconds=30, process=process)
+        assert time.monotonic() - started < 20
+    with (
+        child_process([sys.executable, "-c", "import time; time.sleep(60)"], log=tmp_path / "log") as process,
+        pytest.raises(RuntimeError, match="the server was not ready after 0 seconds"),
+    ):
+        wait_until(lambda: False, what="the server", seconds=0.2, process=process)

@@ -1,0 +1,39 @@
+"""Which floor may import which: import-linter's contracts, and Ray in its adapters alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RAY_ADAPTERS = {"pipeline/segmentation/ray_data.py", "pipeline/training/ray_train.py"}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the packages that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_contracts_hold() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ray_appears_in_its_adapters_only() -> None:
+    # The contract names its modules; this finds a new one that nobody added to it.
+    files = [path for floor in ("model", "pipeline") for path in (ROOT / floor).rglob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in files if "ray" in imported(path)} == RAY_ADAPTERS
+
+
+def test_the_model_needs_no_tables_and_no_storage() -> None:
+    allowed = {"torch", "torchvision", "numpy", "safetensors", "model"} | set(sys.stdlib_module_names)
+    assert {name for path in (ROOT / "model").rglob("*.py") for name in imported(path)} <= allowed
