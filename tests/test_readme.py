@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def demo_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed run where the README expects the demo's."""
-    folder = Path(write_run(tmp_path)).rename(tmp_path / "demo-output")
+    folder = Path(write_run(tmp_path, size=(144, 192))).rename(tmp_path / "demo-output")
     monkeypatch.chdir(tmp_path)
     return folder
 
