@@ -61,7 +61,7 @@ def predict(
 
 def preprocess(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -> Tensor:
     """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1])).permute(2, 0, 1)
+    pixels = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)
     return pixels.float() - torch.tensor(mean_bgr).view(3, 1, 1)
 
 

@@ -66,8 +66,8 @@ def image_sample(
     if draw.mirror:
         pixels, target = pixels[:, ::-1], target[:, ::-1]
     anchors = slice(MARGIN, crop - MARGIN, OUTPUT_STRIDE)
-    inputs = preprocess(np.ascontiguousarray(pixels), mean_bgr)
-    return Sample(inputs, torch.from_numpy(np.ascontiguousarray(target[anchors, anchors])), uri)
+    inputs = preprocess(pixels, mean_bgr)
+    return Sample(inputs, torch.from_numpy(target[anchors, anchors].copy()), uri)
 
 
 def feature_sample(features: Tensor, label: NDArray[np.uint8], draw: Draw, *, cells: int, uri: str = "") -> Sample:

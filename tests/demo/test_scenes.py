@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.scenes import VOID, VOID_BORDER, draw_scene, encode_scene
+from demo.street.scene import VOID, VOID_BORDER, draw_scene, encode_scene
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label

@@ -1,0 +1,41 @@
+"""From linear light to a camera's picture: lens, exposure, colour cast, noise, 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from demo.street.camera import Floats
+
+__all__ = ["develop"]
+
+
+def develop(colour: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(H, W, 3) linear RGB → (H, W, 3) uint8 display RGB."""
+    height, width = colour.shape[:2]
+    colour = colour * _vignette(height, width, rng.uniform(0, 0.35))
+    # The camera meters for the scene, not always well.
+    exposure = 0.24 / max(1e-3, float(np.median(colour))) * np.exp(rng.normal(0, 0.22))
+    cast = np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)
+    colour = _noisy(colour * np.float32(min(exposure, 4.0)) * cast, rng)
+    toned = colour * (1 + colour / 9) / (1 + colour * 0.55)
+    display = np.clip(toned, 0, 1) ** (1 / 2.2)
+    picture = Image.fromarray((display * 255).round().astype(np.uint8))
+    blur = float(rng.choice([0.0, 0.35, 0.7, 1.1], p=[0.3, 0.4, 0.2, 0.1]))
+    if blur:
+        picture = picture.filter(ImageFilter.GaussianBlur(blur))
+    return np.asarray(picture)
+
+
+def _noisy(colour: Floats, rng: np.random.Generator) -> Floats:
+    """Shot noise grows with the square root of the light, read noise does not grow."""
+    shot, read = rng.uniform(0.006, 0.03), rng.uniform(0.001, 0.005)
+    grain = rng.standard_normal(colour.shape).astype(np.float32)
+    return np.maximum(colour + grain * (shot * np.sqrt(np.maximum(colour, 0)) + read), 0).astype(np.float32)
+
+
+def _vignette(height: int, width: int, strength: float) -> Floats:
+    rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    return (1 - np.float32(strength) * (rows**2 + columns**2) / 2)[..., None]
