@@ -19,7 +19,7 @@ from pipeline.data.filesystems import normalise
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ConfigError, ObjectMissing
 
-__all__ = ["MANIFEST_SCHEMA", "build_manifest", "digest", "glob_pattern", "pair_labels", "to_parquet"]
+__all__ = ["MANIFEST_SCHEMA", "build_manifest", "digest", "glob_pattern", "pair_labels"]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -93,13 +93,6 @@ def digest(manifest: pa.Table) -> str:
         for row in batch.to_pylist():
             content.update(json.dumps(list(row.values()), ensure_ascii=False).encode() + b"\n")
     return content.hexdigest()
-
-
-def to_parquet(manifest: pa.Table) -> bytes:
-    """The manifest as a Parquet file; equal tables give equal bytes."""
-    sink = io.BytesIO()
-    pq.write_table(manifest, sink, compression="zstd", row_group_size=100_000)
-    return sink.getvalue()
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:

@@ -1,0 +1,114 @@
+"""Small inputs for segmentation runs: a network of a few channels, noise images of two sizes, labels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from model.checkpoint import to_bytes
+from model.front_end import FrontEndWidths
+from model.network import DilatedNetwork, NetworkSpec, dilation8
+from pipeline.data.storage import Storage, join
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.parts import part_bytes, part_uri
+from pipeline.segmentation.plan import Plan, shard_rows
+from pipeline.segmentation.segmenter import Segmenter
+
+CLASSES = ("road", "sky", "tree", "car")
+WIDTHS = FrontEndWidths((2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4), 6, 6)
+
+
+def narrow_network(seed: int = 3, classes: tuple[str, ...] = CLASSES) -> DilatedNetwork:
+    """Dilation8 with random weights that give every class some pixels."""
+    torch.manual_seed(seed)
+    palette = tuple((40 * n, 255 - 40 * n, 90) for n in range(len(classes)))
+    network = dilation8(NetworkSpec(classes, palette, (110.0, 115.0, 120.0)), WIDTHS)
+    for parameter in network.front_end.parameters():
+        torch.nn.init.normal_(parameter, std=0.5 if parameter.ndim == 4 else 0.1)
+    torch.nn.init.zeros_(network.front_end.final.bias)
+    return network.eval()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def picture(index: int, height: int = 24, width: int = 32) -> np.ndarray:
+    """(H, W, 3) blocks of random colours: smooth enough that neighbouring classes differ clearly."""
+    rng = np.random.default_rng(index)
+    blocks = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+
+
+def label(index: int, height: int = 24, width: int = 32) -> np.ndarray:
+    """(H, W) class ids, 255 in the first row."""
+    ids = np.random.default_rng(1000 + index).integers(0, len(CLASSES), (height, width), dtype=np.uint8)
+    ids[0] = 255
+    return ids
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the inputs of a run lie."""
+
+    root: str
+
+    @property
+    def config(self) -> dict[str, object]:
+        """Arguments of a `SegmentConfig`, labels included."""
+        root = self.root
+        return {
+            "images": join(root, "images"),
+            "labels": join(root, "labels"),
+            "checkpoint": join(root, "network.safetensors"),
+            "output": join(root, "out"),
+            "shard_images": 3,
+            "actors": 2,
+            "cpus_per_actor": 1,
+        }
+
+    def arguments(self, **changes: object) -> list[str]:
+        """The same for a command line; None drops an option."""
+        options = {**self.config, **changes}
+        pairs = ((f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None)
+        return [str(part) for pair in pairs for part in pair]
+
+
+def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tuple[int, ...] = ()) -> Inputs:
+    """Fills `root` with images (those in `bad` are no images), labels and the network."""
+    storage = Storage()
+    storage.write(join(root, "network.safetensors"), to_bytes(narrow_network()))
+    for index in range(images):
+        height, width = (24, 32) if index % 3 else (41, 30)
+        data = b"no picture" if index in bad else png(picture(index, height, width))
+        storage.write(join(root, "images", f"{index:05d}.png"), data)
+        if labelled:
+            storage.write(join(root, "labels", f"{index:05d}.png"), png(label(index, height, width)))
+    return Inputs(root)
+
+
+def run_shards_here(plan: Plan, shards: list[int]) -> None:
+    """What the actors do, in this process and without Ray."""
+    storage = Storage()
+    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, storage)
+    manifest = storage.read(plan.manifest_uri)
+    for shard in shards:
+        result = segmenter.segment(shard_rows(manifest, shard))
+        data = part_bytes(result.table, result.confusion, shard, plan.identity)
+        storage.write_once(part_uri(plan.config.output, shard, plan.identity), data)
+
+
+def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
+    return SegmentConfig.model_validate({**inputs.config, **changes})
+
+
+def without_time(table: pa.Table) -> pa.Table:
+    """A table that equal runs have in common: all of it but the seconds."""
+    return table.drop_columns(["seconds"]) if "seconds" in table.column_names else table

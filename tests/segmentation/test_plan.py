@@ -1,0 +1,98 @@
+"""Identity, claim and refusals, on a real bucket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from model.checkpoint import to_bytes
+from pipeline.data.storage import Storage, join
+from pipeline.errors import AccessDenied, ConfigError, RunConflict
+from pipeline.segmentation.plan import claim, make_plan, shard_rows
+from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
+
+
+@pytest.fixture
+def inputs(bucket: str) -> Inputs:
+    return write_inputs(bucket, 5)
+
+
+def identity(inputs: Inputs, **changes: object) -> str:
+    return make_plan(config_of(inputs, **changes), Storage()).identity
+
+
+def test_identity_ignores_what_cannot_change_a_pixel(inputs: Inputs) -> None:
+    free = {"actors": 7, "cpus_per_actor": 3.0, "window": 400, "max_error_fraction": 0.5, "no_progress_minutes": 1.0}
+    assert identity(inputs) == identity(inputs, **free)
+
+
+@pytest.mark.parametrize("change", [{"confidence_maps": True}, {"shard_images": 2}, {"limit": 3}, {"labels": None}])
+def test_identity_follows_what_changes_the_tables(inputs: Inputs, change: dict[str, object]) -> None:
+    assert identity(inputs) != identity(inputs, **change)
+
+
+def test_identity_follows_network_and_images(inputs: Inputs) -> None:
+    first = identity(inputs)
+    Storage().write(join(inputs.root, "images", "00001.png"), png(picture(77)))
+    second = identity(inputs)
+    Storage().write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
+    assert len({first, second, identity(inputs)}) == 3
+
+
+def test_the_frozen_manifest_holds_a_shard_in_each_row_group(inputs: Inputs) -> None:
+    plan = make_plan(config_of(inputs), Storage())
+    claim(plan, Storage())
+    data = Storage().read(plan.manifest_uri)
+    rows = [row for shard in range(plan.shards) for row in shard_rows(data, shard)]
+    assert plan.shards == 2 and rows == plan.manifest.to_pylist()
+
+
+def test_a_claim_can_be_repeated_and_says_whose_it_is(inputs: Inputs) -> None:
+    plan = make_plan(config_of(inputs), Storage())
+    claim(plan, Storage())
+    claim(make_plan(config_of(inputs, actors=1), Storage()), Storage())
+    written = json.loads(Storage().read(join(plan.config.output, "run.json")))
+    assert written["identity"] == plan.identity and written["run_id"] == plan.run_id
+
+
+def test_another_run_is_refused_with_what_differs(inputs: Inputs) -> None:
+    claim(make_plan(config_of(inputs), Storage()), Storage())
+    Storage().write(join(inputs.root, "images", "new.png"), png(picture(78)))
+    Storage().delete(join(inputs.root, "images", "00002.png"))
+    Storage().write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
+    with pytest.raises(RunConflict) as refusal:
+        claim(make_plan(config_of(inputs, confidence_maps=True), Storage()), Storage())
+    for words in ("confidence_maps was False, now True", "checkpoint", "1 new, 1 gone", "new.png", "another --output"):
+        assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": "{root}/absent.safetensors"}, "absent.safetensors"),
+        ({"checkpoint": "{root}/images/00000.png"}, "not a usable checkpoint"),
+        ({"images": "s3://no-such-bucket-here/x"}, "no-such-bucket-here"),
+        ({"label_space": "camvid_segnet"}, "11 classes, the checkpoint 4"),
+        ({"label_space": "nonsense"}, "nonsense"),
+        ({"labels": None, "label_space": "camvid_segnet"}, "no effect without labels"),
+        ({"geometry": "reference"}, "--geometry image"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    inputs: Inputs, changes: dict[str, object], message: str
+) -> None:
+    filled = {k: v.format(root=inputs.root) if isinstance(v, str) else v for k, v in changes.items()}
+    with pytest.raises(ConfigError, match=message):
+        make_plan(config_of(inputs, **filled), Storage())
+    assert Storage().list(join(inputs.root, "out")) == []
+
+
+def test_a_read_only_output_is_refused(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Storage, uri: str, data: bytes) -> None:
+        raise AccessDenied(f"create {uri}: access denied")
+
+    plan = make_plan(config_of(inputs), Storage())
+    monkeypatch.setattr(Storage, "write", refuse)
+    with pytest.raises(ConfigError, match=r"out cannot be written.*access denied"):
+        claim(plan, Storage())

@@ -1,0 +1,144 @@
+"""A submission without Ray: commit, resume, and tables against what can be counted from the masks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data.labels import decode_mask
+from pipeline.data.storage import Storage, join
+from pipeline.errors import IncompleteRun, RunConflict
+from pipeline.results.tables import Run
+from pipeline.results.verify import verify
+from pipeline.segmentation.parts import part_uri
+from pipeline.segmentation.plan import Plan, make_plan
+from pipeline.segmentation.run import segment_bucket
+from tests.segmentation.support import CLASSES, Inputs, config_of, label, run_shards_here, write_inputs
+
+
+def submit(inputs: Inputs, run_shards=run_shards_here, **changes: object) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    return segment_bucket(config_of(inputs, **changes), lambda config: None, run_shards, Storage())
+
+
+def test_class_iou_is_that_of_the_written_masks(bucket: str) -> None:
+    inputs = write_inputs(bucket, 8, bad=(4,))
+    success = submit(inputs, max_error_fraction=0.2)
+    run = Run(join(bucket, "out"))
+    inter, union = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    for uri, mask in run.masks():
+        ids = label(int(uri[-9:-4]), *mask.shape)
+        for c in range(len(CLASSES)):
+            target, predicted = ids == c, (mask == c) & (ids != 255)
+            inter[c] += (target & predicted).sum()
+            union[c] += (target | predicted).sum()
+    assert run.class_scores()["iou"].tolist() == pytest.approx((inter / union).tolist(), rel=1e-12)
+    assert success["mean_iou"] == pytest.approx((inter / union).mean(), rel=1e-12)
+    assert (success["images"], success["errors"], success["labelled_images"]) == (8, 1, 7)
+    assert run.confusion().to_numpy().sum() == sum((label(i, *size(i)) != 255).sum() for i in range(8) if i != 4)
+
+
+def size(index: int) -> tuple[int, int]:
+    return (24, 32) if index % 3 else (41, 30)
+
+
+def test_a_committed_run_verifies(bucket: str) -> None:
+    submit(write_inputs(bucket, 5, bad=(1,)), max_error_fraction=0.5)
+    assert verify(join(bucket, "out")).ok
+
+
+@pytest.mark.parametrize("window", [380, 388, 420, 2000])
+def test_masks_do_not_depend_on_the_window(tmp_path: object, window: int) -> None:
+    inputs = write_inputs(str(tmp_path), 4)
+    submit(inputs)
+    submit(inputs, window=window, output=join(inputs.root, "other"))
+    one, other = (dict(Run(join(inputs.root, name)).masks()) for name in ("out", "other"))
+    assert len(one) == 4
+    assert all(np.array_equal(one[uri], other[uri]) for uri in one)
+
+
+def test_only_missing_shards_are_worked_on(bucket: str) -> None:
+    inputs, asked = write_inputs(bucket, 8), []
+
+    def one_then_stop(plan: Plan, shards: list[int]) -> None:
+        asked.append(shards)
+        run_shards_here(plan, shards[:1])
+        if len(shards) > 1:
+            raise IncompleteRun("stopped")
+
+    for _ in range(2):
+        with pytest.raises(IncompleteRun):
+            submit(inputs, one_then_stop)
+        assert not Storage().exists(join(bucket, "out", "_SUCCESS.json"))
+    submit(inputs, one_then_stop)
+    submit(inputs, one_then_stop)
+    assert asked == [[0, 1, 2], [1, 2], [2]]
+
+
+def test_a_second_commit_changes_nothing(bucket: str) -> None:
+    inputs = write_inputs(bucket, 4)
+    submit(inputs)
+    before = {info.uri: info.version for info in Storage().list(join(bucket, "out"))}
+    Storage().delete(join(bucket, "out", "_SUCCESS.json"))
+    Storage().delete(join(bucket, "out", "class_scores.parquet"))
+    submit(inputs)
+    assert {info.uri: info.version for info in Storage().list(join(bucket, "out"))} == before
+
+
+def test_a_missing_part_commits_nothing(bucket: str) -> None:
+    inputs = write_inputs(bucket, 5)
+    with pytest.raises(IncompleteRun, match="1 of 2 shards"):
+        submit(inputs, lambda plan, shards: run_shards_here(plan, shards[1:]))
+
+
+def test_too_many_failures_commit_nothing_and_a_higher_limit_does(bucket: str) -> None:
+    inputs = write_inputs(bucket, 5, bad=(0, 3))
+    with pytest.raises(IncompleteRun, match=r"2 of 5 images failed"):
+        submit(inputs)
+    assert not Storage().exists(join(bucket, "out", "_SUCCESS.json"))
+    assert submit(inputs, max_error_fraction=0.4)["errors"] == 2
+    errors = Run(join(bucket, "out")).errors()
+    assert [uri[-9:] for uri in errors["image_uri"]] == ["00000.png", "00003.png"]
+
+
+def test_a_part_with_other_rows_is_never_committed(bucket: str) -> None:
+    inputs = write_inputs(bucket, 6)
+
+    def swap(plan: Plan, shards: list[int]) -> None:
+        run_shards_here(plan, shards)
+        storage, output = Storage(), plan.config.output
+        first = storage.read(part_uri(output, 0, plan.identity))
+        storage.write(part_uri(output, 1, plan.identity), first)
+
+    with pytest.raises(RunConflict, match="shard 0"):
+        submit(inputs, swap)
+
+
+def test_no_image_at_all_is_a_run_with_empty_tables(bucket: str) -> None:
+    inputs = write_inputs(bucket, 0)
+    success = submit(inputs)
+    run = Run(join(bucket, "out"))
+    assert success["images"] == 0 and success["mean_iou"] is None
+    assert len(run.predictions()) == 0 and len(run.class_scores()) == len(CLASSES)
+    assert run.class_scores()["iou"].isna().all()
+
+
+def test_tables_are_where_the_contract_says(bucket: str) -> None:
+    inputs = write_inputs(bucket, 4)
+    submit(inputs)
+    identity = make_plan(config_of(inputs), Storage()).identity
+    names = {info.uri.removeprefix(join(bucket, "out") + "/") for info in Storage().list(join(bucket, "out"))}
+    parts = {f"{table}/part-00000{n}-{identity[:12]}.parquet" for table in ("predictions", "image_scores") for n in (0, 1)}
+    fixed = {"run.json", "_SUCCESS.json", "manifest/part-000000.parquet", "class_scores.parquet", "confusion.parquet"}
+    assert names == parts | fixed | {"errors.parquet"}
+    listed = {entry["path"] for entry in json.loads(Storage().read(join(bucket, "out", "_SUCCESS.json")))["files"]}
+    assert listed == names - {"run.json", "_SUCCESS.json"}
+
+
+def test_masks_have_the_size_of_their_image(tmp_path: object) -> None:
+    inputs = write_inputs(str(tmp_path), 3)
+    submit(inputs)
+    table = pq.read_table(join(inputs.root, "out", "predictions")).to_pylist()
+    assert [decode_mask(row["mask"]["bytes"]).shape for row in table] == [size(i) for i in range(3)]

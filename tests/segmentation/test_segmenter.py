@@ -1,0 +1,174 @@
+"""One shard: rows against the network called by hand, and bad images that leave their neighbours alone."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from model.dense_prediction import predict
+from pipeline.data.labels import decode_mask
+from pipeline.data.manifest import build_manifest
+from pipeline.data.storage import RetryPolicy, Storage
+from pipeline.errors import StorageError
+from pipeline.segmentation import segmenter as module
+from pipeline.segmentation.segmenter import Segmenter
+from tests.segmentation.support import (
+    CLASSES,
+    Inputs,
+    config_of,
+    label,
+    narrow_network,
+    picture,
+    png,
+    write_inputs,
+)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    return write_inputs(str(tmp_path), 5)
+
+
+def segment(inputs: Inputs, rows: list[dict[str, object]] | None = None, **changes: object) -> pa.Table:
+    config = config_of(inputs, **changes)
+    manifest = build_manifest(Storage(), config.images, config.labels).to_pylist()
+    chosen = manifest if rows is None else rows
+    return Segmenter(narrow_network(), config, "run", Storage()).segment(chosen).table
+
+
+def test_rows_hold_what_the_network_says(inputs: Inputs) -> None:
+    rows = segment(inputs).to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 5
+    for index, row in enumerate(rows):
+        size = (24, 32) if index % 3 else (41, 30)
+        expected = predict(narrow_network(), picture(index, *size))
+        mask, ids = decode_mask(row["mask"]["bytes"]), label(index, *size)
+        assert np.array_equal(mask, expected.labels)
+        assert (row["height"], row["width"]) == size == mask.shape
+        valid = ids != 255
+        assert row["pixel_accuracy"] == pytest.approx((mask == ids)[valid].mean())
+        for counts, name in zip(row["classes"], CLASSES, strict=True):
+            of_class = counts["class_id"]
+            assert counts["class_name"] == name
+            assert counts["predicted_pixels"] == ((mask == of_class) & valid).sum()
+            assert counts["target_pixels"] == (ids == of_class).sum()
+            assert counts["intersection"] == ((ids == of_class) & (mask == of_class)).sum()
+
+
+def test_every_class_is_predicted_somewhere(inputs: Inputs) -> None:
+    """Else the tests above would compare constants."""
+    masks = [decode_mask(row["mask"]["bytes"]) for row in segment(inputs).to_pylist()]
+    assert len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) >= 3
+
+
+def test_bad_images_become_rows_and_neighbours_stay_as_they_are(inputs: Inputs) -> None:
+    before = segment(inputs).to_pylist()
+    root = Path(inputs.root)
+    manifest = build_manifest(Storage(), *(str(root / name) for name in ("images", "labels"))).to_pylist()
+    (root / "images/00001.png").unlink()
+    (root / "images/00002.png").write_bytes(png(picture(99)))
+    (root / "labels/00003.png").write_bytes(png(label(3, 20, 20)))
+    rows = segment(inputs, manifest).to_pylist()
+    assert [(row["error_stage"], row["error_type"]) for row in rows[1:4]] == [
+        ("fetch", "missing"),
+        ("fetch", "changed"),
+        ("label", "DecodeError"),
+    ]
+    assert "41×30" in rows[3]["error_message"]
+    for row in rows[1:4]:
+        assert row["status"] == "error" and row["mask"] is None and row["classes"] is None and row["height"] is None
+    drop = {"seconds"}
+    for index in (0, 4):
+        assert {k: v for k, v in rows[index].items() if k not in drop} == {
+            k: v for k, v in before[index].items() if k not in drop
+        }
+
+
+@pytest.mark.parametrize(
+    ("data", "stage", "message"),
+    [
+        (b"", "decode", "empty"),
+        (b"no picture", "decode", "not a JPEG"),
+        (png(picture(1))[:80], "decode", "truncated"),
+        (png(np.zeros((200, 200, 3), np.uint8)), "decode", "pixels"),
+    ],
+    ids=["empty", "text", "cut", "large"],
+)
+def test_undecodable_images(inputs: Inputs, data: bytes, stage: str, message: str) -> None:
+    Path(inputs.root, "images/00001.png").write_bytes(data)
+    row = segment(inputs, max_pixels=10_000).to_pylist()[1]
+    assert (row["status"], row["error_stage"]) == ("error", stage)
+    assert message in row["error_message"]
+
+
+def test_labels_of_other_classes_are_an_error_of_the_label(inputs: Inputs) -> None:
+    Path(inputs.root, "labels/00000.png").write_bytes(png(np.full((41, 30), 9, np.uint8)))
+    row = segment(inputs).to_pylist()[0]
+    assert (row["error_stage"], row["status"]) == ("label", "error")
+    assert "9" in row["error_message"]
+
+
+def test_without_labels_scores_are_null(tmp_path: Path) -> None:
+    row = segment(write_inputs(str(tmp_path), 1, labelled=False), labels=None).to_pylist()[0]
+    assert row["mean_iou"] is None and row["pixel_accuracy"] is None
+    assert sum(counts["predicted_pixels"] for counts in row["classes"]) == row["height"] * row["width"]
+    assert row["classes"][0]["target_pixels"] is None
+
+
+def test_confidence_maps_are_the_winning_probability(inputs: Inputs) -> None:
+    row = segment(inputs, confidence_maps=True).to_pylist()[1]
+    grey = np.asarray(Image.open(io.BytesIO(row["confidence"]["bytes"])))
+    expected = predict(narrow_network(), picture(1), confidence=True)
+    assert grey.shape == (24, 32) and grey.dtype == np.uint8
+    assert np.abs(grey - expected.confidence * (255 if expected.confidence.dtype != np.uint8 else 1)).max() <= 1
+    assert grey.mean() / 255 == pytest.approx(row["mean_confidence"], abs=0.01)
+
+
+def test_broken_storage_ends_the_shard_instead_of_blaming_images(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(RetryPolicy(attempts=2, first_delay=0.01, max_delay=0.02))
+    manifest = build_manifest(storage, f"{inputs.root}/images").to_pylist()
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(type(storage.filesystem(inputs.root)[0]), "cat_file", refuse)
+    with pytest.raises(StorageError, match="the disk is gone"):
+        Segmenter(narrow_network(), config_of(inputs), "run", storage).segment(manifest)
+
+
+def test_out_of_memory_is_answered_with_smaller_windows(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, windows = segment(inputs), []
+
+    def predict_within(network: object, image: np.ndarray, *, max_window: int, **options: object) -> object:
+        windows.append(max_window)
+        if max_window > 400:
+            raise torch.OutOfMemoryError("injected")
+        return predict(network, image, max_window=max_window, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "predict", predict_within)
+    table = segment(inputs, window=900)
+    assert windows[:3] == [900, 450, 380]
+    assert table["mask"].equals(whole["mask"])
+
+
+def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(module, "predict", never)
+    assert set(segment(inputs)["error_stage"].to_pylist()) == {"predict"}
+
+
+def test_progress_is_told_image_by_image(tmp_path: Path) -> None:
+    inputs, told = write_inputs(str(tmp_path), 4, bad=(2,)), []
+    manifest = build_manifest(Storage(), f"{inputs.root}/images").to_pylist()
+    Segmenter(narrow_network(), config_of(inputs), "run", Storage()).segment(manifest, told.append)
+    assert told == [True, True, False, True]
