@@ -37,11 +37,13 @@ class Cluster:
 
     Attributes:
         dashboard: address for `ray job submit`.
+        address: for a driver of its own, as `RAY_ADDRESS`.
         env: the environment in which ray's commands reach it.
         log: where their own messages go.
     """
 
     dashboard: str
+    address: str
     env: Mapping[str, str]
     log: Path
 
@@ -87,7 +89,7 @@ def local_cluster(log: Path, *, cpus: int, start_seconds: float = 120.0) -> Iter
             dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
             secret = token.read_text()
             wait_until(lambda: _answers(dashboard, secret), what="Ray", seconds=start_seconds, process=process)
-            yield Cluster(dashboard, env, log)
+            yield Cluster(dashboard, f"127.0.0.1:{ports['port']}", env, log)
 
 
 def _start_command(folder: str, ports: Mapping[str, int], cpus: int) -> list[str]:

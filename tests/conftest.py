@@ -1,8 +1,7 @@
-"""Real parts shared by the tests: an S3 server, fresh buckets, one Ray cluster, one narrow network."""
+"""Real parts shared by the tests: an S3 server, fresh buckets, one Ray cluster."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import fsspec
 import pytest
 import torch
 
+from demo.cluster import Cluster, local_cluster
 from demo.object_store import ObjectStore
 from demo.object_store import object_store as run_object_store
 
@@ -34,31 +34,33 @@ def s3_env(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict[s
     return object_store.env
 
 
+@pytest.fixture(scope="session")
+def _shared_bucket(object_store: ObjectStore) -> str:
+    """SeaweedFS takes a second to grow the volumes of a new bucket: the tests share one."""
+    client = {"endpoint_url": object_store.env["AWS_ENDPOINT_URL"]}
+    filesystem = fsspec.filesystem(
+        "s3",
+        key=object_store.env["AWS_ACCESS_KEY_ID"],
+        secret=object_store.env["AWS_SECRET_ACCESS_KEY"],
+        client_kwargs=client,
+        skip_instance_cache=True,
+    )
+    filesystem.mkdir("tests")
+    return "s3://tests"
+
+
 @pytest.fixture
-def bucket(s3_env: dict[str, str]) -> str:
-    """The URI of a new, empty bucket."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
-    filesystem.mkdir(name)
-    return f"s3://{name}"
+def bucket(s3_env: dict[str, str], _shared_bucket: str) -> str:
+    """The URI of a new, empty prefix on the S3 server."""
+    return f"{_shared_bucket}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(object_store: ObjectStore) -> Iterator[str]:
-    """The address of one local Ray cluster (6 logical CPUs), to which this process is connected."""
-    import ray
-
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        context = ray.init(
-            address="local",
-            num_cpus=6,
-            include_dashboard=False,
-            log_to_driver=True,
-            logging_level="warning",
-            object_store_memory=400 * 2**20,
-            _temp_dir=directory,
-            runtime_env={"env_vars": {**object_store.env, "OMP_NUM_THREADS": "1"}},
-        )
-        yield context.address_info["gcs_address"]
-        ray.shutdown()
+def cluster(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One Ray cluster of 6 logical CPUs, whose jobs reach the S3 server."""
+    log = tmp_path_factory.mktemp("ray") / "ray.log"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in object_store.env.items():
+            patch.setenv(name, value)
+        with local_cluster(log, cpus=6) as running:
+            yield running

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.manifest import build_manifest, digest, glob_pattern
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import join
 from pipeline.errors import ConfigError
+from tests.shared import STORAGE
 
 
 @pytest.fixture
 def filled(bucket: str) -> str:
-    storage = Storage()
+    storage = STORAGE
     for name in ("b.JPG", "a.png", "deep/er/c.tiff", "notes.txt", "_hidden.jpg", ".dot.jpg", "deep/d.jpeg"):
         storage.write(join(bucket, "in", name), name.encode())
     for name in ("a.png", "deep/er/c.png", "deep/x.png", "readme.md"):
@@ -29,7 +30,7 @@ def filled(bucket: str) -> str:
 
 
 def test_prefix(filled: str) -> None:
-    rows = build_manifest(Storage(), join(filled, "in")).to_pylist()
+    rows = build_manifest(STORAGE, join(filled, "in")).to_pylist()
     names = [row["image_uri"].removeprefix(filled + "/in/") for row in rows]
     assert names == ["_hidden.jpg", "a.png", "b.JPG", "deep/d.jpeg", "deep/er/c.tiff"]
     assert rows[1]["size"] == 5
@@ -37,7 +38,7 @@ def test_prefix(filled: str) -> None:
 
 
 def test_labels_pair_by_relative_path_without_extension(filled: str) -> None:
-    rows = build_manifest(Storage(), join(filled, "in") + "/", join(filled, "lab")).to_pylist()
+    rows = build_manifest(STORAGE, join(filled, "in") + "/", join(filled, "lab")).to_pylist()
     pairs = {row["image_uri"]: row["label_uri"] for row in rows}
     assert pairs[join(filled, "in/deep/er/c.tiff")] == join(filled, "lab/deep/er/c.png")
     assert pairs[join(filled, "in/a.png")] == join(filled, "lab/a.png")
@@ -45,16 +46,16 @@ def test_labels_pair_by_relative_path_without_extension(filled: str) -> None:
 
 
 def test_two_labels_for_one_image_are_refused(filled: str) -> None:
-    Storage().write(join(filled, "lab", "a.bmp"), b"label")
+    STORAGE.write(join(filled, "lab", "a.bmp"), b"label")
     with pytest.raises(ConfigError, match=r"a\.bmp.*a\.png"):
-        build_manifest(Storage(), join(filled, "in"), join(filled, "lab"))
+        build_manifest(STORAGE, join(filled, "in"), join(filled, "lab"))
 
 
 def test_glob_and_limit(filled: str) -> None:
-    uris = build_manifest(Storage(), join(filled, "in", "**", "*.j*g"))["image_uri"].to_pylist()
+    uris = build_manifest(STORAGE, join(filled, "in", "**", "*.j*g"))["image_uri"].to_pylist()
     assert [uri.rsplit("/", 1)[1] for uri in uris] == ["_hidden.jpg", "d.jpeg"]
-    assert build_manifest(Storage(), join(filled, "in"), limit=2).num_rows == 2
-    assert build_manifest(Storage(), join(filled, "in"), limit=0).num_rows == 0
+    assert build_manifest(STORAGE, join(filled, "in"), limit=2).num_rows == 2
+    assert build_manifest(STORAGE, join(filled, "in"), limit=0).num_rows == 0
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "txt"])
@@ -71,15 +72,15 @@ def test_manifest_files(filled: str, kind: str) -> None:
         "jsonl": "\n".join(json.dumps(row) for row in table.to_pylist()).encode(),
         "txt": "\n".join(images).encode() + b"\n\n",
     }
-    Storage().write(join(filled, f"list.{kind}"), contents[kind])
-    rows = build_manifest(Storage(), join(filled, f"list.{kind}")).to_pylist()
+    STORAGE.write(join(filled, f"list.{kind}"), contents[kind])
+    rows = build_manifest(STORAGE, join(filled, f"list.{kind}")).to_pylist()
     assert [row["image_uri"] for row in rows] == sorted(images)
     assert rows[0]["label_uri"] == (None if kind == "txt" else labels[1])
     assert rows[2]["size"] is None, "an image that is not there stays, to become an error row"
 
 
 def test_duplicates_and_nonsense_are_refused(filled: str) -> None:
-    storage = Storage()
+    storage = STORAGE
     storage.write(join(filled, "twice.txt"), f"{filled}/in/a.png\n{filled}/in/a.png".encode())
     with pytest.raises(ConfigError, match="twice"):
         build_manifest(storage, join(filled, "twice.txt"))
@@ -96,16 +97,16 @@ def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for folder, name in (("in", "x.jpg"), ("lab", "x.png")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_bytes(b"1")
-    row = build_manifest(Storage(), "in", "lab").to_pylist()[0]
+    row = build_manifest(STORAGE, "in", "lab").to_pylist()[0]
     assert row["image_uri"] == str(tmp_path / "in" / "x.jpg")
     assert row["label_uri"] == str(tmp_path / "lab" / "x.png")
 
 
 def test_digest_follows_the_content(filled: str) -> None:
-    first, second = (build_manifest(Storage(), join(filled, "in")) for _ in range(2))
+    first, second = (build_manifest(STORAGE, join(filled, "in")) for _ in range(2))
     assert digest(first) == digest(second)
-    Storage().write(join(filled, "in", "a.png"), b"other")
-    assert digest(build_manifest(Storage(), join(filled, "in"))) != digest(first)
+    STORAGE.write(join(filled, "in", "a.png"), b"other")
+    assert digest(build_manifest(STORAGE, join(filled, "in"))) != digest(first)
 
 
 @given(st.text("ab/*?", max_size=8), st.text("ab/", max_size=8))

@@ -16,7 +16,8 @@ def test_undefined_is_a_dash_and_columns_line_up() -> None:
     assert lines[2].split() == ["bicyclist", "–", "0.0%"]
     assert lines[3].split() == ["car", "0.0", "25.0%"]
     assert lines[4].split() == ["mean", "25.0"]
-    assert len({line.index(value) + len(value) for line, value in zip(lines[1:], ("50.0", "–", "0.0", "25.0"), strict=True)}) == 1
+    ends = [line.index(value) + len(value) for line, value in zip(lines[1:], ("50.0", "–", "0.0", "25.0"), strict=True)]
+    assert len(set(ends)) == 1
 
 
 def test_nothing_predicted_is_no_division_by_zero() -> None:

@@ -51,7 +51,8 @@ def test_a_failed_and_an_unknown_image_have_no_mask(output: str) -> None:
 
 def test_duckdb_computes_the_same_scores_from_the_parts(output: str) -> None:
     query = f"""
-        SELECT c.class_name, sum(c.intersection) / (sum(c.predicted_pixels) + sum(c.target_pixels) - sum(c.intersection))
+        SELECT c.class_name,
+               sum(c.intersection) / (sum(c.predicted_pixels) + sum(c.target_pixels) - sum(c.intersection))
         FROM (SELECT unnest(classes) AS c FROM '{output}/predictions/*.parquet' WHERE status = 'ok')
         GROUP BY ALL ORDER BY 1"""
     ours = Run(output).class_scores().sort_values("class_name")

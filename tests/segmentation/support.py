@@ -13,11 +13,12 @@ from PIL import Image
 from model.checkpoint import to_bytes
 from model.front_end import FrontEndWidths
 from model.network import DilatedNetwork, NetworkSpec, dilation8
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import join
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
 from pipeline.segmentation.plan import Plan, shard_rows
 from pipeline.segmentation.segmenter import Segmenter
+from tests.shared import STORAGE
 
 CLASSES = ("road", "sky", "tree", "car")
 WIDTHS = FrontEndWidths((2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4), 6, 6)
@@ -83,26 +84,25 @@ class Inputs:
 
 def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tuple[int, ...] = ()) -> Inputs:
     """Fills `root` with images (those in `bad` are no images), labels and the network."""
-    storage = Storage()
-    storage.write(join(root, "network.safetensors"), to_bytes(narrow_network()))
+    STORAGE.write(join(root, "network.safetensors"), to_bytes(narrow_network()))
     for index in range(images):
         height, width = (24, 32) if index % 3 else (41, 30)
         data = b"no picture" if index in bad else png(picture(index, height, width))
-        storage.write(join(root, "images", f"{index:05d}.png"), data)
+        STORAGE.write(join(root, "images", f"{index:05d}.png"), data)
         if labelled:
-            storage.write(join(root, "labels", f"{index:05d}.png"), png(label(index, height, width)))
+            STORAGE.write(join(root, "labels", f"{index:05d}.png"), png(label(index, height, width)))
     return Inputs(root)
 
 
 def run_shards_here(plan: Plan, shards: list[int]) -> None:
     """What the actors do, in this process and without Ray."""
-    storage = Storage()
-    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, storage)
-    manifest = storage.read(plan.manifest_uri)
+
+    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, STORAGE)
+    manifest = STORAGE.read(plan.manifest_uri)
     for shard in shards:
         result = segmenter.segment(shard_rows(manifest, shard))
         data = part_bytes(result.table, result.confusion, shard, plan.identity)
-        storage.write_once(part_uri(plan.config.output, shard, plan.identity), data)
+        STORAGE.write_once(part_uri(plan.config.output, shard, plan.identity), data)
 
 
 def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:

@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.manifest import build_manifest
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import join
 from pipeline.errors import RunConflict
 from pipeline.segmentation.parts import finished_shards, part_bytes, part_name, part_uri, read_part
 from pipeline.segmentation.segmenter import Segmenter, ShardResult
 from tests.segmentation.support import config_of, narrow_network, write_inputs
+from tests.shared import STORAGE
 
 IDENTITY = "ab" * 32
 
@@ -20,8 +21,8 @@ IDENTITY = "ab" * 32
 def result(tmp_path_factory: pytest.TempPathFactory) -> ShardResult:
     inputs = write_inputs(str(tmp_path_factory.mktemp("parts")), 3)
     config = config_of(inputs)
-    manifest = build_manifest(Storage(), config.images, config.labels).to_pylist()
-    return Segmenter(narrow_network(), config, IDENTITY[:16], Storage()).segment(manifest)
+    manifest = build_manifest(STORAGE, config.images, config.labels).to_pylist()
+    return Segmenter(narrow_network(), config, IDENTITY[:16], STORAGE).segment(manifest)
 
 
 def test_what_is_written_comes_back(result: ShardResult) -> None:
@@ -46,7 +47,7 @@ def test_a_part_of_something_else_is_refused(result: ShardResult, shard: int, id
 
 
 def test_finished_shards_are_those_with_a_part(tmp_path: object) -> None:
-    storage, output = Storage(), str(tmp_path)
+    storage, output = STORAGE, str(tmp_path)
     assert finished_shards(storage, output, IDENTITY) == set()
     for shard in (0, 7, 1_234_567):
         storage.write(part_uri(output, shard, IDENTITY), b"part")
@@ -55,7 +56,7 @@ def test_finished_shards_are_those_with_a_part(tmp_path: object) -> None:
 
 @pytest.mark.parametrize("name", [part_name(1, "cd" * 32), "part-1.parquet", "notes.txt"])
 def test_a_stranger_among_the_parts_is_refused(tmp_path: object, name: str) -> None:
-    storage, output = Storage(), str(tmp_path)
+    storage, output = STORAGE, str(tmp_path)
     storage.write(join(output, "predictions", name), b"part")
     with pytest.raises(RunConflict, match="not a part of run"):
         finished_shards(storage, output, IDENTITY)

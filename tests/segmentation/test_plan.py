@@ -11,6 +11,7 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import AccessDenied, ConfigError, RunConflict
 from pipeline.segmentation.plan import claim, make_plan, shard_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
+from tests.shared import STORAGE
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def inputs(bucket: str) -> Inputs:
 
 
 def identity(inputs: Inputs, **changes: object) -> str:
-    return make_plan(config_of(inputs, **changes), Storage()).identity
+    return make_plan(config_of(inputs, **changes), STORAGE).identity
 
 
 def test_identity_ignores_what_cannot_change_a_pixel(inputs: Inputs) -> None:
@@ -34,35 +35,35 @@ def test_identity_follows_what_changes_the_tables(inputs: Inputs, change: dict[s
 
 def test_identity_follows_network_and_images(inputs: Inputs) -> None:
     first = identity(inputs)
-    Storage().write(join(inputs.root, "images", "00001.png"), png(picture(77)))
+    STORAGE.write(join(inputs.root, "images", "00001.png"), png(picture(77)))
     second = identity(inputs)
-    Storage().write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
+    STORAGE.write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
     assert len({first, second, identity(inputs)}) == 3
 
 
 def test_the_frozen_manifest_holds_a_shard_in_each_row_group(inputs: Inputs) -> None:
-    plan = make_plan(config_of(inputs), Storage())
-    claim(plan, Storage())
-    data = Storage().read(plan.manifest_uri)
+    plan = make_plan(config_of(inputs), STORAGE)
+    claim(plan, STORAGE)
+    data = STORAGE.read(plan.manifest_uri)
     rows = [row for shard in range(plan.shards) for row in shard_rows(data, shard)]
     assert plan.shards == 2 and rows == plan.manifest.to_pylist()
 
 
 def test_a_claim_can_be_repeated_and_says_whose_it_is(inputs: Inputs) -> None:
-    plan = make_plan(config_of(inputs), Storage())
-    claim(plan, Storage())
-    claim(make_plan(config_of(inputs, actors=1), Storage()), Storage())
-    written = json.loads(Storage().read(join(plan.config.output, "run.json")))
+    plan = make_plan(config_of(inputs), STORAGE)
+    claim(plan, STORAGE)
+    claim(make_plan(config_of(inputs, actors=1), STORAGE), STORAGE)
+    written = json.loads(STORAGE.read(join(plan.config.output, "run.json")))
     assert written["identity"] == plan.identity and written["run_id"] == plan.run_id
 
 
 def test_another_run_is_refused_with_what_differs(inputs: Inputs) -> None:
-    claim(make_plan(config_of(inputs), Storage()), Storage())
-    Storage().write(join(inputs.root, "images", "new.png"), png(picture(78)))
-    Storage().delete(join(inputs.root, "images", "00002.png"))
-    Storage().write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
+    claim(make_plan(config_of(inputs), STORAGE), STORAGE)
+    STORAGE.write(join(inputs.root, "images", "new.png"), png(picture(78)))
+    STORAGE.delete(join(inputs.root, "images", "00002.png"))
+    STORAGE.write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
     with pytest.raises(RunConflict) as refusal:
-        claim(make_plan(config_of(inputs, confidence_maps=True), Storage()), Storage())
+        claim(make_plan(config_of(inputs, confidence_maps=True), STORAGE), STORAGE)
     for words in ("confidence_maps was False, now True", "checkpoint", "1 new, 1 gone", "new.png", "another --output"):
         assert words in str(refusal.value)
 
@@ -84,15 +85,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ) -> None:
     filled = {k: v.format(root=inputs.root) if isinstance(v, str) else v for k, v in changes.items()}
     with pytest.raises(ConfigError, match=message):
-        make_plan(config_of(inputs, **filled), Storage())
-    assert Storage().list(join(inputs.root, "out")) == []
+        make_plan(config_of(inputs, **filled), STORAGE)
+    assert STORAGE.list(join(inputs.root, "out")) == []
 
 
 def test_a_read_only_output_is_refused(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Storage, uri: str, data: bytes) -> None:
         raise AccessDenied(f"create {uri}: access denied")
 
-    plan = make_plan(config_of(inputs), Storage())
+    plan = make_plan(config_of(inputs), STORAGE)
     monkeypatch.setattr(Storage, "write", refuse)
     with pytest.raises(ConfigError, match=r"out cannot be written.*access denied"):
-        claim(plan, Storage())
+        claim(plan, STORAGE)

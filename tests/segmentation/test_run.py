@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.labels import decode_mask
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
@@ -17,10 +17,11 @@ from pipeline.segmentation.parts import part_uri
 from pipeline.segmentation.plan import Plan, make_plan
 from pipeline.segmentation.run import segment_bucket
 from tests.segmentation.support import CLASSES, Inputs, config_of, label, run_shards_here, write_inputs
+from tests.shared import STORAGE
 
 
 def submit(inputs: Inputs, run_shards=run_shards_here, **changes: object) -> dict[str, object]:  # type: ignore[no-untyped-def]
-    return segment_bucket(config_of(inputs, **changes), lambda config: None, run_shards, Storage())
+    return segment_bucket(config_of(inputs, **changes), lambda config: None, run_shards, STORAGE)
 
 
 def test_class_iou_is_that_of_the_written_masks(bucket: str) -> None:
@@ -71,7 +72,7 @@ def test_only_missing_shards_are_worked_on(bucket: str) -> None:
     for _ in range(2):
         with pytest.raises(IncompleteRun):
             submit(inputs, one_then_stop)
-        assert not Storage().exists(join(bucket, "out", "_SUCCESS.json"))
+        assert not STORAGE.exists(join(bucket, "out", "_SUCCESS.json"))
     submit(inputs, one_then_stop)
     submit(inputs, one_then_stop)
     assert asked == [[0, 1, 2], [1, 2], [2]]
@@ -80,11 +81,11 @@ def test_only_missing_shards_are_worked_on(bucket: str) -> None:
 def test_a_second_commit_changes_nothing(bucket: str) -> None:
     inputs = write_inputs(bucket, 4)
     submit(inputs)
-    before = {info.uri: info.version for info in Storage().list(join(bucket, "out"))}
-    Storage().delete(join(bucket, "out", "_SUCCESS.json"))
-    Storage().delete(join(bucket, "out", "class_scores.parquet"))
+    before = {info.uri: info.version for info in STORAGE.list(join(bucket, "out"))}
+    STORAGE.delete(join(bucket, "out", "_SUCCESS.json"))
+    STORAGE.delete(join(bucket, "out", "class_scores.parquet"))
     submit(inputs)
-    assert {info.uri: info.version for info in Storage().list(join(bucket, "out"))} == before
+    assert {info.uri: info.version for info in STORAGE.list(join(bucket, "out"))} == before
 
 
 def test_a_missing_part_commits_nothing(bucket: str) -> None:
@@ -97,7 +98,7 @@ def test_too_many_failures_commit_nothing_and_a_higher_limit_does(bucket: str) -
     inputs = write_inputs(bucket, 5, bad=(0, 3))
     with pytest.raises(IncompleteRun, match=r"2 of 5 images failed"):
         submit(inputs)
-    assert not Storage().exists(join(bucket, "out", "_SUCCESS.json"))
+    assert not STORAGE.exists(join(bucket, "out", "_SUCCESS.json"))
     assert submit(inputs, max_error_fraction=0.4)["errors"] == 2
     errors = Run(join(bucket, "out")).errors()
     assert [uri[-9:] for uri in errors["image_uri"]] == ["00000.png", "00003.png"]
@@ -108,7 +109,7 @@ def test_a_part_with_other_rows_is_never_committed(bucket: str) -> None:
 
     def swap(plan: Plan, shards: list[int]) -> None:
         run_shards_here(plan, shards)
-        storage, output = Storage(), plan.config.output
+        storage, output = STORAGE, plan.config.output
         first = storage.read(part_uri(output, 0, plan.identity))
         storage.write(part_uri(output, 1, plan.identity), first)
 
@@ -128,12 +129,14 @@ def test_no_image_at_all_is_a_run_with_empty_tables(bucket: str) -> None:
 def test_tables_are_where_the_contract_says(bucket: str) -> None:
     inputs = write_inputs(bucket, 4)
     submit(inputs)
-    identity = make_plan(config_of(inputs), Storage()).identity
-    names = {info.uri.removeprefix(join(bucket, "out") + "/") for info in Storage().list(join(bucket, "out"))}
-    parts = {f"{table}/part-00000{n}-{identity[:12]}.parquet" for table in ("predictions", "image_scores") for n in (0, 1)}
+    identity = make_plan(config_of(inputs), STORAGE).identity
+    names = {info.uri.removeprefix(join(bucket, "out") + "/") for info in STORAGE.list(join(bucket, "out"))}
+    parts = {
+        f"{table}/part-00000{n}-{identity[:12]}.parquet" for table in ("predictions", "image_scores") for n in (0, 1)
+    }
     fixed = {"run.json", "_SUCCESS.json", "manifest/part-000000.parquet", "class_scores.parquet", "confusion.parquet"}
     assert names == parts | fixed | {"errors.parquet"}
-    listed = {entry["path"] for entry in json.loads(Storage().read(join(bucket, "out", "_SUCCESS.json")))["files"]}
+    listed = {entry["path"] for entry in json.loads(STORAGE.read(join(bucket, "out", "_SUCCESS.json")))["files"]}
     assert listed == names - {"run.json", "_SUCCESS.json"}
 
 

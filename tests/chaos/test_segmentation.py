@@ -1,0 +1,77 @@
+"""Killed actors, killed drivers and rival drivers leave the tables of an undisturbed run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from demo.cluster import Cluster
+from pipeline.data.storage import join
+from pipeline.results.verify import verify
+from pipeline.segmentation.run import segment_bucket
+from tests.jobs import await_condition, driver, finish, ray_processes, run_job
+from tests.segmentation.support import Inputs, config_of, run_shards_here, without_time, write_inputs
+from tests.shared import STORAGE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+IMAGES, SHARD = 240, 6
+JOB = "segment_bucket"
+
+
+@pytest.fixture
+def inputs(bucket: str) -> Inputs:
+    return write_inputs(bucket, IMAGES, bad=(30,))
+
+
+def parts(inputs: Inputs) -> int:
+    return len(STORAGE.list(join(inputs.root, "out", "predictions")))
+
+
+def assert_undisturbed(inputs: Inputs, folder: Path) -> None:
+    """Every table equals that of a run in this process, `seconds` apart; and the run verifies."""
+    segment_bucket(config_of(inputs, shard_images=SHARD, output=str(folder)), lambda c: None, run_shards_here, STORAGE)
+    out = join(inputs.root, "out")
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.parquet"))
+    assert sorted(info.uri.removeprefix(out + "/") for info in STORAGE.list(out) if ".json" not in info.uri) == names
+    for name in names:
+        import pyarrow as pa
+
+        ours = pq.read_table(pa.BufferReader(STORAGE.read(join(out, name))))
+        assert without_time(ours).equals(without_time(pq.read_table(folder / name))), name
+    assert verify(out).ok
+
+
+def test_a_killed_actor(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:
+    with driver(cluster, JOB, inputs.arguments(shard_images=SHARD)) as process:
+        await_condition(lambda: parts(inputs) >= 2, process)
+        victims = ray_processes("ShardActor")
+        assert victims, "no actor is running"
+        victims[0].kill()
+        done = finish(process)
+    assert done.code == 0, done.err
+    assert_undisturbed(inputs, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_driver_and_the_same_command_again(
+    cluster: Cluster, inputs: Inputs, tmp_path: Path, number: signal.Signals
+) -> None:
+    with driver(cluster, JOB, inputs.arguments(shard_images=SHARD)) as process:
+        await_condition(lambda: parts(inputs) >= 2, process)
+        process.send_signal(number)
+        assert finish(process).code in (-signal.SIGKILL, 128 + signal.SIGTERM)
+    assert parts(inputs) < IMAGES // SHARD
+    again = run_job(cluster, JOB, inputs.arguments(shard_images=SHARD))
+    assert again.code == 0, again.err
+    assert_undisturbed(inputs, tmp_path)
+
+
+def test_two_drivers_at_once(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:
+    arguments = inputs.arguments(shard_images=SHARD)
+    with driver(cluster, JOB, arguments) as first, driver(cluster, JOB, arguments) as second:
+        codes = [finish(process).code for process in (first, second)]
+    assert codes == [0, 0]
+    assert_undisturbed(inputs, tmp_path)
