@@ -11,12 +11,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
+import ray
 import tyro
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError, PipelineError
 
-__all__ = ["job", "parse"]
+__all__ = ["connect", "job", "parse"]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -41,6 +42,17 @@ def parse(config: type[Config], arguments: list[str], description: str | None, d
     if parsed is None:
         raise ConfigError("the command line gives no configuration: see --help")
     return parsed
+
+
+def connect(*, log_to_driver: bool = True) -> None:
+    """Joins the cluster that `ray job submit` or RAY_ADDRESS names, or starts Ray on this machine.
+
+    Args:
+        log_to_driver: whether what workers print appears here.
+    """
+    ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
+    # ray.init sets a handler of its own, that exits with code 15 and says nothing.
+    signal.signal(signal.SIGTERM, _stop)
 
 
 def job(main: Callable[[list[str]], int]) -> int:

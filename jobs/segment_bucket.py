@@ -15,9 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import ray
-
-from jobs.command_line import job, parse
+from jobs.command_line import connect, job, parse
 from pipeline.results.console import class_table
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import SegmentConfig
@@ -27,7 +25,7 @@ from pipeline.segmentation.run import segment_bucket
 
 def main(arguments: list[str]) -> int:
     config = parse(SegmentConfig, arguments, __doc__)
-    ray.init(logging_level="warning", configure_logging=False)
+    connect()
     success = segment_bucket(config, check_resources, run_shards)
     scores = Run(config.output).class_scores().astype(object)
     rows = scores.where(scores.notna(), None).to_dict("records")

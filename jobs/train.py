@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import ray
 import tyro
 
-from jobs.command_line import job, parse
+from jobs.command_line import connect, job, parse
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
 from pipeline.training.ray_train import check_workers, run_workers
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> int:
     missing = {"data": tyro.MISSING, "output": tyro.MISSING}
     default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))
     config = parse(TrainConfig, arguments[1:], __doc__, default)
-    ray.init(logging_level="warning", configure_logging=False, log_to_driver=False)
+    connect(log_to_driver=False)
     if not train(config, check_workers, run_workers):
         print("this run has ended already: nothing to do")
     print(f"network in {config.output.rstrip('/')}/network.safetensors")

@@ -18,6 +18,7 @@ from pipeline.training.trainer import NETWORK_FILE
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
+_LOOKED_AT = 8
 
 
 def train(
@@ -56,10 +57,15 @@ def _check_data(recipe: Recipe, data: str, storage: Storage) -> None:
     try:
         for split in ("train", "val"):
             images = LabelledImages(storage, data, split, space)
-            # One pair is decoded here: a wrong label space should not cost the start of a cluster.
+            # A few pairs are decoded here: a wrong label space should not cost the start of a cluster.
             height, width = images.image(0).shape[:2]
             if images.label(0).shape != (height, width):
                 raise ConfigError(f"{images.pairs[0].label_uri} is not {height}×{width} pixels, as its image is")
+            if all((images.label(index) == space.ignore_label).all() for index in range(min(_LOOKED_AT, len(images)))):
+                raise ConfigError(
+                    f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "
+                    f"{space.name}: choose the one that the labels are in, with --label-space"
+                )
         weights = recipe.network.weights
         if weights not in ("none", "torchvision") and not storage.exists(weights):
             raise ConfigError(f"--network.weights {weights}: there is no such object")

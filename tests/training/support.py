@@ -1,0 +1,53 @@
+"""A small data set that can be learned, and a small recipe that runs in seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.label_spaces import label_space
+from pipeline.data.storage import join
+from pipeline.training.recipes import NetworkConfig, Recipe, StageConfig
+from tests.segmentation.support import png
+from tests.shared import STORAGE
+
+SPACE = label_space("street_scenes")
+HEIGHT, WIDTH = 40, 56
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(image, label): blocks of four classes in their palette's colours under noise, void in the first row."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 4, (HEIGHT // 8, WIDTH // 8), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    image = np.asarray(SPACE.palette, np.float64)[ids] + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
+    ids[0] = 255
+    return image.clip(0, 255).astype(np.uint8), ids
+
+
+def write_data(root: str, train: int = 6, val: int = 3) -> str:
+    """Writes both splits below `root`."""
+    for split, first, count in (("train", 0, train), ("val", 500, val)):
+        for seed in range(first, first + count):
+            image, ids = scene(seed)
+            STORAGE.write(join(root, split, "images", f"{seed:03d}.png"), png(image))
+            STORAGE.write(join(root, split, "labels", f"{seed:03d}.png"), png(ids))
+    return root
+
+
+def small_recipe(**changes: Any) -> Recipe:
+    """All three stages, a few steps each."""
+    stage: dict[str, Any] = {"batch": 3, "crop": 404, "optimizer": "adamw"}
+    stage |= {"learning_rate": 2e-3, "schedule": "constant"}
+    settings: dict[str, Any] = {
+        "name": "small",
+        "label_space": "street_scenes",
+        "mean_bgr": (100.0, 100.0, 100.0),
+        "network": NetworkConfig(scale=1 / 32, fc=8),
+        "front_end": StageConfig(iterations=4, dropout=0.2, **stage),
+        "context": StageConfig(iterations=3, **stage),
+        "joint": StageConfig(iterations=3, **stage),
+        "checkpoint_every": 2,
+        "validate_every": 100,
+    }
+    return Recipe(**{**settings, **changes})

@@ -1,0 +1,88 @@
+"""Training state: what is saved comes back, what is damaged or foreign is passed over."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from model.network import DilatedNetwork, build_network
+from pipeline.data.storage import join
+from pipeline.training.checkpoints import Position, newest, restore_optimizer, save_state
+from pipeline.training.recipes import Recipe
+from pipeline.training.schedule import build_optimizer
+from pipeline.training.stages import trainable
+from tests.shared import STORAGE
+from tests.training.support import small_recipe
+
+Setup = tuple[DilatedNetwork, torch.optim.Optimizer, list[tuple[str, nn.Parameter]]]
+
+
+def setup(recipe: Recipe, steps: int = 2) -> Setup:
+    """A network whose optimizer has moved it a few times."""
+    torch.manual_seed(3)
+    network = build_network(recipe.spec(), recipe.network.widths())
+    named = trainable(network, "joint", recipe)
+    optimizer = build_optimizer(recipe.joint, named)
+    for _ in range(steps):
+        for _, parameter in named:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return network, optimizer, named
+
+
+def save(output: str, recipe: Recipe, made: Setup, iteration: int) -> None:
+    save_state(STORAGE, output, recipe.digest(), Position("joint", iteration, {"context": {"mean_iou": 0.5}}), *made)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_is_saved_comes_back_to_the_bit(tmp_path: object, optimizer: str) -> None:
+    base = small_recipe()
+    recipe = small_recipe(joint=base.joint.model_copy(update={"optimizer": optimizer}))
+    made, output = setup(recipe), str(tmp_path)
+    save(output, recipe, made, 20)
+    state = newest(STORAGE, output, recipe.digest())
+    assert state is not None
+    assert state.position == Position("joint", 20, {"context": {"mean_iou": 0.5}})
+    for name, tensor in made[0].front_end.state_dict().items():
+        assert torch.equal(state.tensors[f"network.{name}"], tensor)
+    _, fresh, named = setup(recipe, steps=0)
+    restore_optimizer(fresh, named, state.tensors)
+    before, after = made[1].state_dict()["state"], fresh.state_dict()["state"]
+    assert before.keys() == after.keys() and before
+    for index, slots in before.items():
+        assert all(torch.equal(torch.as_tensor(value), after[index][slot]) for slot, value in slots.items())
+
+
+def test_the_newest_two_stay(tmp_path: object) -> None:
+    recipe, output = small_recipe(), str(tmp_path)
+    for iteration in (2, 4, 10, 100):
+        save(output, recipe, setup(recipe), iteration)
+    names = [info.uri.rsplit("/", 1)[1] for info in STORAGE.list(output)]
+    assert names == ["02-joint-0000010.safetensors", "02-joint-0000100.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    recipe, output = small_recipe(), str(tmp_path)
+    for iteration in (2, 4):
+        save(output, recipe, setup(recipe), iteration)
+    uri = join(output, "checkpoints", "02-joint-0000004.safetensors")
+    data = STORAGE.read(uri)
+    STORAGE.write(uri, {"cut": data[:-9], "flip": b"\xff" * 40 + data[40:], "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        state = newest(STORAGE, output, recipe.digest())
+    assert state is not None and state.position.iteration == 2
+    assert "0000004.safetensors is passed over" in caplog.text
+
+
+def test_another_recipes_state_is_never_taken(tmp_path: object) -> None:
+    recipe, output = small_recipe(), str(tmp_path)
+    save(output, recipe, setup(recipe), 2)
+    assert newest(STORAGE, output, small_recipe(seed=1).digest()) is None
+
+
+def test_nothing_there_is_no_state(tmp_path: object) -> None:
+    assert newest(STORAGE, str(tmp_path), "any") is None

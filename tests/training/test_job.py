@@ -1,0 +1,109 @@
+"""`jobs/train.py` on a real cluster and a real bucket: two workers, killed and resumed, then segmenting with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo.cluster import Cluster
+from model.checkpoint import from_bytes
+from pipeline.data.storage import join
+from pipeline.results.tables import Run
+from tests.jobs import ROOT, await_condition, driver, finish, ray_processes, run_job
+from tests.shared import STORAGE
+from tests.training.support import write_data
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+STAGES = ("front-end", "context", "joint")
+
+
+def arguments(root: str, output: str, *, workers: int = 2, iterations: int = 6, **changes: object) -> list[str]:
+    """The demo's recipe, narrowed to seconds."""
+    options: dict[str, object] = {
+        "data": root,
+        "output": join(root, output),
+        "workers": workers,
+        "network.scale": 1 / 32,
+        "network.fc": 8,
+        "checkpoint-every": 2,
+        "validate-every": 1000,
+        **{f"{stage}.iterations": iterations for stage in STAGES},
+        **{f"{stage}.batch": 3 for stage in STAGES},
+        **{f"{stage}.crop": 404 for stage in STAGES},
+        **changes,
+    }
+    return ["street_scenes", *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def tensors(root: str, output: str) -> dict[str, np.ndarray]:
+    network = from_bytes(STORAGE.read(join(root, output, "network.safetensors")))
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def test_one_worker_then_segmentation_with_its_network(
+    cluster: Cluster, bucket: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_data(bucket)
+    command = arguments(bucket, "run", workers=1)
+    assert cluster.submit(["python", "jobs/train.py", *command], ROOT) == 0
+    out = capfd.readouterr().out
+    for words in ("stage front_end: 6 iterations", "joint 6/6", "images/s", "min left", "validation on 3 images"):
+        assert words in out
+    again = run_job(cluster, "train", command)
+    assert again.code == 0 and "nothing to do" in again.out
+    other = run_job(cluster, "train", [*command, "--seed", "5"])
+    assert other.code == 4 and "seed was 0, now 5" in other.err
+    run = join(bucket, "run")
+    names = {info.uri.removeprefix(f"{run}/").split("/")[0] for info in STORAGE.list(run)}
+    assert {"recipe.json", "metrics.json", "network.safetensors", "stages", "tensorboard", "checkpoints"} <= names
+    segment = ["--images", join(bucket, "val/images"), "--labels", join(bucket, "val/labels")]
+    segment += ["--checkpoint", join(bucket, "run/network.safetensors"), "--output", join(bucket, "out")]
+    done = run_job(cluster, "segment_bucket", [*segment, "--actors", "1"])
+    assert done.code == 0, done.err
+    assert Run(join(bucket, "out")).success["labelled_images"] == 3
+
+
+def test_two_workers_killed_at_any_level_end_as_one_undisturbed(cluster: Cluster, bucket: str) -> None:
+    """A worker dies and is replaced; then the driver dies and the command is given again."""
+    write_data(bucket)
+    iterations = 24
+    command = arguments(bucket, "run", iterations=iterations)
+
+    def reached(stage: int) -> bool:
+        names = [Path(info.uri).name for info in STORAGE.list(join(bucket, "run", "checkpoints"))]
+        return any(name.startswith(f"{stage:02d}") and "0000000" not in name for name in names)
+
+    with driver(cluster, "train", command) as process:
+        await_condition(lambda: reached(0), process, 150)
+        victims = ray_processes("RayTrainWorker")
+        assert len(victims) == 2
+        victims[1].kill()
+        await_condition(lambda: reached(1), process, 200)
+        process.kill()
+        finish(process)
+    assert not STORAGE.exists(join(bucket, "run", "network.safetensors"))
+    again = run_job(cluster, "train", command)
+    assert again.code == 0 and "resuming stage" in again.out, again.err
+    alone = run_job(cluster, "train", arguments(bucket, "alone", workers=1, iterations=iterations))
+    assert alone.code == 0, alone.err
+    ours, theirs = tensors(bucket, "run"), tensors(bucket, "alone")
+    distance = sum(float(((ours[name] - theirs[name]) ** 2).sum()) for name in ours) ** 0.5
+    length = sum(float((tensor**2).sum()) for tensor in theirs.values()) ** 0.5
+    # Summation order differs between one process and two; 72 steps of Adam amplify that.
+    assert distance < 0.05 * length
+
+
+def test_more_workers_than_the_cluster_holds_exit_2_and_nothing_is_written(cluster: Cluster, bucket: str) -> None:
+    write_data(bucket, train=1, val=1)
+    done = run_job(cluster, "train", arguments(bucket, "run", workers=90))
+    assert done.code == 2 and "90 workers of 1 CPUs" in done.err and "Traceback" not in done.err
+    assert STORAGE.list(join(bucket, "run")) == []
+
+
+def test_unknown_recipes_and_options_exit_2(cluster: Cluster) -> None:
+    recipe = run_job(cluster, "train", ["no_such_recipe"])
+    assert recipe.code == 2 and "camvid_dilation8" in recipe.err
+    option = run_job(cluster, "train", [*arguments("data", "run"), "--front-end.itterations", "5"])
+    assert option.code == 2 and "itterations" in option.err and "Traceback" not in option.err

@@ -1,0 +1,106 @@
+"""A submission without Ray: what cannot work is refused before anything is written or started."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.data.storage import join
+from pipeline.errors import AccessDenied, ConfigError, RunConflict
+from pipeline.training.config import TrainConfig
+from pipeline.training.recipes import NetworkConfig, Recipe
+from pipeline.training.run import train
+from tests.shared import STORAGE
+from tests.training.support import small_recipe, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_data(str(tmp_path_factory.mktemp("data")), train=2, val=1)
+
+
+def submit(data: str, output: object, recipe: Recipe | None = None) -> list[TrainConfig]:
+    """Returns the configurations whose workers were started."""
+    started: list[TrainConfig] = []
+    config = TrainConfig(data=data, output=str(output), recipe=recipe or small_recipe())
+    train(config, lambda config: None, started.append, STORAGE)
+    return started
+
+
+def test_what_can_work_is_started_and_claims_its_output(data: str, tmp_path: object) -> None:
+    assert len(submit(data, tmp_path)) == 1
+    assert len(submit(data, tmp_path)) == 1
+    assert STORAGE.exists(join(str(tmp_path), "recipe.json"))
+
+
+def test_a_run_that_has_ended_starts_nothing(data: str, tmp_path: object) -> None:
+    submit(data, tmp_path)
+    STORAGE.write(join(str(tmp_path), "network.safetensors"), b"network")
+    assert submit(data, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"seed": 3}, "seed was 0, now 3"),
+        ({"network": NetworkConfig(scale=1 / 32, fc=9)}, r"network\.fc was 8, now 9"),
+    ],
+)
+def test_another_recipe_on_the_same_output_is_refused(
+    data: str, tmp_path: object, recipe: dict[str, object], message: str
+) -> None:
+    submit(data, tmp_path)
+    with pytest.raises(RunConflict, match=message):
+        submit(data, tmp_path, small_recipe(**recipe))
+
+
+def test_how_often_to_save_and_validate_may_change(data: str, tmp_path: object) -> None:
+    submit(data, tmp_path)
+    assert len(submit(data, tmp_path, small_recipe(checkpoint_every=7, validate_every=9))) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"label_space": "cityscapes_label_ids"}, "no pixel of any class of label space cityscapes_label_ids"),
+        ({"label_space": "nonsense"}, "nonsense"),
+        ({"network": NetworkConfig(weights="/absent.safetensors")}, "there is no such object"),
+    ],
+)
+def test_recipes_that_do_not_fit_the_data(data: str, tmp_path: object, recipe: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        submit(data, tmp_path, small_recipe(**recipe))
+    assert STORAGE.list(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_split_is_refused(tmp_path: object, split: str) -> None:
+    data = write_data(join(str(tmp_path), "data"), **{"train": 1, "val": 1, split: 0})
+    with pytest.raises(ConfigError, match=f"{split}/images holds no image"):
+        submit(data, join(str(tmp_path), "run"))
+
+
+def test_an_image_without_a_label_is_named(tmp_path: object) -> None:
+    data = write_data(join(str(tmp_path), "data"), train=2, val=1)
+    STORAGE.delete(join(data, "train/labels/001.png"))
+    with pytest.raises(ConfigError, match=r"1 of 2 images have no label.*001\.png"):
+        submit(data, join(str(tmp_path), "run"))
+
+
+def test_an_unreachable_bucket_is_named(s3_env: dict[str, str], tmp_path: object) -> None:
+    with pytest.raises(ConfigError, match="no-such-bucket-here"):
+        submit("s3://no-such-bucket-here/x", tmp_path)
+
+
+def test_a_read_only_output_is_refused(data: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str, data: bytes) -> None:
+        raise AccessDenied(f"create {uri}: access denied")
+
+    monkeypatch.setattr(STORAGE, "write", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be written.*access denied"):
+        submit(data, tmp_path)
+
+
+def test_crops_must_fit_the_stride() -> None:
+    with pytest.raises(ValidationError, match="crop 405"):
+        Recipe.model_validate({**small_recipe().model_dump(), "joint": {"crop": 405}})

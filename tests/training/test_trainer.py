@@ -1,0 +1,177 @@
+"""A whole run in this process: files, scores, and the same network after any interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from model.checkpoint import from_bytes
+from model.dense_prediction import predict
+from model.front_end import CONV_NAMES
+from model.network import build_network
+from pipeline.data.label_spaces import label_space
+from pipeline.errors import ConfigError
+from pipeline.training.dataset import LabelledImages
+from pipeline.training.recipes import STAGES, NetworkConfig, Recipe
+from pipeline.training.trainer import Trainer
+from pipeline.training.validation import validate
+from pipeline.training.world import World
+from tests.shared import STORAGE
+from tests.training.support import scene, small_recipe, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_data(str(tmp_path_factory.mktemp("data")))
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def run(recipe: Recipe, data: str, output: str, stop_at: str = "") -> list[str]:
+    """Trains; dies before the line of progress that starts with `stop_at`."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        if stop_at and line.startswith(stop_at):
+            raise Killed
+        lines.append(line)
+
+    trainer = Trainer(recipe, data, output, World(), STORAGE, say)
+    if not stop_at:
+        trainer.run()
+        return lines
+    with pytest.raises(Killed):
+        trainer.run()
+    return lines
+
+
+@pytest.fixture(scope="module")
+def finished(data: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = str(tmp_path_factory.mktemp("finished"))
+    run(small_recipe(), data, output)
+    return output
+
+
+def test_it_leaves_networks_metrics_and_event_files(finished: str) -> None:
+    names = {str(path.relative_to(finished)) for path in Path(finished).rglob("*") if path.is_file()}
+    stages = {f"stages/{stage}.safetensors" for stage in ("front_end", "context", "joint")}
+    assert stages | {"network.safetensors", "metrics.json"} <= names
+    metrics = json.loads(Path(finished, "metrics.json").read_text())
+    assert set(metrics) == {"front_end", "context", "joint"} and metrics["joint"]["images"] == 3
+    network = from_bytes(Path(finished, "network.safetensors").read_bytes())
+    assert network.spec.provenance["metrics"] == metrics
+    assert network.spec.provenance["recipe"]["name"] == "small"
+    assert from_bytes(Path(finished, "stages/front_end.safetensors").read_bytes()).context is None
+
+
+def test_tensorboard_reads_losses_rates_and_scores(finished: str) -> None:
+    events = EventAccumulator(str(Path(finished, "tensorboard")))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(10))
+    assert events.Scalars("train/learning_rate")[0].value == pytest.approx(2e-3)
+    assert len(events.Scalars("val/mean_iou")) == 3
+    assert "val/iou/road" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("stop_at", ["front_end 4/4", "stage context:", "context 3/3", "joint 3/3", "stage joint, it"])
+def test_a_run_that_died_anywhere_ends_with_the_same_network(
+    finished: str, data: str, tmp_path: Path, stop_at: str
+) -> None:
+    run(small_recipe(), data, str(tmp_path), stop_at)
+    assert not (tmp_path / "network.safetensors").exists()
+    lines = run(small_recipe(), data, str(tmp_path))
+    assert any(line.startswith("resuming") for line in lines)
+    ours, theirs = ((Path(folder) / "network.safetensors").read_bytes() for folder in (tmp_path, finished))
+    assert ours == theirs
+
+
+def test_validation_is_torchmetrics_on_predicted_images(finished: str, data: str) -> None:
+    network = from_bytes(Path(finished, "network.safetensors").read_bytes())
+    images = LabelledImages(STORAGE, data, "val", label_space("street_scenes"))
+    ours = validate(network, images, World())
+    metric = MulticlassJaccardIndex(11, average="none", ignore_index=255, zero_division=-1)
+    for seed in range(500, 503):
+        image, ids = scene(seed)
+        metric.update(torch.from_numpy(predict(network, image).labels)[None].long(), torch.from_numpy(ids)[None].long())
+    assert [-1 if value is None else value for value in ours.iou] == pytest.approx(metric.compute().tolist())
+    assert network.training is False
+
+
+def frozen_recipe(folder: Path, **changes: object) -> Recipe:
+    """A recipe whose convolutions come from a file and stay as they are."""
+    recipe = small_recipe()
+    torch.manual_seed(8)
+    front_end = build_network(recipe.spec(), recipe.network.widths()).front_end
+    tensors, index = {}, 0
+    for block, count in enumerate((2, 2, 3, 3, 3)):
+        for layer in range(count):
+            convolution = front_end.get_submodule(f"conv{block + 1}_{layer + 1}")
+            tensors[f"features.{index}.weight"] = convolution.weight.data.contiguous()
+            tensors[f"features.{index}.bias"] = convolution.bias.data + 0.05
+            index += 2
+        index += 1
+    (folder / "vgg.safetensors").write_bytes(save(tensors))
+    network = NetworkConfig(scale=1 / 32, fc=8, weights=str(folder / "vgg.safetensors"))
+    return small_recipe(network=network, frozen_convolutions=True, **changes)
+
+
+def test_frozen_convolutions_stay_and_their_maps_are_computed_once(data: str, tmp_path: Path) -> None:
+    recipe = frozen_recipe(tmp_path)
+    first = run(recipe, data, str(tmp_path / "run"), "joint 3/3")
+    assert any(line.startswith("conv5_3 maps: 12/12") for line in first)
+    again = run(recipe, data, str(tmp_path / "run"))
+    assert not any(line.startswith("conv5_3 maps") for line in again)
+    network = from_bytes((tmp_path / "run/network.safetensors").read_bytes())
+    stored = load_file(tmp_path / "vgg.safetensors").items()
+    weights = {name.split(".")[1]: tensor for name, tensor in stored if name.endswith("weight")}
+    kept = [network.front_end.get_submodule(name).weight for name in CONV_NAMES]
+    given = [weights[index] for index in sorted(weights, key=int)]
+    assert all(torch.equal(one, other) for one, other in zip(kept, given, strict=True))
+
+
+def test_validation_from_cached_maps_is_that_of_the_images(data: str, tmp_path: Path) -> None:
+    recipe = frozen_recipe(tmp_path)
+    run(recipe, data, str(tmp_path / "run"))
+    network = from_bytes((tmp_path / "run/network.safetensors").read_bytes())
+    images = LabelledImages(STORAGE, data, "val", label_space("street_scenes"))
+    recorded = json.loads((tmp_path / "run/metrics.json").read_text())["joint"]
+    # The cache holds half-precision maps: a few pixels at a boundary may change sides.
+    assert recorded["pixel_accuracy"] == pytest.approx(validate(network, images, World()).pixel_accuracy, abs=0.01)
+
+
+def test_no_iterations_at_all_are_refused(data: str, tmp_path: Path) -> None:
+    idle = {name: small_recipe().stage(name).model_copy(update={"iterations": 0}) for name in STAGES}
+    with pytest.raises(ConfigError, match="zero iterations"):
+        Trainer(small_recipe(**idle), data, str(tmp_path), World(), STORAGE, print).run()
+
+
+def test_an_undecodable_training_image_is_named(tmp_path: Path) -> None:
+    data = write_data(str(tmp_path / "data"), train=2, val=1)
+    Path(data, "train/images/001.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"001\.png cannot be trained on"):
+        run(small_recipe(), data, str(tmp_path / "run"))
+
+
+def test_limits_spread_validation_over_the_split(data: str) -> None:
+    seen: list[int] = []
+    images = LabelledImages(STORAGE, data, "train", label_space("street_scenes"))
+    original = images.image
+
+    def image(index: int) -> np.ndarray:
+        seen.append(index)
+        return original(index)
+
+    images.image = image  # type: ignore[method-assign]
+    torch.manual_seed(0)
+    recipe = small_recipe()
+    assert validate(build_network(recipe.spec(), recipe.network.widths()), images, World(), limit=3).images == 3
+    assert seen == [0, 2, 5]
