@@ -31,8 +31,8 @@ def errors_table(predictions: pa.Table) -> pa.Table:
     return failed.select(ERRORS.names).cast(ERRORS)
 
 
-def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix) -> pa.Table:
-    """One row per (target, predicted) pair, all C x C of them."""
+def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix, *, labelled: bool) -> pa.Table:
+    """One row per (target, predicted) pair, all C x C of them; their pixels are null if no image is labelled."""
     rows = [
         {
             "run_id": run_id,
@@ -40,9 +40,9 @@ def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix) -> pa.
             "target_name": names[target],
             "predicted_id": predicted,
             "predicted_name": names[predicted],
-            "pixels": int(confusion[target, predicted]),
+            "pixels": int(confusion[target, predicted]) if labelled else None,
         }
-        for target, predicted in np.ndindex(confusion.shape)
+        for target, predicted in np.ndindex(len(names), len(names))
     ]
     return pa.Table.from_pylist(rows, schema=CONFUSION)
 

@@ -94,7 +94,7 @@ CONFUSION = pa.schema(
         _field("target_name", _STRING, "its name", nullable=False),
         _field("predicted_id", _ID, "class id in the mask", nullable=False),
         _field("predicted_name", _STRING, "its name", nullable=False),
-        _field("pixels", _COUNT, "valid label pixels of this pair, all images", nullable=False),
+        _field("pixels", _COUNT, "valid label pixels of this pair, all images; null without labels"),
     ]
 )
 ERRORS = pa.schema([_RUN_ID, _IMAGE_URI, _IMAGE_VERSION, *_ERROR])

@@ -252,7 +252,9 @@ class _Verification:
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
         if not _same(self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)):
             self._problem("class_scores is not what masks and labels give")
-        if not _same(self._stored("confusion.parquet"), confusion_table(self._run_id, names, self._confusion)):
+        labelled = self._sums.labelled > 0
+        confusion = confusion_table(self._run_id, names, self._confusion, labelled=labelled)
+        if not _same(self._stored("confusion.parquet"), confusion):
             self._problem("confusion is not what masks and labels give")
 
     def _check_margins(self) -> None:

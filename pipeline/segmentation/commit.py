@@ -118,7 +118,7 @@ def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.
     names = plan.spec.classes
     tables = {
         "class_scores.parquet": class_scores_table(plan.run_id, names, totals.sums),
-        "confusion.parquet": confusion_table(plan.run_id, names, totals.confusion),
+        "confusion.parquet": confusion_table(plan.run_id, names, totals.confusion, labelled=totals.sums.labelled > 0),
         "errors.parquet": errors,
     }
     manifest = storage.read(plan.manifest_uri)

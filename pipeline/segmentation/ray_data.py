@@ -125,6 +125,8 @@ def _dataset(config: SegmentConfig, task: _ActorTask, shards: list[int], actors:
     # A lost block would be lost images: every error must surface.
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # It would warn that progress bars are off, which the line above asked for.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     return rows.map(
         _ShardActor,

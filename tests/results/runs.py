@@ -90,7 +90,7 @@ def write_run(
         files["manifest/part-000000.parquet"] = _manifest([])
     rows = pa.Table.from_pylist([row for row, _ in parts], schema=schemas.PREDICTIONS)
     tables = {"class_scores": class_scores_table(RUN_ID, CLASSES, sums)}
-    tables["confusion"] = confusion_table(RUN_ID, CLASSES, total)
+    tables["confusion"] = confusion_table(RUN_ID, CLASSES, total, labelled=sums.labelled > 0)
     tables["errors"] = errors_table(rows)
     for name, table in tables.items():
         files[f"{name}.parquet"] = parquet_bytes(table), table.num_rows

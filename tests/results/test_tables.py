@@ -98,6 +98,7 @@ def test_undefined_is_null_everywhere(tmp_path: Path) -> None:
     assert (scores["predicted_pixels"] > 0).any()
     assert run.image_scores()[undefined[:5]].isna().all().all()
     assert run.predictions()[["pixel_accuracy", "mean_iou"]].isna().all().all()
+    assert run.confusion().isna().all().all()
     assert run.success["mean_iou"] is None
 
 
