@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +14,7 @@ from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
-from pipeline.segmentation.parts import part_uri
+from pipeline.segmentation.parts import part_bytes, part_uri
 from pipeline.segmentation.plan import Plan, make_plan
 from pipeline.segmentation.run import segment_bucket
 from tests.segmentation.support import CLASSES, Inputs, config_of, label, run_shards_here, write_inputs
@@ -104,7 +105,21 @@ def test_too_many_failures_commit_nothing_and_a_higher_limit_does(bucket: str) -
     assert [uri[-9:] for uri in errors["image_uri"]] == ["00000.png", "00003.png"]
 
 
-def test_a_part_with_other_rows_is_never_committed(bucket: str) -> None:
+def test_a_part_that_lacks_a_row_is_never_committed(bucket: str) -> None:
+    inputs = write_inputs(bucket, 6)
+
+    def lose_a_row(plan: Plan, shards: list[int]) -> None:
+        run_shards_here(plan, shards)
+        uri = part_uri(plan.config.output, 1, plan.identity)
+        whole = pq.read_table(pa.BufferReader(STORAGE.read(uri)))
+        confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+        STORAGE.write(uri, part_bytes(whole.slice(1), confusion, 1, plan.identity))
+
+    with pytest.raises(IncompleteRun, match="part 1 does not hold the manifest's rows"):
+        submit(inputs, lose_a_row)
+
+
+def test_a_part_of_another_shard_is_never_committed(bucket: str) -> None:
     inputs = write_inputs(bucket, 6)
 
     def swap(plan: Plan, shards: list[int]) -> None:
