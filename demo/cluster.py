@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -31,6 +32,10 @@ _PORTS = (
 )
 
 
+# What the client says of itself: how to ask for logs, that the job was submitted, that it has succeeded.
+_CHATTER = re.compile(r"\S+ \S+\s(?:(?:INFO|SUCC|WARN) cli|INFO job_manager)\.py:|\[.* logging\.cc:|Running entrypoint")
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A running head node.
@@ -48,14 +53,17 @@ class Cluster:
     log: Path
 
     def submit(self, script: Sequence[str], working_dir: Path) -> int:
-        """Runs `ray job submit` in the foreground, its output on ours; returns its exit code."""
+        """Runs `ray job submit` in the foreground, the job's output on ours; returns its exit code."""
         command = [_ray(), "job", "submit", "--address", self.dashboard, "--working-dir", str(working_dir), "--"]
-        # What the job prints comes on standard output; standard error is the upload's own chatter.
+        # A pipe makes Python buffer by default, and progress would come in heaps.
+        env = {**self.env, "PYTHONUNBUFFERED": "1"}
         with (
-            self.log.open("ab") as log,
-            subprocess.Popen([*command, *script], env=dict(self.env), stderr=log) as process,
+            self.log.open("a") as log,
+            subprocess.Popen([*command, *script], env=env, stdout=subprocess.PIPE, stderr=log, text=True) as process,
         ):
             try:
+                for line in process.stdout or ():
+                    print(line, end="", flush=True, file=log if _CHATTER.match(line) else sys.stdout)
                 return process.wait()
             except BaseException:
                 process.terminate()

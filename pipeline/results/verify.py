@@ -11,14 +11,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from pipeline.data.labels import decode_mask
 from pipeline.data.storage import Storage, join
 from pipeline.errors import PipelineError
 from pipeline.results.derived import (
@@ -28,15 +25,9 @@ from pipeline.results.derived import (
     errors_table,
     image_scores_table,
 )
+from pipeline.results.recount import Recount
 from pipeline.results.schemas import IMAGE_SCORES, PREDICTIONS
-from pipeline.results.scores import (
-    Matrix,
-    class_counts,
-    confusion_matrix,
-    mean_iou,
-    pixel_accuracy,
-    pixel_counts,
-)
+from pipeline.results.scores import mean_iou, pixel_accuracy
 from pipeline.results.sources import Sources
 from pipeline.results.tables import Run
 
@@ -44,8 +35,6 @@ __all__ = ["Verdict", "verify"]
 
 _SHOWN = 20  # problems of one kind that are worth listing
 _COUNTS = ("predicted_pixels", "target_pixels", "intersection")
-_ERROR_COLUMNS = ("error_stage", "error_type", "error_message")
-_OK_COLUMNS = ("height", "width", "mask", "classes", "mean_confidence", "mean_entropy")
 
 
 @dataclass
@@ -103,13 +92,11 @@ class _Verification:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._sources = Sources(run)
-        self._verdict = Verdict()
+        self._problems: list[str] = []
         self._rows = 0
-        self._classes = len(run.classes)
         self._run_id = run.success["run_id"]
-        self._ignore_label = int(run.success["ignore_label"])
-        self._sums = ClassSums(self._classes)
-        self._confusion: Matrix = np.zeros((self._classes, self._classes), np.int64)
+        self._sums = ClassSums(len(run.classes))
+        self._recount = Recount(run, self._sources, self._problem)
 
     def run(self) -> Verdict:
         self._check_listing()
@@ -120,7 +107,7 @@ class _Verification:
         for part in self._read_all("predictions/"):
             if missing := set(PREDICTIONS.names) - set(part.column_names):
                 self._problem(f"a part of predictions lacks the columns {sorted(missing)}")
-                return self._verdict
+                return self._verdict()
             uris += part["image_uri"].to_pylist()
             failed.append(errors_table(part))
             self._check_part(part, stored_scores)
@@ -129,10 +116,14 @@ class _Verification:
         self._rows = len(uris)
         self._check_manifest(uris)
         self._check_totals(failed)
-        return self._verdict
+        return self._verdict()
+
+    def _verdict(self) -> Verdict:
+        counted = self._recount
+        return Verdict(self._problems, counted.images, counted.errors, counted.labels_unread)
 
     def _problem(self, sentence: str) -> None:
-        self._verdict.problems.append(sentence)
+        self._problems.append(sentence)
 
     def _check_listing(self) -> None:
         """No Parquet file beside the listed ones: a plain glob must see what the commit lists."""
@@ -171,8 +162,7 @@ class _Verification:
         for row in part.to_pylist():
             if row["run_id"] != self._run_id:
                 self._problem(f"{row['image_uri']} belongs to run {row['run_id']}, not {self._run_id}")
-            if self._check_status(row):
-                self._recount(row)
+            self._recount.check(row)
         expected = image_scores_table(part)
         self._sums.add(expected)
         stored = stored_scores.take(expected.num_rows)
@@ -180,80 +170,24 @@ class _Verification:
             uris = f"{part['image_uri'][0]} … {part['image_uri'][-1]}" if part.num_rows else "no image"
             self._problem(f"image_scores does not follow from predictions ({uris})")
 
-    def _check_status(self, row: dict[str, Any]) -> bool:
-        """Whether the row is a success; it must be that or an error, and filled accordingly."""
-        uri, status = row["image_uri"], row["status"]
-        if status not in ("ok", "error"):
-            self._problem(f"{uri} has the status {status!r}, must be ok or error")
-            return False
-        filled, empty = (_OK_COLUMNS, _ERROR_COLUMNS) if status == "ok" else (_ERROR_COLUMNS, _OK_COLUMNS)
-        for name in filled:
-            if row[name] is None:
-                self._problem(f"{uri} is {status} but its {name} is null")
-        for name in empty:
-            if row[name] is not None:
-                self._problem(f"{uri} is {status} but its {name} is not null")
-        if status == "error":
-            self._verdict.errors += 1
-        return bool(status == "ok" and row["mask"] and row["classes"])
-
-    def _recount(self, row: dict[str, Any]) -> None:
-        """Redo one image's numbers from its mask, and its label where there is one."""
-        uri = row["image_uri"]
-        try:
-            mask = decode_mask(row["mask"]["bytes"])
-        except (PipelineError, OSError, ValueError) as error:
-            self._problem(f"the mask of {uri} cannot be decoded: {error}")
-            return
-        self._verdict.images += 1
-        if mask.shape != (row["height"], row["width"]):
-            self._problem(f"the mask of {uri} is {mask.shape}, its row says {(row['height'], row['width'])}")
-        target = self._sources.label(uri)
-        if target is None and self._sources.has_label(uri):
-            self._verdict.labels_unread += 1
-            return
-        try:
-            expected, confusion = self._count(mask, target)
-        except ValueError as error:
-            self._problem(f"{uri}: {error}")
-            return
-        for name, value in expected.items():
-            if row[name] != value:
-                self._problem(f"{name} of {uri} is not what its mask and label give")
-        if confusion is not None:
-            self._confusion += confusion
-
-    def _count(self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix | None]:
-        """The columns that mask and label imply, and their confusion matrix."""
-        if mask.max(initial=0) >= self._classes:
-            raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
-        confusion = None
-        if target is not None:
-            confusion = confusion_matrix(target, mask, self._classes, self._ignore_label)
-        counts = class_counts(self._run.classes, pixel_counts(mask, self._classes), confusion)
-        scores: dict[str, Any] = {"classes": counts, "pixel_accuracy": None, "mean_iou": None}
-        if confusion is not None:
-            scores |= {"pixel_accuracy": pixel_accuracy(confusion), "mean_iou": mean_iou(confusion)}
-        return scores, confusion
-
     def _check_totals(self, failed: list[pa.Table]) -> None:
         success, names = self._run.success, self._run.classes
         if not _same(self._stored("errors.parquet"), pa.concat_tables(failed) if failed else None):
             self._problem("errors does not follow from predictions")
-        counted = {"images": self._rows, "errors": self._verdict.errors}
+        counted = {"images": self._rows, "errors": self._recount.errors}
         for name, value in counted.items():
             if success[name] != value:
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, predictions gives {value}")
-        if self._verdict.labels_unread:
+        if self._recount.labels_unread:
             self._check_margins()
             return
         for name, score in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
-            if success[name] != score(self._confusion):
+            if success[name] != score(self._recount.confusion):
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
         if not _same(self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)):
             self._problem("class_scores is not what masks and labels give")
         labelled = self._sums.labelled > 0
-        confusion = confusion_table(self._run_id, names, self._confusion, labelled=labelled)
+        confusion = confusion_table(self._run_id, names, self._recount.confusion, labelled=labelled)
         if not _same(self._stored("confusion.parquet"), confusion):
             self._problem("confusion is not what masks and labels give")
 

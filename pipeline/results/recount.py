@@ -1,0 +1,111 @@
+"""One row of `predictions` against its mask, and against the label where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.labels import decode_mask
+from pipeline.errors import PipelineError
+from pipeline.results.scores import (
+    Matrix,
+    class_counts,
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    pixel_counts,
+)
+from pipeline.results.sources import Sources
+from pipeline.results.tables import Run
+
+__all__ = ["Recount"]
+
+_ERROR_COLUMNS = ("error_stage", "error_type", "error_message")
+_OK_COLUMNS = ("height", "width", "mask", "classes", "mean_confidence", "mean_entropy")
+
+
+class Recount:
+    """Does an image's numbers again and adds them up.
+
+    Args:
+        run: whose rows come.
+        sources: of the labels.
+        problem: takes one sentence about what is wrong.
+
+    Attributes:
+        images: whose masks were recounted.
+        errors: rows of failed images.
+        labels_unread: labels that cannot be read any more, so that their counts could not be redone.
+        confusion: sum over the recounted images with labels, (C, C).
+    """
+
+    def __init__(self, run: Run, sources: Sources, problem: Callable[[str], None]) -> None:
+        self._run, self._sources, self._problem = run, sources, problem
+        self._classes = len(run.classes)
+        self._ignore_label = int(run.success["ignore_label"])
+        self.images = self.errors = self.labels_unread = 0
+        self.confusion: Matrix = np.zeros((self._classes, self._classes), np.int64)
+
+    def check(self, row: dict[str, Any]) -> None:
+        """Checks one row."""
+        if self._check_status(row):
+            self._recount(row)
+
+    def _check_status(self, row: dict[str, Any]) -> bool:
+        """Whether the row is a success; it must be that or an error, and filled accordingly."""
+        uri, status = row["image_uri"], row["status"]
+        if status not in ("ok", "error"):
+            self._problem(f"{uri} has the status {status!r}, must be ok or error")
+            return False
+        filled, empty = (_OK_COLUMNS, _ERROR_COLUMNS) if status == "ok" else (_ERROR_COLUMNS, _OK_COLUMNS)
+        for name in filled:
+            if row[name] is None:
+                self._problem(f"{uri} is {status} but its {name} is null")
+        for name in empty:
+            if row[name] is not None:
+                self._problem(f"{uri} is {status} but its {name} is not null")
+        if status == "error":
+            self.errors += 1
+        return bool(status == "ok" and row["mask"] and row["classes"])
+
+    def _recount(self, row: dict[str, Any]) -> None:
+        """Redo one image's numbers from its mask, and its label where there is one."""
+        uri = row["image_uri"]
+        try:
+            mask = decode_mask(row["mask"]["bytes"])
+        except (PipelineError, OSError, ValueError) as error:
+            self._problem(f"the mask of {uri} cannot be decoded: {error}")
+            return
+        self.images += 1
+        if mask.shape != (row["height"], row["width"]):
+            self._problem(f"the mask of {uri} is {mask.shape}, its row says {(row['height'], row['width'])}")
+        target = self._sources.label(uri)
+        if target is None and self._sources.has_label(uri):
+            self.labels_unread += 1
+            return
+        try:
+            expected, confusion = self._count(mask, target)
+        except ValueError as error:
+            self._problem(f"{uri}: {error}")
+            return
+        for name, value in expected.items():
+            if row[name] != value:
+                self._problem(f"{name} of {uri} is not what its mask and label give")
+        if confusion is not None:
+            self.confusion += confusion
+
+    def _count(self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix | None]:
+        """The columns that mask and label imply, and their confusion matrix."""
+        if mask.max(initial=0) >= self._classes:
+            raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
+        confusion = None
+        if target is not None:
+            confusion = confusion_matrix(target, mask, self._classes, self._ignore_label)
+        counts = class_counts(self._run.classes, pixel_counts(mask, self._classes), confusion)
+        scores: dict[str, Any] = {"classes": counts, "pixel_accuracy": None, "mean_iou": None}
+        if confusion is not None:
+            scores |= {"pixel_accuracy": pixel_accuracy(confusion), "mean_iou": mean_iou(confusion)}
+        return scores, confusion
