@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -21,13 +20,13 @@ from tenacity import (
 )
 
 from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, split
+from pipeline.data.single_put import create_object, is_local, replace_object
 from pipeline.errors import ObjectChanged, ObjectMissing, StorageError
 
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "join"]
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-_SINGLE_PUT = 5 * 2**30
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Storage:
 
         def attempt(filesystem: Any, path: str) -> bool:
             try:
-                _create(filesystem, path, data)
+                create_object(filesystem, path, data)
             except Exception as error:
                 if not already_there(error):
                     raise
@@ -135,7 +134,7 @@ class Storage:
 
     def write(self, uri: str, data: bytes) -> None:
         """Creates or replaces an object with one request; a reader sees the old or the new bytes whole."""
-        self.call("write", uri, lambda filesystem, path: _replace(filesystem, path, data))
+        self.call("write", uri, lambda filesystem, path: replace_object(filesystem, path, data))
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object (not: a prefix) of this name."""
@@ -219,43 +218,10 @@ class Storage:
             raise classify(error, action, uri) from error
 
 
-def _create(filesystem: Any, path: str, data: bytes) -> None:
-    if _is_local(filesystem):
-        _local_write(Path(path), data, os.link)
-    elif "s3" in filesystem.protocol:
-        # A chunk size above the limit of one PUT: a multipart upload would publish in two steps.
-        filesystem.pipe_file(path, data, mode="create", chunksize=_SINGLE_PUT)
-    else:
-        filesystem.pipe_file(path, data, mode="create")
-
-
-def _replace(filesystem: Any, path: str, data: bytes) -> None:
-    if _is_local(filesystem):
-        _local_write(Path(path), data, os.replace)
-    elif "s3" in filesystem.protocol:
-        filesystem.pipe_file(path, data, chunksize=_SINGLE_PUT)
-    else:
-        filesystem.pipe_file(path, data)
-
-
-def _local_write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
-    """Bytes become visible under `path` in one step, when they are all on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _find(filesystem: Any, path: str) -> dict[str, Any]:
     found: dict[str, Any] = filesystem.find(path.rstrip("/"), detail=True) if path else {}
     bucket = path.split("/")[0]
-    if not found and not _is_local(filesystem) and not filesystem.exists(bucket):
+    if not found and not is_local(filesystem) and not filesystem.exists(bucket):
         raise FileNotFoundError(f"no bucket {bucket}")
     # Some servers list an emptied folder. Names with a dot are trials and half-written files, ours or others.
     return {
@@ -275,7 +241,3 @@ def _version(entry: dict[str, Any]) -> str | None:
         return str(tag).strip('"')
     changed = entry.get("mtime") or entry.get("created")
     return None if changed is None else f"{entry.get('size')}-{changed}"
-
-
-def _is_local(filesystem: Any) -> bool:
-    return "file" in filesystem.protocol
