@@ -168,7 +168,7 @@ _STREET_SCENES = Recipe(
     network=NetworkConfig(scale=0.125, fc=96),
     # A crop of 612 pixels holds the height of a scene, so that most of what is computed is not margin.
     front_end=StageConfig(
-        iterations=640, batch=2, crop=612, optimizer="adamw", learning_rate=2e-3, schedule="one_cycle",
+        iterations=900, batch=2, crop=612, optimizer="adamw", learning_rate=1e-3, schedule="one_cycle",
         weight_decay=1e-2, dropout=0.1,
     ),
     context=StageConfig(
@@ -180,8 +180,8 @@ _STREET_SCENES = Recipe(
         weight_decay=1e-2, dropout=0.1,
     ),
     class_balance=0.5,
-    checkpoint_every=160,
-    validate_every=320,
+    checkpoint_every=150,
+    validate_every=450,
     validation_images=12,
 )  # fmt: skip
 
