@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -30,6 +31,9 @@ _PORT_OPTIONS = (
 )
 
 
+_READER = "reader"
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     """A running S3 server."""
@@ -42,9 +46,17 @@ class ObjectStore:
     @property
     def env(self) -> dict[str, str]:
         """The environment variables with which s3fs and boto find this server."""
+        return self._env(self.access_key)
+
+    @property
+    def reader_env(self) -> dict[str, str]:
+        """The same for somebody who may list and read, and nothing else."""
+        return self._env(_READER)
+
+    def _env(self, access_key: str) -> dict[str, str]:
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_ACCESS_KEY_ID": access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
@@ -64,15 +76,21 @@ def object_store(directory: Path, *, start_seconds: float = 60.0) -> Iterator[Ob
     config.write_text(json.dumps(_identities(access_key, secret_key)))
     ports = dict(zip(_PORT_OPTIONS, free_ports(len(_PORT_OPTIONS)), strict=True))
     # The data are temporary, so weed's slow farewell (it waits for its own heartbeats) is cut short.
-    with child_process(_command(data, config, ports), log=directory / "weed.log", grace=1.0) as process:
+    # weed would take credentials that it finds in the environment for one more administrator.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with child_process(_command(data, config, ports), log=directory / "weed.log", env=env, grace=1.0) as process:
         endpoint = f"http://127.0.0.1:{ports['s3.port']}"
         wait_until(lambda: _answers(endpoint), what="SeaweedFS", seconds=start_seconds, process=process)
         yield ObjectStore(endpoint, access_key, secret_key, process.pid)
 
 
 def _identities(access_key: str, secret_key: str) -> dict[str, object]:
-    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    return {"identities": [{"name": "demo", "credentials": credentials, "actions": ["Admin"]}]}
+    return {
+        "identities": [
+            {"name": name, "credentials": [{"accessKey": name, "secretKey": secret_key}], "actions": actions}
+            for name, actions in ((access_key, ["Admin"]), (_READER, ["Read", "List"]))
+        ]
+    }
 
 
 def _command(data: Path, config: Path, ports: dict[str, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -59,8 +60,9 @@ def bucket(s3_env: dict[str, str], _shared_bucket: str) -> str:
 def cluster(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One Ray cluster of 6 logical CPUs, whose jobs reach the S3 server."""
     log = tmp_path_factory.mktemp("ray") / "ray.log"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in object_store.env.items():
-            patch.setenv(name, value)
-        with local_cluster(log, cpus=6) as running:
-            yield running
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in object_store.env.items():
+                patch.setenv(name, value)
+            running = stack.enter_context(local_cluster(log, cpus=6))
+        yield running

@@ -14,19 +14,25 @@ from demo.cluster import local_cluster
 SCRIPT = "import ray; ray.init(); print('cpus', ray.cluster_resources()['CPU']); raise SystemExit({code})"
 
 
+def descendants() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_jobs_run_with_the_token_and_everything_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # What a job says must not depend on this repository's size: it is submitted from an empty folder.
     work = tmp_path / "work"
     work.mkdir()
+    before = descendants()
     with local_cluster(tmp_path / "ray.log", cpus=3) as cluster:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=20)
         assert refused.value.code in (401, 403)
-        started = {p.pid for p in psutil.Process().children(recursive=True)}
+        started = descendants() - before
         assert cluster.submit(["python", "-c", SCRIPT.format(code=0)], work) == 0
         assert "cpus 3.0" in capfd.readouterr().out
         assert cluster.submit(["python", "-c", SCRIPT.format(code=3)], work) != 0
-        started |= {p.pid for p in psutil.Process().children(recursive=True)}
+        started |= descendants() - before
+    assert started
     assert not [pid for pid in started if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]

@@ -42,7 +42,9 @@ def test_every_port_is_on_loopback_and_out_of_the_way(object_store: ObjectStore)
         assert 20000 <= address.port < 32768, address
 
 
-def test_two_servers_live_side_by_side_and_end(object_store: ObjectStore, tmp_path: Path) -> None:
+def test_two_servers_live_side_by_side_and_end(
+    object_store: ObjectStore, s3_env: dict[str, str], tmp_path: Path
+) -> None:
     with run_object_store(tmp_path) as second:
         files = client(second, second.secret_key)
         files.mkdir("own-bucket")

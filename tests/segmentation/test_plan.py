@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from demo.object_store import ObjectStore
 from model.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
-from pipeline.errors import AccessDenied, ConfigError, RunConflict
+from pipeline.errors import ConfigError, RunConflict
 from pipeline.segmentation.plan import claim, make_plan, shard_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
@@ -89,11 +90,12 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert STORAGE.list(join(inputs.root, "out")) == []
 
 
-def test_a_read_only_output_is_refused(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Storage, uri: str, data: bytes) -> None:
-        raise AccessDenied(f"create {uri}: access denied")
-
-    plan = make_plan(config_of(inputs), STORAGE)
-    monkeypatch.setattr(Storage, "write", refuse)
+def test_a_read_only_output_is_refused(
+    inputs: Inputs, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_store.reader_env.items():
+        monkeypatch.setenv(name, value)
+    storage = Storage()
+    plan = make_plan(config_of(inputs), storage)
     with pytest.raises(ConfigError, match=r"out cannot be written.*access denied"):
-        claim(plan, STORAGE)
+        claim(plan, storage)

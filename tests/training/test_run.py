@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data.storage import join
-from pipeline.errors import AccessDenied, ConfigError, RunConflict
+from demo.object_store import ObjectStore
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError, RunConflict
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipes import NetworkConfig, Recipe
 from pipeline.training.run import train
@@ -92,13 +93,14 @@ def test_an_unreachable_bucket_is_named(s3_env: dict[str, str], tmp_path: object
         submit("s3://no-such-bucket-here/x", tmp_path)
 
 
-def test_a_read_only_output_is_refused(data: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(uri: str, data: bytes) -> None:
-        raise AccessDenied(f"create {uri}: access denied")
-
-    monkeypatch.setattr(STORAGE, "write", refuse)
+def test_a_read_only_output_is_refused(
+    data: str, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_store.reader_env.items():
+        monkeypatch.setenv(name, value)
+    config = TrainConfig(data=data, output=bucket, recipe=small_recipe())
     with pytest.raises(ConfigError, match=r"cannot be written.*access denied"):
-        submit(data, tmp_path)
+        train(config, lambda config: None, lambda config: None, Storage())
 
 
 def test_crops_must_fit_the_stride() -> None:
