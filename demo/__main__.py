@@ -39,14 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     # SIGTERM as an exception, so that everything below is stopped in order.
     signal.signal(signal.SIGTERM, _stop)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True))
         with _step("starting SeaweedFS and Ray"):
-            stack = contextlib.ExitStack()
             store = stack.enter_context(object_store(Path(folder)))
             os.environ.update(store.env)
-        with stack:
             cluster = stack.enter_context(local_cluster(Path(folder) / "ray.log", cpus=4))
-            code = _run(cluster, options.keep)
+        code = _run(cluster, options.keep)
     print(f"\n{'done' if code == 0 else 'FAILED'} after {time.monotonic() - started:.0f} s; everything is stopped")
     return code
 
@@ -72,7 +71,8 @@ def _run(cluster: Cluster, keep: Path) -> int:
 
 
 def _fill(storage: Storage, prefix: str, seeds: range) -> None:
-    with ProcessPoolExecutor() as pool:
+    # Ctrl-C goes to the whole group: the drawing processes leave the answer to this one.
+    with ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         for seed, (image, label) in zip(seeds, pool.map(encode_scene, seeds, chunksize=4), strict=True):
             storage.write(join(_BUCKET, prefix, "images", f"{seed:06d}.jpg"), image)
             storage.write(join(_BUCKET, prefix, "labels", f"{seed:06d}.png"), label)
