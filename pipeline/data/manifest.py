@@ -34,30 +34,36 @@ _TABLES = frozenset({".parquet", ".csv", ".jsonl", ".ndjson", ".txt", ".lst"})
 _LOOKUP_THREADS = 32
 
 
-def build_manifest(storage: Storage, images: str, labels: str | None = None, limit: int | None = None) -> pa.Table:
+def build_manifest(
+    storage: Storage, images: str, labels: str | None = None, limit: int | None = None, leave_out: str | None = None
+) -> pa.Table:
     """Lists the inputs of a run.
 
     Args:
         storage: where everything is read.
         images: a prefix; a glob (`*` within a name, `**` across folders, `?` one character); or a manifest file
             (`.parquet`, `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and perhaps `label_uri`.
-        labels: a prefix whose files pair with the images by relative path without extension.
+        labels: a prefix whose files pair with the images by relative path without extension, and are none themselves.
         limit: keep only the first so many, in order of URI.
+        leave_out: a prefix whose objects are no inputs, such as an output that lies among them.
 
     Returns:
         A table of `MANIFEST_SCHEMA`. An image that a manifest file names but that does not exist stays in it,
         size and version null, and becomes an error row later.
 
     Raises:
-        ConfigError: for duplicates, ambiguous pairs, or a manifest file that cannot be read.
+        ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or a manifest file that cannot be read.
         StorageError: if storage cannot be listed.
     """
     images, labels = normalise(images), labels and normalise(labels)
+    if labels is not None and labels.rstrip("/") == images.rstrip("/"):
+        raise ConfigError(f"{images} is given as images and as labels: they need a prefix each")
     if PurePosixPath(images).suffix.lower() in _TABLES:
         rows = _from_table(storage, images)
     else:
         found = _from_glob(storage, images) if _is_glob(images) else _from_prefix(storage, images)
-        rows = [(info.uri, None, info) for info in found]
+        others = tuple(f"{normalise(prefix).rstrip('/')}/" for prefix in (leave_out, labels) if prefix is not None)
+        rows = [(info.uri, None, info) for info in found if not info.uri.startswith(others)]
     if labels is not None:
         pairs = pair_labels(_fixed_part(images), labels, [uri for uri, _, _ in rows], storage.list(labels))
         rows = [(uri, pairs.get(uri, label), info) for uri, label, info in rows]

@@ -82,7 +82,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     try:
         checkpoint = storage.read(config.checkpoint)
         spec = from_bytes(checkpoint).spec
-        manifest = build_manifest(storage, config.images, config.labels, config.limit)
+        manifest = build_manifest(storage, config.images, config.labels, config.limit, config.output)
     except ObjectMissing as error:
         raise ConfigError(f"{error}: give the URI of an existing object") from error
     except StorageError as error:

@@ -102,6 +102,16 @@ def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert row["label_uri"] == str(tmp_path / "lab" / "x.png")
 
 
+def test_labels_among_the_images_are_no_images(filled: str) -> None:
+    rows = build_manifest(STORAGE, filled, join(filled, "lab")).to_pylist()
+    assert rows and not any("/lab/" in row["image_uri"] for row in rows)
+
+
+def test_images_and_labels_need_a_prefix_each(filled: str) -> None:
+    with pytest.raises(ConfigError, match="a prefix each"):
+        build_manifest(STORAGE, join(filled, "in"), join(filled, "in") + "/")
+
+
 def test_digest_follows_the_content(filled: str) -> None:
     first, second = (build_manifest(STORAGE, join(filled, "in")) for _ in range(2))
     assert digest(first) == digest(second)

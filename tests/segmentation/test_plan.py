@@ -50,6 +50,14 @@ def test_the_frozen_manifest_holds_a_shard_in_each_row_group(inputs: Inputs) -> 
     assert plan.shards == 2 and rows == plan.manifest.to_pylist()
 
 
+def test_pictures_below_the_output_are_no_inputs(inputs: Inputs) -> None:
+    output = join(inputs.root, "images", "out")
+    before = identity(inputs, output=output)
+    STORAGE.write(join(output, "report", "contact_sheet.png"), png(picture(5)))
+    STORAGE.write(join(inputs.root, "images-of-another-run", "a.png"), png(picture(6)))
+    assert identity(inputs, output=output) == before
+
+
 def test_a_claim_can_be_repeated_and_says_whose_it_is(inputs: Inputs) -> None:
     plan = make_plan(config_of(inputs), STORAGE)
     claim(plan, STORAGE)
