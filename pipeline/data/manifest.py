@@ -43,7 +43,7 @@ def build_manifest(
         storage: where everything is read.
         images: a prefix; a glob (`*` within a name, `**` across folders, `?` one character); or a manifest file
             (`.parquet`, `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and perhaps `label_uri`.
-        labels: a prefix whose files pair with the images by relative path without extension, and are none themselves.
+        labels: a prefix whose files pair with the images by relative path without extension; none is an image itself.
         limit: keep only the first so many, in order of URI.
         leave_out: a prefix whose objects are no inputs, such as an output that lies among them.
 
@@ -52,7 +52,7 @@ def build_manifest(
         size and version null, and becomes an error row later.
 
     Raises:
-        ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or a manifest file that cannot be read.
+        ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or an unreadable manifest file.
         StorageError: if storage cannot be listed.
     """
     images, labels = normalise(images), labels and normalise(labels)
