@@ -50,8 +50,9 @@ def connect(*, log_to_driver: bool = True) -> None:
     Args:
         log_to_driver: whether what workers print appears here.
     """
-    # Ray's core warns about every actor pool of Ray Data, in this process, as if it were an error.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if "RAY_ADDRESS" in os.environ:
+        # Ray's core reports every actor pool of Ray Data as an error here. A cluster started below would inherit this.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
     # ray.init sets a handler of its own, that exits with code 15 and says nothing.
     signal.signal(signal.SIGTERM, _stop)
