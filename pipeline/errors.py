@@ -12,6 +12,7 @@ __all__ = [
     "PipelineError",
     "RunConflict",
     "StorageError",
+    "UnknownClasses",
 ]
 
 
@@ -55,3 +56,7 @@ class ObjectChanged(StorageError):
 
 class DecodeError(PipelineError):
     """The bytes are not an image or a label that can be used; the message is the reason."""
+
+
+class UnknownClasses(DecodeError):
+    """A label file is sound, but its values are no classes of the network or label space."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.data.images import DAMAGE, MAX_PIXELS, open_image
 from pipeline.data.label_spaces import LabelSpace
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, UnknownClasses
 
 __all__ = ["decode_label", "decode_mask", "encode_confidence", "encode_mask"]
 
@@ -40,7 +40,8 @@ def decode_label(
         (H, W) uint8 of ids below `classes`, or `ignore_label`.
 
     Raises:
-        DecodeError: for damage, another kind of file, or values that mean nothing.
+        DecodeError: for damage, or another kind of file.
+        UnknownClasses: for values that mean nothing.
     """
     try:
         image = open_image(data, _LABEL_FORMATS, max_pixels)
@@ -51,7 +52,7 @@ def decode_label(
         return _check(_by_value(ignore_label, space)[values], classes, ignore_label)
     if image.mode in ("RGB", "RGBA") and space is not None:
         return _check(_by_colour(values[:, :, :3], space, ignore_label), classes, ignore_label)
-    raise DecodeError(f"labels of mode {image.mode} cannot be read: give index files, or a label space for colours")
+    raise UnknownClasses(f"labels of mode {image.mode} cannot be read: give index files, or --label-space for colours")
 
 
 def encode_mask(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
@@ -108,7 +109,7 @@ def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int)
 def _check(ids: NDArray[np.uint8], classes: int, ignore_label: int) -> NDArray[np.uint8]:
     wrong = (ids >= classes) & (ids != ignore_label)
     if wrong.any():
-        raise DecodeError(
+        raise UnknownClasses(
             f"label values {np.unique(ids[wrong])[:5].tolist()} are neither one of {classes} classes nor the "
             f"ignore label {ignore_label}: choose the --label-space that the files are written in"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import platform
 import socket
@@ -20,9 +21,10 @@ from model.checkpoint import from_bytes
 from model.errors import CheckpointError
 from model.network import NetworkSpec
 from pipeline.data.label_spaces import label_space
+from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest, digest
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, ObjectMissing, RunConflict, StorageError
+from pipeline.errors import ConfigError, DecodeError, ObjectMissing, RunConflict, StorageError, UnknownClasses
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig
@@ -30,6 +32,7 @@ from pipeline.segmentation.config import SegmentConfig
 __all__ = ["Plan", "claim", "make_plan", "shard_rows"]
 
 RUN_FILE = "run.json"
+_LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     except CheckpointError as error:
         raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
     _check_settings(config, spec)
+    _check_labels(config, spec, manifest, storage)
     ingredients = {
         "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
         "settings": config.identity_settings(),
@@ -140,6 +144,25 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
             f"label space {space.name} has {len(space.classes)} classes, the checkpoint {len(spec.classes)}: "
             "choose the label space that the network was trained with"
         )
+
+
+def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: pa.Table, storage: Storage) -> None:
+    """Looks into the first labels: if none of them speaks of the network's classes, the others will not either."""
+    space = None if config.label_space is None else label_space(config.label_space)
+    labelled = (uri for uri in manifest["label_uri"].to_pylist() if uri is not None)
+    refused = []
+    for uri in itertools.islice(labelled, _LOOKED_AT):
+        try:
+            data = storage.read(uri)
+            decode_label(data, len(spec.classes), spec.ignore_label, space, max_pixels=config.max_pixels)
+            return
+        except UnknownClasses as error:
+            refused.append(f"{uri}: {error}")
+        except (DecodeError, ObjectMissing):
+            # One bad file is an error row later, and says nothing about the others.
+            return
+    if refused:
+        raise ConfigError(f"the labels contradict the checkpoint's {len(spec.classes)} classes: {refused[0]}")
 
 
 def _run_json(plan: Plan) -> bytes:

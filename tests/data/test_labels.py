@@ -51,7 +51,7 @@ def test_cityscapes_label_ids() -> None:
 def test_colour_labels_need_a_label_space() -> None:
     colours = np.array([[VOC.palette[3], (1, 2, 3)]], np.uint8)
     assert decode_label(png(colours), 21, 255, VOC).tolist() == [[3, 255]]
-    with pytest.raises(DecodeError, match="label space"):
+    with pytest.raises(DecodeError, match="label-space"):
         decode_label(png(colours), 21)
 
 

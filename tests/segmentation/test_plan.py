@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from demo.object_store import ObjectStore
@@ -96,6 +97,18 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         make_plan(config_of(inputs, **filled), STORAGE)
     assert STORAGE.list(join(inputs.root, "out")) == []
+
+
+def test_labels_of_other_classes_are_refused_at_once(inputs: Inputs) -> None:
+    for index in range(5):
+        STORAGE.write(join(inputs.root, "labels", f"{index:05d}.png"), png(np.full((24, 32), 17, np.uint8)))
+    with pytest.raises(ConfigError, match=r"contradict the checkpoint's 4 classes.*\[17\].*--label-space"):
+        make_plan(config_of(inputs), STORAGE)
+
+
+def test_one_label_of_other_classes_is_no_reason_to_refuse(inputs: Inputs) -> None:
+    STORAGE.write(join(inputs.root, "labels", "00000.png"), png(np.full((24, 32), 17, np.uint8)))
+    assert make_plan(config_of(inputs), STORAGE).shards == 2
 
 
 def test_a_read_only_output_is_refused(
