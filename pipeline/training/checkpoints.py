@@ -17,7 +17,7 @@ from model.checkpoint import network_tensors, read_metadata
 from model.errors import CheckpointError
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
-from pipeline.training.recipes import STAGES, StageName
+from pipeline.training.recipe_schema import STAGES, StageName
 
 __all__ = ["Position", "load_state", "newest", "restore_optimizer", "save_state"]
 

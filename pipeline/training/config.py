@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.training.recipes import Recipe
+from pipeline.training.recipe_schema import Recipe
 
 __all__ = ["TrainConfig"]
 

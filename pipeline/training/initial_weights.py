@@ -12,7 +12,7 @@ from model.network import DilatedNetwork, build_network
 from model.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, StorageError
-from pipeline.training.recipes import Recipe
+from pipeline.training.recipe_schema import Recipe
 
 __all__ = ["initial_network"]
 

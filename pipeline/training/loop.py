@@ -14,7 +14,7 @@ from torch import Tensor
 from model.loss import summed_loss, valid_weight
 from model.network import DilatedNetwork
 from pipeline.errors import PipelineError
-from pipeline.training.recipes import STAGES, Recipe, StageConfig, StageName
+from pipeline.training.recipe_schema import STAGES, Recipe, StageConfig, StageName
 from pipeline.training.samples import Sample
 from pipeline.training.schedule import rate, set_rate
 from pipeline.training.stages import stage_forward, trainable

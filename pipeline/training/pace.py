@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from pipeline.training.loop import StepResult
-from pipeline.training.recipes import StageConfig, StageName
+from pipeline.training.recipe_schema import StageConfig, StageName
 
 __all__ = ["Pace"]
 

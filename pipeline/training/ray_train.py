@@ -18,7 +18,7 @@ import torch
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipes import Recipe
+from pipeline.training.recipe_schema import Recipe
 from pipeline.training.trainer import Trainer
 from pipeline.training.world import World
 

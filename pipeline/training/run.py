@@ -12,7 +12,7 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict, StorageError
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipes import Recipe
+from pipeline.training.recipe_schema import Recipe
 from pipeline.training.trainer import NETWORK_FILE
 
 __all__ = ["train"]

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.recipes import STAGES, StageName
+from pipeline.training.recipe_schema import STAGES, StageName
 
 __all__ = ["Draw", "draw"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pipeline.training.recipes import StageConfig
+from pipeline.training.recipe_schema import StageConfig
 
 __all__ = ["build_optimizer", "rate", "set_rate"]
 

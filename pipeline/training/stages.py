@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.front_end import CONV_NAMES
 from model.network import DilatedNetwork
-from pipeline.training.recipes import Recipe, StageName
+from pipeline.training.recipe_schema import Recipe, StageName
 
 __all__ = ["set_modes", "stage_forward", "trainable", "visible_network"]
 

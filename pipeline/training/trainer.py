@@ -24,7 +24,7 @@ from pipeline.training.feature_cache import FeatureCache
 from pipeline.training.initial_weights import initial_network
 from pipeline.training.loop import run_steps
 from pipeline.training.pace import Pace
-from pipeline.training.recipes import STAGES, Recipe, StageName
+from pipeline.training.recipe_schema import STAGES, Recipe, StageName
 from pipeline.training.samples import Sample, feature_sample, image_sample
 from pipeline.training.sampling import draw
 from pipeline.training.schedule import build_optimizer

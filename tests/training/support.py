@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import join
-from pipeline.training.recipes import NetworkConfig, Recipe, StageConfig
+from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

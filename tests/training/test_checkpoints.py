@@ -11,7 +11,7 @@ from torch import nn
 from model.network import DilatedNetwork, build_network
 from pipeline.data.storage import join
 from pipeline.training.checkpoints import Position, newest, restore_optimizer, save_state
-from pipeline.training.recipes import Recipe
+from pipeline.training.recipe_schema import Recipe
 from pipeline.training.schedule import build_optimizer
 from pipeline.training.stages import trainable
 from tests.shared import STORAGE

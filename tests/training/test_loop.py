@@ -14,7 +14,7 @@ from torch.nn import functional
 from model.network import DilatedNetwork, build_network
 from pipeline.errors import PipelineError
 from pipeline.training.loop import run_steps
-from pipeline.training.recipes import Recipe, StageConfig, StageName
+from pipeline.training.recipe_schema import Recipe, StageConfig, StageName
 from pipeline.training.samples import Sample, image_sample
 from pipeline.training.sampling import draw
 from pipeline.training.schedule import build_optimizer

@@ -9,10 +9,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from model.network import ContextSpec
 from pipeline.errors import ConfigError
 from pipeline.training.class_balance import weights_from_counts
-from pipeline.training.recipes import RECIPES, Recipe, StageConfig, recipe
+from pipeline.training.recipe_schema import Recipe, StageConfig
+from pipeline.training.recipes import RECIPES, recipe
 from pipeline.training.schedule import build_optimizer, rate, set_rate
+
+
+def figures(stage: StageConfig) -> tuple[int, int, int, float, float]:
+    """What the paper says of a stage."""
+    return stage.iterations, stage.batch, stage.crop, stage.learning_rate, stage.momentum
 
 
 def test_camvid_dilation8_is_appendix_a() -> None:
@@ -30,10 +37,46 @@ def test_camvid_dilation8_is_appendix_a() -> None:
     np.testing.assert_allclose(chosen.mean_bgr, (110.70313206, 108.77808759, 105.41212523))
 
 
+def test_kitti_dilation7_is_appendix_a() -> None:
+    chosen = recipe("kitti_dilation7")
+    front, joint = chosen.front_end, chosen.joint
+    assert figures(front) == (
+        10_000,
+        8,
+        628,
+        1e-4,
+        0.99,
+    )
+    assert figures(joint) == (
+        20_000,
+        1,
+        900,
+        1e-5,
+        0.99,
+    )
+    assert chosen.context.iterations == 0 and chosen.class_balance == 0
+    assert chosen.spec().context == ContextSpec((1, 1, 2, 4, 8, 1), "layer")
+    assert chosen.spec().reference_window == (852, 1640)
+
+
+def test_voc_front_end_is_section_4() -> None:
+    chosen = recipe("voc_front_end")
+    front = chosen.front_end
+    assert figures(front) == (
+        60_000,
+        14,
+        500,
+        1e-3,
+        0.9,
+    )
+    assert chosen.context.iterations == chosen.joint.iterations == 0 and chosen.class_balance == 0
+    assert len(chosen.spec().classes) == 21
+
+
 def test_every_recipe_gives_a_network_specification() -> None:
     for name, each in RECIPES.items():
         assert each.name == name
-        assert len(each.spec().classes) == 11
+        assert each.spec().mean_bgr == each.mean_bgr
         assert len(each.digest()) == 64
 
 

@@ -9,7 +9,7 @@ from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipes import NetworkConfig, Recipe
+from pipeline.training.recipe_schema import NetworkConfig, Recipe
 from pipeline.training.run import train
 from tests.shared import STORAGE
 from tests.training.support import small_recipe, write_data

@@ -19,7 +19,7 @@ from model.network import build_network
 from pipeline.data.label_spaces import label_space
 from pipeline.errors import ConfigError
 from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipes import STAGES, NetworkConfig, Recipe
+from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import validate
 from pipeline.training.world import World
