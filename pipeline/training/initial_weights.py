@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
 from torchvision.models import VGG16_Weights, vgg16
 
-from model.errors import ModelError
+from model.checkpoint import METADATA_KEY, from_bytes, read_metadata
+from model.errors import CheckpointError, ModelError
 from model.network import DilatedNetwork, build_network
 from model.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from pipeline.data.storage import Storage
@@ -40,7 +42,10 @@ def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, d
 def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str, Any]:
     weights = recipe.network.weights
     if weights != "torchvision":
-        return load_vgg16_bytes(network.front_end, storage.read(weights), weights)
+        data = storage.read(weights)
+        if _is_network(data):
+            return _go_on_from(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
+        return load_vgg16_bytes(network.front_end, data, weights)
     try:
         state = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict()
     except OSError as error:
@@ -48,3 +53,45 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
             f"torchvision's VGG-16 weights cannot be fetched ({error}): give --network.weights the URI of a file"
         ) from error
     return load_torchvision_vgg16(network.front_end, state, recipe.mean_bgr)
+
+
+def _is_network(data: bytes) -> bool:
+    try:
+        read_metadata(data, METADATA_KEY)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _go_on_from(network: DilatedNetwork, other: DilatedNetwork, source: str, sha256: str) -> dict[str, Any]:
+    """Copies a trained network; what depends on the classes only if they are the same, in the same order."""
+    _check_same_input(network, other)
+    same_classes = network.spec.classes == other.spec.classes
+    tensors = other.front_end.state_dict()
+    copied = {name: tensor for name, tensor in tensors.items() if same_classes or not name.startswith("final.")}
+    network.front_end.load_state_dict(copied, strict=False)
+    parts = ["front end" if same_classes else "front end without its score layer"]
+    if same_classes and network.context is not None and other.context is not None and _same_shape(network, other):
+        network.context.load_state_dict(other.context.state_dict())
+        parts.append("context module")
+    return {"source": source, "sha256": sha256, "copied": parts}
+
+
+def _check_same_input(network: DilatedNetwork, other: DilatedNetwork) -> None:
+    if network.front_end.widths != other.front_end.widths:
+        raise ModelError(
+            f"its layers have {other.front_end.widths}, the recipe's {network.front_end.widths}: "
+            "set --network.scale and --network.fc to what it was trained with"
+        )
+    if network.spec.mean_bgr != other.spec.mean_bgr:
+        means = " ".join(repr(value) for value in other.spec.mean_bgr)
+        raise ModelError(f"it was trained with another mean: set --mean-bgr {means}")
+
+
+def _same_shape(network: DilatedNetwork, other: DilatedNetwork) -> bool:
+    shapes = [
+        [tensor.shape for tensor in each.context.state_dict().values()]
+        for each in (network, other)
+        if each.context is not None
+    ]
+    return shapes[0] == shapes[1] and network.spec.context == other.spec.context

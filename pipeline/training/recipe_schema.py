@@ -39,7 +39,8 @@ class NetworkConfig(_Frozen):
     upsampling: Upsampling = "grid"
     """Last step; deconvolution is the Cityscapes release's."""
     weights: str = "none"
-    """First weights of the convolutions: none, torchvision, or the URI of a safetensors file (BGR convention)."""
+    """First weights: none, torchvision (VGG-16), or the URI of a safetensors file: VGG-16's convolutions (BGR
+    convention), or a network.safetensors to go on from, of the same or of other classes."""
     reference_window: tuple[int, int] | None = None
     """Height and width in pixels of the released deploy net's input."""
 

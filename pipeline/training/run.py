@@ -53,6 +53,10 @@ def train(
 
 
 def _check_data(recipe: Recipe, data: str, storage: Storage) -> None:
+    if not recipe.front_end.iterations and recipe.network.weights == "none":
+        raise ConfigError(
+            f"recipe {recipe.name} trains no front end: give --network.weights the network.safetensors of one"
+        )
     space = label_space(recipe.label_space)
     try:
         for split in ("train", "val"):

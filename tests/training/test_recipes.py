@@ -73,6 +73,15 @@ def test_voc_front_end_is_section_4() -> None:
     assert len(chosen.spec().classes) == 21
 
 
+@pytest.mark.parametrize("size", ["basic", "large"])
+def test_voc_context_is_section_5(size: str) -> None:
+    chosen = recipe(f"voc_context_{size}")
+    assert chosen.front_end.iterations == chosen.joint.iterations == 0
+    context = chosen.context
+    assert (context.learning_rate, context.batch, context.cells, context.dropout) == (1e-3, 60, 66, 0.0)
+    assert (chosen.network.context, chosen.network.padding, chosen.network.layers) == (size, "input", 8)
+
+
 def test_every_recipe_gives_a_network_specification() -> None:
     for name, each in RECIPES.items():
         assert each.name == name

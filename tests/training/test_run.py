@@ -9,7 +9,7 @@ from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipe_schema import NetworkConfig, Recipe
+from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
 from pipeline.training.run import train
 from tests.shared import STORAGE
 from tests.training.support import small_recipe, write_data
@@ -65,6 +65,7 @@ def test_how_often_to_save_and_validate_may_change(data: str, tmp_path: object) 
     [
         ({"label_space": "cityscapes_label_ids"}, "no pixel of any class of label space cityscapes_label_ids"),
         ({"label_space": "nonsense"}, "nonsense"),
+        ({"front_end": StageConfig()}, "trains no front end: give --network.weights"),
         ({"network": NetworkConfig(weights="/absent.safetensors")}, "there is no such object"),
     ],
 )
