@@ -7,12 +7,15 @@ differ from whole-image geometry: that is the point of this module, parity with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model.errors import PredictionError
-from model.geometry import MARGIN, reflect_indices
+from model.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap, cells_needed, labels_from_scores
 
@@ -27,9 +30,9 @@ def predict(network: DilatedNetwork, image: Tensor, *, confidence: bool = False)
         PredictionError: if a score is NaN or infinite.
     """
     height, width = image.shape[1:]
+    if network.spec.upsampling == "deconvolution":
+        return _predict_by_tile(network, image, confidence)
     scores = tiled_scores(network, image)
-    if not bool(torch.isfinite(scores).all()):
-        raise PredictionError(f"the tiles of this {height}×{width} image hold NaN or infinite scores")
     rows, columns = cells_needed(height, width, network.spec.upsampling)
     # The reference reads one row beyond the map when an image is an exact multiple of the tile; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
@@ -47,16 +50,52 @@ def tiled_scores(network: DilatedNetwork, image: Tensor) -> Tensor:
     Raises:
         ValueError: if the network's metadata give no reference window.
     """
-    if network.spec.reference_window is None:
+    return torch.cat([torch.cat(list(band), dim=2) for band in _scores_by_tile(network, image)], dim=1)
+
+
+@torch.inference_mode()
+def _scores_by_tile(network: DilatedNetwork, image: Tensor) -> Iterator[Iterator[Tensor]]:
+    """Rows of tiles, from the top, each from the left."""
+    window = network.spec.reference_window
+    if window is None:
         raise ValueError("this checkpoint names no reference_window: use --geometry image")
-    parameter = next(network.parameters())
     padded = _reflect(_reflect(image, 1, MARGIN, MARGIN), 2, MARGIN, MARGIN)
+    for tile_row in _tiles(padded, 1, window[0]):
+        yield (_scores(network, tile) for tile in _tiles(tile_row, 2, window[1]))
+
+
+@torch.inference_mode()
+def _scores(network: DilatedNetwork, tile: Tensor) -> Tensor:
+    parameter = next(network.parameters())
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
-        bands = []
-        for tile_row in _tiles(padded, 1, network.spec.reference_window[0]):
-            tiles = _tiles(tile_row, 2, network.spec.reference_window[1])
-            bands.append(torch.cat([network(tile[None].to(parameter))[0].float() for tile in tiles], dim=2))
-        return torch.cat(bands, dim=1)
+        scores = network(tile[None].to(parameter))[0].float()
+    if not bool(torch.isfinite(scores).all()):
+        raise PredictionError(f"a tile of {tile.shape[1]}×{tile.shape[2]} pixels gives NaN or infinite scores")
+    return scores
+
+
+def _predict_by_tile(network: DilatedNetwork, image: Tensor, confidence: bool) -> LabelMap:
+    """The Cityscapes release: the deconvolution is part of the net, so each tile sees zeros beyond its own cells."""
+    height, width = image.shape[1:]
+    labels = np.empty((height, width), np.uint8)
+    winning = np.empty((height, width), np.uint8) if confidence else None
+    total_confidence = total_entropy = 0.0
+    top = 0
+    for band in _scores_by_tile(network, image):
+        left = rows = 0
+        for scores in band:
+            rows, columns = (OUTPUT_STRIDE * size for size in scores.shape[1:])
+            rows, columns = min(rows, height - top), min(columns, width - left)
+            part = labels_from_scores(scores, rows, columns, "deconvolution", confidence=confidence)
+            place = np.s_[top : top + rows, left : left + columns]
+            labels[place] = part.labels
+            if winning is not None and part.confidence is not None:
+                winning[place] = part.confidence
+            total_confidence += part.mean_confidence * part.labels.size
+            total_entropy += part.mean_entropy * part.labels.size
+            left += columns
+        top += rows
+    return LabelMap(labels, winning, total_confidence / labels.size, total_entropy / labels.size)
 
 
 def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:

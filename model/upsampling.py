@@ -78,7 +78,9 @@ def labels_from_scores(
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
     total_confidence = total_entropy = 0.0
-    for top, probabilities in _bands(scores[:, :rows, :columns].float(), height, width, upsampling):
+    # A transposed convolution of a larger map sees cells, not zeros, beyond the part that is wanted.
+    kept = scores if upsampling == "deconvolution" else scores[:, :rows, :columns]
+    for top, probabilities in _bands(kept.float(), height, width, upsampling):
         band = slice(top, top + probabilities.shape[1])
         best, best_class = _argmax(probabilities)
         labels[band] = best_class.cpu().numpy()

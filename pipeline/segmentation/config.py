@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.data.filesystems import normalise
 
 __all__ = ["SegmentConfig"]
 
@@ -48,6 +50,12 @@ class SegmentConfig(BaseModel):
     """Larger images become error rows before they are decoded."""
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes without a finished image or shard after which the run ends with an error."""
+
+    @field_validator("images", "checkpoint", "output", "labels")
+    @classmethod
+    def _absolute(cls, uri: str | None) -> str | None:
+        # Actors may run in another folder than whoever gave a relative path.
+        return None if uri is None else normalise(uri)
 
     def identity_settings(self) -> dict[str, Any]:
         """The settings that can change a pixel, a column or a file name: the same run has the same ones."""

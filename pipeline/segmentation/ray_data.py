@@ -17,6 +17,7 @@ import ray.data
 import torch
 
 from model.checkpoint import from_bytes
+from pipeline.cluster import describe_cluster, places
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, RunConflict
 from pipeline.segmentation.config import SegmentConfig
@@ -90,17 +91,13 @@ def check_resources(config: SegmentConfig) -> int:
     Raises:
         ConfigError: if the cluster cannot hold them; Ray would wait for ever, silently.
     """
-    total = ray.cluster_resources()
-    fit = [total.get("CPU", 0.0) / config.cpus_per_actor]
-    if config.gpus_per_actor:
-        fit.append(total.get("GPU", 0.0) / config.gpus_per_actor)
-    most = math.floor(min(fit) + 1e-9)
+    most = places(config.cpus_per_actor, config.gpus_per_actor)
     wanted = config.actors or max(1, most)
     if wanted > most:
         raise ConfigError(
-            f"{wanted} actors of {config.cpus_per_actor:g} CPUs and {config.gpus_per_actor:g} GPUs do not fit a "
-            f"cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: at most {most} do; "
-            "lower --actors, --cpus-per-actor or --gpus-per-actor, or add nodes"
+            f"{wanted} actors of {config.cpus_per_actor:g} CPUs and {config.gpus_per_actor:g} GPUs do not fit "
+            f"{describe_cluster()}: at most {most} do; lower --actors, --cpus-per-actor or --gpus-per-actor, or add "
+            "nodes"
         )
     return wanted
 

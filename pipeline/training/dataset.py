@@ -47,6 +47,20 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Image and label.
+
+        Raises:
+            ConfigError: if one cannot be decoded, or their sizes differ.
+        """
+        image, label = self.image(index), self.label(index)
+        if image.shape[:2] != label.shape:
+            raise ConfigError(
+                f"{self.pairs[index].label_uri} has {label.shape[0]}×{label.shape[1]} pixels (height×width), its image "
+                f"{image.shape[0]}×{image.shape[1]}"
+            )
+        return image, label
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB.
 

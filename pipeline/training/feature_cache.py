@@ -59,9 +59,11 @@ class FeatureCache:
         """
         there = {info.uri for info in self._storage.list(self._root)}
         wanted = [(index, mirror) for mirror in mirrors for index in range(len(images))]
-        missing = [key for key in wanted if self._uri(images, *key) not in there][share[0] :: share[1]]
+        # Dealt out first, filtered then: each worker lists at its own time, and sees more or less of the others' maps.
+        mine = wanted[share[0] :: share[1]]
+        missing = [key for key in mine if self._uri(images, *key) not in there]
         for done, (index, mirror) in enumerate(missing, start=1):
-            image = images.image(index)
+            image, _ = images.pair(index)
             maps = self.compute(image[:, ::-1] if mirror else image)
             self._storage.write(self._uri(images, index, mirror), save({"maps": maps}))
             on_map(done, len(missing))

@@ -34,9 +34,15 @@ def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, d
     if config.weights == "none":
         return network, {"source": "random initialisation (He et al.)"}
     try:
-        return network, _load(network, recipe, storage)
+        provenance = _load(network, recipe, storage)
     except (ModelError, StorageError) as error:
         raise ConfigError(f"--network.weights {config.weights} cannot be used: {error}") from error
+    if not (recipe.front_end.iterations or recipe.joint.iterations or "front end" in provenance.get("copied", ())):
+        raise ConfigError(
+            f"--network.weights {config.weights} brings no score layer for the context module to learn on: give the "
+            "network.safetensors of a front end trained on the same classes"
+        )
+    return network, provenance
 
 
 def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -15,8 +16,9 @@ import ray.train
 import ray.train.torch
 import torch
 
+from pipeline.cluster import describe_cluster, places
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, IncompleteRun, PipelineError
+from pipeline.errors import ConfigError, IncompleteRun, PipelineError, StorageError
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipe_schema import Recipe
 from pipeline.training.trainer import Trainer
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
 _PEER_TIMEOUT = 120
 _MAX_FAILURES = 3
+_MAX_STARTS = 10
 _POLL_SECONDS = 0.5
 
 
@@ -37,29 +40,42 @@ def check_workers(config: TrainConfig) -> None:
     Raises:
         ConfigError: saying what is there.
     """
-    total = ray.cluster_resources()
     # Ray Train's own controller needs no CPU, the workers need all of theirs at once.
-    cpus, gpus = config.workers * config.cpus_per_worker, config.workers * config.gpus_per_worker
-    if config.workers < 1 or cpus > total.get("CPU", 0) or gpus > total.get("GPU", 0):
+    fit = places(config.cpus_per_worker, config.gpus_per_worker)
+    if fit < config.workers:
         raise ConfigError(
             f"{config.workers} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not "
-            f"fit a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: lower --workers, "
-            "--cpus-per-worker or --gpus-per-worker, or add nodes"
+            f"fit {describe_cluster()}, whose nodes hold {fit}: lower --workers, --cpus-per-worker or "
+            "--gpus-per-worker, or add nodes"
         )
 
 
 def run_workers(config: TrainConfig) -> None:
-    """Trains on the cluster; a lost worker is replaced and training goes on from the newest checkpoint.
+    """Trains on the cluster; after a lost worker, training goes on from the newest checkpoint.
 
     Raises:
         PipelineError: what a worker raised, or `IncompleteRun` if workers are lost too often.
     """
+    lines: Any = _Lines.remote()  # type: ignore[attr-defined]
+    with _printing(lines):
+        for failures in itertools.count(1):
+            try:
+                _trainer(config, lines).fit()
+                return
+            except Exception as error:
+                reason = _unwrap(error)
+                # Ray would try every error again; a wrong configuration stays wrong.
+                if not isinstance(reason, IncompleteRun | StorageError) or failures > _MAX_FAILURES:
+                    raise reason from error
+                logger.warning("failure %d: %s", failures, reason)
+
+
+def _trainer(config: TrainConfig, lines: Any) -> ray.train.torch.TorchTrainer:
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
-    lines: Any = _Lines.remote()  # type: ignore[attr-defined]
     storage_path, filesystem = _ray_storage(config.output)
-    trainer = ray.train.torch.TorchTrainer(
+    return ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
             "recipe": config.recipe.model_dump(mode="json"),
@@ -76,14 +92,10 @@ def run_workers(config: TrainConfig) -> None:
             name="ray",
             storage_path=storage_path,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            # Workers that cannot start within a minute count as one failure of the controller, for ever by default.
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=_MAX_STARTS),
         ),
     )
-    with _printing(lines):
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise _unwrap(error) from error
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -108,7 +120,9 @@ def _worker(config: dict[str, Any]) -> None:
         config["lines"].put.remote(line)
 
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    size = context.get_world_size()
+    patient = World.patient_group() if size > 1 else None
+    world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
     trainer = Trainer(Recipe(**config["recipe"]), config["data"], config["output"], world, Storage(), say)
     trainer.run()
 

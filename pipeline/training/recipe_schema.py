@@ -57,7 +57,8 @@ class StageConfig(_Frozen):
     batch: Annotated[int, Field(ge=1)] = 1
     """Images per step, over all workers."""
     micro_batch: Annotated[int, Field(ge=1)] = 8
-    """Images per forward pass on one worker; the rest of its share is accumulated. Changes memory, not results."""
+    """Images per forward pass on one worker; the rest of its share is accumulated. Changes memory, and no result but
+    by the draw of dropout."""
     crop: Annotated[int, Field(ge=2 * MARGIN + OUTPUT_STRIDE)] = 628
     """Side of the training crops in pixels, 372 of them margin."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -111,8 +112,16 @@ class Recipe(_Frozen):
     """Validate on only so many images, evenly spread, between stage ends; default: all."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight of a class in the loss: (median frequency / its frequency) to this power; 0 is the paper's plain loss."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Decides initialisation, sample order, crops, mirroring and dropout."""
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Recipe:
+        if self.network.context == "large" and self.network.layers != 8:
+            raise ValueError(f"the large context module has 8 layers, not {self.network.layers}")
+        if self.network.upsampling != "grid":
+            raise ValueError("training looks at cells on pixels (8i, 8j): only upsampling grid predicts from those")
+        return self
 
     @model_validator(mode="after")
     def _frozen_convolutions_need_weights(self) -> Recipe:

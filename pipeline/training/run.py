@@ -12,7 +12,7 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict, StorageError
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipe_schema import Recipe
+from pipeline.training.recipe_schema import STAGES, Recipe
 from pipeline.training.trainer import NETWORK_FILE
 
 __all__ = ["train"]
@@ -53,6 +53,8 @@ def train(
 
 
 def _check_data(recipe: Recipe, data: str, storage: Storage) -> None:
+    if not any(recipe.stage(name).iterations for name in STAGES):
+        raise ConfigError("every stage has zero iterations: give one some, such as --front-end.iterations 1000")
     if not recipe.front_end.iterations and recipe.network.weights == "none":
         raise ConfigError(
             f"recipe {recipe.name} trains no front end: give --network.weights the network.safetensors of one"
@@ -62,9 +64,7 @@ def _check_data(recipe: Recipe, data: str, storage: Storage) -> None:
         for split in ("train", "val"):
             images = LabelledImages(storage, data, split, space)
             # A few pairs are decoded here: a wrong label space should not cost the start of a cluster.
-            height, width = images.image(0).shape[:2]
-            if images.label(0).shape != (height, width):
-                raise ConfigError(f"{images.pairs[0].label_uri} is not {height}×{width} pixels, as its image is")
+            images.pair(0)
             if all((images.label(index) == space.ignore_label).all() for index in range(min(_LOOKED_AT, len(images)))):
                 raise ConfigError(
                     f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "

@@ -16,10 +16,16 @@ __all__ = ["Summaries"]
 
 
 class Summaries:
-    """Scalars of a run; each start of the run adds an event file of its own, which TensorBoard joins."""
+    """Scalars of a run; each start of the run adds an event file of its own, which TensorBoard joins.
 
-    def __init__(self, storage: Storage, output: str) -> None:
-        self._storage, self._target = storage, join(output, "tensorboard")
+    Args:
+        storage: where the files go.
+        output: of the run.
+        active: whether this worker's files are copied there; one worker's are enough.
+    """
+
+    def __init__(self, storage: Storage, output: str, *, active: bool = True) -> None:
+        self._storage, self._target, self._active = storage, join(output, "tensorboard"), active
         self._folder = tempfile.TemporaryDirectory(prefix="tensorboard-")
         self._writer = SummaryWriter(self._folder.name)
 
@@ -51,6 +57,8 @@ class Summaries:
 
     def upload(self) -> None:
         """Copies the event files as they stand."""
+        if not self._active:
+            return
         self._writer.flush()
         for file in Path(self._folder.name).iterdir():
             self._storage.write(join(self._target, file.name), file.read_bytes())

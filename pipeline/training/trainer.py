@@ -15,7 +15,7 @@ from model.checkpoint import network_tensors, to_bytes
 from model.network import DilatedNetwork
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError
+from pipeline.errors import IncompleteRun
 from pipeline.results.console import class_table
 from pipeline.training.checkpoints import Position, newest, restore_optimizer, save_state
 from pipeline.training.class_balance import class_weights
@@ -76,12 +76,16 @@ class Trainer:
         # Nobody may write a checkpoint before all have looked for one.
         self._world.wait()
         position = Position(self._stages()[0], 0) if state is None else state.position
+        if not self._world.agree([STAGES.index(position.stage), position.iteration]):
+            raise IncompleteRun(f"workers found different checkpoints: another driver is writing to {self._output}")
         tensors = {} if state is None else state.tensors
         if state is not None:
             self._restore(tensors)
             self._say(f"resuming stage {position.stage} at iteration {position.iteration}")
+        # Whoever had to fetch weights or fill the cache comes later than the rest.
+        self._world.wait()
         self._fill_cache()
-        with Summaries(self._storage, self._output) as summaries:
+        with Summaries(self._storage, self._output, active=self._world.rank == 0) as summaries:
             for stage in self._stages()[self._stages().index(position.stage) :]:
                 position = self._run_stage(stage, position, tensors, summaries)
                 tensors = {}
@@ -89,10 +93,7 @@ class Trainer:
         return dict(position.metrics)
 
     def _stages(self) -> list[StageName]:
-        stages: list[StageName] = [name for name in STAGES if self._recipe.stage(name).iterations]
-        if not stages:
-            raise ConfigError("every stage has zero iterations: give one some, such as --front-end.iterations 1000")
-        return stages
+        return [name for name in STAGES if self._recipe.stage(name).iterations]
 
     def _run_stage(self, stage: StageName, position: Position, tensors: Any, summaries: Summaries) -> Position:
         recipe, config = self._recipe, self._recipe.stage(stage)
@@ -113,7 +114,7 @@ class Trainer:
             done = result.iteration + 1
             if done < config.iterations and done % recipe.checkpoint_every == 0:
                 self._checkpoint(Position(stage, done, position.metrics), optimizer, summaries)
-            if done < config.iterations and done % recipe.validate_every == 0:
+            if done < config.iterations and done % recipe.validate_every == 0 and recipe.validation_images != 0:
                 self._validate(stage, done, summaries, recipe.validation_images)
         validation = self._validate(stage, config.iterations, summaries, None)
         return self._end_stage(stage, position, validation, optimizer, summaries)
@@ -141,6 +142,8 @@ class Trainer:
             arguments = (position, self._network, optimizer, named)
             save_state(self._storage, self._output, self._recipe.digest(), *arguments)
             summaries.upload()
+        # The others would else wait in the next step's sum, which gives up sooner than a large upload may take.
+        self._world.wait()
 
     def _validate(self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None) -> Validation:
         started = time.perf_counter()
@@ -160,12 +163,13 @@ class Trainer:
             chosen = draw(recipe.seed, stage, iteration, place, batch=config.batch, images=len(self._train))
             if not recipe.mirror:
                 chosen = replace(chosen, mirror=False)
-            label, uri = self._train.label(chosen.index), self._train.pairs[chosen.index].image_uri
+            uri = self._train.pairs[chosen.index].image_uri
             if cache is not None:
-                maps = cache.load(self._train, chosen.index, chosen.mirror)
+                maps, label = cache.load(self._train, chosen.index, chosen.mirror), self._train.label(chosen.index)
                 return feature_sample(maps, label, chosen, cells=config.cells, uri=uri)
+            image, label = self._train.pair(chosen.index)
             return image_sample(
-                self._train.image(chosen.index),
+                image,
                 label,
                 chosen,
                 cells=config.cells,

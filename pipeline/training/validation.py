@@ -57,7 +57,7 @@ def validate(
         cache: of conv5_3 maps, where the recipe has one.
         limit: most images.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, limit or len(images)).astype(int))
+    chosen = np.unique(np.linspace(0, len(images) - 1, len(images) if limit is None else limit).astype(int))
     classes = network.spec.classes
     total: Matrix = np.zeros((len(classes), len(classes)), np.int64)
     with _evaluating(network):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -11,14 +12,23 @@ from torch import Tensor, nn
 
 __all__ = ["World"]
 
+_PATIENCE = timedelta(hours=6)
+
 
 @dataclass(frozen=True)
 class World:
-    """This worker's rank among `size`, and the device on which it computes."""
+    """This worker's rank among `size`, the device on which it computes, and the group in which it waits."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    patient: dist.ProcessGroup | None = None
+
+    @staticmethod
+    def patient_group() -> dist.ProcessGroup:
+        """A group for `wait`: one worker may be busy with storage for much longer than a step may take."""
+        group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[assignment]
+        return group
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of `values` over all workers, on this worker's device."""
@@ -45,7 +55,12 @@ class World:
         """Which of `count` things are this worker's."""
         return range(self.rank, count, self.size)
 
+    def agree(self, values: Sequence[int]) -> bool:
+        """Whether all workers came with the same numbers."""
+        own = torch.tensor(values)
+        return bool((self.sum(own.clone()).cpu() == own * self.size).all())
+
     def wait(self) -> None:
-        """Returns when every worker has come here."""
+        """Returns when every worker has come here, however long that takes: Ray ends the group if one is lost."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)

@@ -126,3 +126,23 @@ def test_reference_pads_the_context_at_tile_edges() -> None:
 @pytest.mark.parametrize("size", [(48, 96), (49, 97), (5, 100)])
 def test_reference_map_ending_on_a_tile_is_clamped(size: tuple[int, int]) -> None:
     assert predict(network(reference_window=(420, 420)), image(*size), geometry="reference").labels.shape == size
+
+
+def test_reference_tiles_of_a_deconvolution_see_nothing_beyond_their_own_cells() -> None:
+    """Cityscapes' release: the transposed convolution, with its zeros, runs inside every tile's net."""
+    net, picture = network(dilation10, reference_window=(388, 396)), image(40, 61)
+    result = predict(net, picture, geometry="reference", confidence=True)
+    inputs = preprocess(picture, net.spec.mean_bgr)
+    scores = tiled_scores(net, inputs)
+    ramp = 1 - (torch.arange(16) - 7.5).abs() / 8
+    kernel = (ramp[:, None] * ramp)[None, None]
+    expected = torch.zeros(3, scores.shape[1] * 8, scores.shape[2] * 8)
+    for top in range(0, scores.shape[1], 2):
+        for left in range(0, scores.shape[2], 3):
+            tile = scores[:, top : top + 2, left : left + 3]
+            pixels = torch.nn.functional.conv_transpose2d(tile[:, None], kernel, stride=8, padding=4)[:, 0]
+            expected[:, top * 8 : top * 8 + 16, left * 8 : left * 8 + 24] = pixels
+    probabilities = expected[:, :40, :61].softmax(dim=0)
+    assert (torch.from_numpy(result.labels) == probabilities.argmax(dim=0)).float().mean() > 0.999
+    assert result.mean_confidence == pytest.approx(float(probabilities.amax(dim=0).mean()), rel=1e-4)
+    assert result.mean_entropy == pytest.approx(float(torch.special.entr(probabilities).sum(0).mean()), rel=1e-3)

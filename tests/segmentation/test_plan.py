@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from demo.object_store import ObjectStore
 from model.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
+from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import claim, make_plan, shard_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
@@ -120,3 +122,9 @@ def test_a_read_only_output_is_refused(
     plan = make_plan(config_of(inputs), storage)
     with pytest.raises(ConfigError, match=r"out cannot be written.*access denied"):
         claim(plan, storage)
+
+
+def test_paths_are_made_absolute_and_one_spelling() -> None:
+    config = SegmentConfig(images="in", checkpoint="file:///w/n.safetensors", output="s3a://bucket/out", labels=None)
+    assert Path(config.images) == Path("in").absolute()
+    assert (config.checkpoint, config.output, config.labels) == ("/w/n.safetensors", "s3://bucket/out", None)

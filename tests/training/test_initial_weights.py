@@ -12,7 +12,7 @@ from model.network import ContextSpec, DilatedNetwork, build_network
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.training.initial_weights import initial_network
-from pipeline.training.recipe_schema import NetworkConfig, Recipe
+from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 
@@ -74,3 +74,12 @@ def test_a_file_of_neither_kind_is_refused(tmp_path: object) -> None:
     STORAGE.write(uri, b"nothing of the kind")
     with pytest.raises(ConfigError, match=r"cannot be used: .*not a safetensors file"):
         initial_network(small_recipe(network=NetworkConfig(scale=1 / 32, fc=8, weights=uri)), STORAGE)
+
+
+def test_a_context_stage_alone_needs_a_score_layer_to_learn_on(tmp_path: object) -> None:
+    spec, uri = small_recipe().spec(), join(str(tmp_path), "network.safetensors")
+    STORAGE.write(uri, to_bytes(trained(small_recipe(), classes=spec.classes[:4], palette=spec.palette[:4])))
+    network = NetworkConfig(scale=1 / 32, fc=8, weights=uri)
+    alone = small_recipe(network=network, front_end=StageConfig(), joint=StageConfig())
+    with pytest.raises(ConfigError, match="brings no score layer"):
+        initial_network(alone, STORAGE)

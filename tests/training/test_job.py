@@ -95,6 +95,14 @@ def test_two_workers_killed_at_any_level_end_as_one_undisturbed(cluster: Cluster
     assert distance < 0.05 * length
 
 
+def test_a_bad_training_image_exits_2_at_the_first_attempt(cluster: Cluster, bucket: str) -> None:
+    write_data(bucket)
+    STORAGE.write(join(bucket, "train/images/003.png"), b"no picture")
+    done = run_job(cluster, "train", arguments(bucket, "run"))
+    assert done.code == 2 and "003.png cannot be trained on" in done.err, done.err
+    assert "failure 1" not in done.err
+
+
 def test_more_workers_than_the_cluster_holds_exit_2_and_nothing_is_written(cluster: Cluster, bucket: str) -> None:
     write_data(bucket, train=1, val=1)
     done = run_job(cluster, "train", arguments(bucket, "run", workers=90))

@@ -113,7 +113,10 @@ def test_a_loss_that_is_not_finite_names_iteration_and_images() -> None:
 def _worker(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    network, losses = train(_of_two(), "joint", World(rank, size), torch.linspace(0.5, 2.0, 11))
+    world = World(rank, size, patient=World.patient_group())
+    assert world.agree([3, 4]) and not world.agree([rank, 4])
+    world.wait()
+    network, losses = train(_of_two(), "joint", world, torch.linspace(0.5, 2.0, 11))
     torch.save((state(network), losses), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 

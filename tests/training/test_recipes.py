@@ -97,6 +97,9 @@ def test_every_recipe_gives_a_network_specification() -> None:
         {"front_end": {"no_such": 1}},
         {"nonsense": 1},
         {"network": {"layers": 9}},
+        {"network": {"layers": 7, "context": "large"}},
+        {"network": {"upsampling": "deconvolution"}},
+        {"seed": -1},
         {"frozen_convolutions": True},
     ],
 )

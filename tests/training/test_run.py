@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,7 +11,7 @@ from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
+from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
 from pipeline.training.run import train
 from tests.shared import STORAGE
 from tests.training.support import small_recipe, write_data
@@ -66,6 +68,7 @@ def test_how_often_to_save_and_validate_may_change(data: str, tmp_path: object) 
         ({"label_space": "cityscapes_label_ids"}, "no pixel of any class of label space cityscapes_label_ids"),
         ({"label_space": "nonsense"}, "nonsense"),
         ({"front_end": StageConfig()}, "trains no front end: give --network.weights"),
+        (dict.fromkeys(STAGES, StageConfig()), "every stage has zero iterations"),
         ({"network": NetworkConfig(weights="/absent.safetensors")}, "there is no such object"),
     ],
 )
@@ -107,3 +110,8 @@ def test_a_read_only_output_is_refused(
 def test_crops_must_fit_the_stride() -> None:
     with pytest.raises(ValidationError, match="crop 405"):
         Recipe.model_validate({**small_recipe().model_dump(), "joint": {"crop": 405}})
+
+
+def test_paths_are_made_absolute_and_one_spelling() -> None:
+    config = TrainConfig(data="s3a://bucket/data", output="runs/r1", recipe=small_recipe())
+    assert config.data == "s3://bucket/data" and Path(config.output) == Path("runs/r1").absolute()

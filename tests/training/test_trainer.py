@@ -19,10 +19,13 @@ from model.network import build_network
 from pipeline.data.label_spaces import label_space
 from pipeline.errors import ConfigError
 from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe
+from pipeline.training.feature_cache import FeatureCache
+from pipeline.training.initial_weights import initial_network
+from pipeline.training.recipe_schema import NetworkConfig, Recipe
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import validate
 from pipeline.training.world import World
+from tests.segmentation.support import png
 from tests.shared import STORAGE
 from tests.training.support import scene, small_recipe, write_data
 
@@ -148,17 +151,41 @@ def test_validation_from_cached_maps_is_that_of_the_images(data: str, tmp_path: 
     assert recorded["pixel_accuracy"] == pytest.approx(validate(network, images, World()).pixel_accuracy, abs=0.01)
 
 
-def test_no_iterations_at_all_are_refused(data: str, tmp_path: Path) -> None:
-    idle = {name: small_recipe().stage(name).model_copy(update={"iterations": 0}) for name in STAGES}
-    with pytest.raises(ConfigError, match="zero iterations"):
-        Trainer(small_recipe(**idle), data, str(tmp_path), World(), STORAGE, print).run()
-
-
 def test_an_undecodable_training_image_is_named(tmp_path: Path) -> None:
     data = write_data(str(tmp_path / "data"), train=2, val=1)
     Path(data, "train/images/001.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match=r"001\.png cannot be trained on"):
         run(small_recipe(), data, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_label_of_another_size_is_named(tmp_path: Path, frozen: bool) -> None:
+    data = write_data(str(tmp_path / "data"), train=3, val=1)
+    Path(data, "train/labels/002.png").write_bytes(png(np.zeros((80, 90), np.uint8)))
+    recipe = frozen_recipe(tmp_path) if frozen else small_recipe()
+    with pytest.raises(ConfigError, match=r"002\.png has 80×90 pixels .*, its image 40×56"):
+        run(recipe, data, str(tmp_path / "run"))
+
+
+def test_workers_that_fill_the_cache_at_different_times_leave_no_gap(data: str, tmp_path: Path) -> None:
+    recipe, output = frozen_recipe(tmp_path), str(tmp_path / "run")
+    network = initial_network(recipe, STORAGE)[0].eval()
+    caches = [FeatureCache(STORAGE, output, network.front_end, recipe.mean_bgr) for _ in range(2)]
+    images = LabelledImages(STORAGE, data, "train", label_space("street_scenes"))
+    begun = []
+
+    def other_worker(done: int, total: int) -> None:
+        if not begun:
+            begun.append(True)
+            caches[1].fill(images, [False], (1, 2), lambda done, total: None)
+
+    caches[0].fill(images, [False], (0, 2), other_worker)
+    assert all(caches[0].load(images, index, mirror=False).ndim == 3 for index in range(len(images)))
+
+
+def test_validation_images_of_zero_validate_at_stage_ends_alone(data: str, tmp_path: Path) -> None:
+    lines = run(small_recipe(validate_every=1, validation_images=0), data, str(tmp_path))
+    assert sum("validation on" in line for line in lines) == 3
 
 
 def test_limits_spread_validation_over_the_split(data: str) -> None:

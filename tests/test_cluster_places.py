@@ -1,0 +1,21 @@
+"""How many processes fit: each on one node, never spread over several."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import cluster
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"), [(1, 0, 20), (8, 0, 2), (12, 0, 0), (4, 1, 2), (1, 2, 0), (0.5, 0.5, 4), (3, 0, 5)]
+)
+def test_places(monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, expected: int) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    assert cluster.places(cpus, gpus) == expected
