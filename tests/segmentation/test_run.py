@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.dense_prediction import predict
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
@@ -17,7 +18,17 @@ from pipeline.results.verify import verify
 from pipeline.segmentation.parts import part_bytes, part_uri
 from pipeline.segmentation.plan import Plan, make_plan
 from pipeline.segmentation.run import segment_bucket
-from tests.segmentation.support import CLASSES, Inputs, config_of, label, run_shards_here, write_inputs
+from tests.segmentation.support import (
+    CLASSES,
+    Inputs,
+    config_of,
+    label,
+    narrow_network,
+    picture,
+    png,
+    run_shards_here,
+    write_inputs,
+)
 from tests.shared import STORAGE
 
 
@@ -160,3 +171,17 @@ def test_masks_have_the_size_of_their_image(tmp_path: object) -> None:
     submit(inputs)
     table = pq.read_table(join(inputs.root, "out", "predictions")).to_pylist()
     assert [decode_mask(row["mask"]["bytes"]).shape for row in table] == [size(i) for i in range(3)]
+
+
+def test_names_with_special_characters_are_names_like_any_other(bucket: str) -> None:
+    inputs = write_inputs(bucket, 0)
+    names = ["a b#1.png", "50%25 [x].png", "q?uestion&=+.png", "star*.png", "ümlaut 日本.png", "semi;colon@.png"]
+    for index, name in enumerate(names):
+        STORAGE.write(join(bucket, "images", name), png(picture(index)))
+        STORAGE.write(join(bucket, "labels", name), png(label(index)))
+    success = submit(inputs)
+    assert (success["images"], success["errors"], success["labelled_images"]) == (len(names), 0, len(names))
+    run = Run(join(bucket, "out"))
+    for index, name in enumerate(names):
+        expected = predict(narrow_network(), picture(index)).labels
+        assert np.array_equal(run.mask(join(bucket, "images", name)), expected), name
