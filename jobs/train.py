@@ -1,7 +1,7 @@
 """Trains a dilated-convolution network by recipe: front end, context module, joint.
 
     ray job submit --working-dir . -- python jobs/train.py RECIPE --data s3://b/camvid --output s3://b/runs/r1 \
-        [--workers 2] [--front-end.iterations 1000 …]
+        [--workers 2] [--front-end.iterations 1000 …] [--dry-run]
 
 Submitted again, a run that was interrupted goes on from its newest checkpoint. It leaves network.safetensors, one
 network per stage in stages/, metrics.json and TensorBoard files. Exit codes: 0 trained; 2 wrong usage or
@@ -18,22 +18,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import tyro
 
 from jobs.command_line import connect, job, parse
+from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
-from pipeline.training.ray_train import check_workers, run_workers
-from pipeline.training.recipes import RECIPES, recipe
-from pipeline.training.run import train
+from pipeline.training.ray_train import check_workers, run_dry, run_phase
+from pipeline.training.recipes import describe_recipes, recipe
+from pipeline.training.run import check_data, train
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
-        print(f"{__doc__}\nRecipes: {', '.join(sorted(RECIPES))}; options of one: jobs/train.py RECIPE --help")
+        print(f"{__doc__}\nRecipes (options of one: jobs/train.py RECIPE --help):\n{describe_recipes()}")
         return 0 if arguments[:1] in (["--help"], ["-h"]) else ConfigError.exit_code
     missing = {"data": tyro.MISSING, "output": tyro.MISSING}
     default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))
     config = parse(TrainConfig, arguments[1:], __doc__, default)
     connect(log_to_driver=False)
-    if not train(config, check_workers, run_workers):
+    if config.dry_run:
+        check_data(config, Storage())
+        check_workers(config)
+        run_dry(config)
+        return 0
+    if not train(config, check_workers, run_phase):
         print("this run has ended already: nothing to do")
     print(f"network in {config.output.rstrip('/')}/network.safetensors")
     return 0

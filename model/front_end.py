@@ -9,6 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from model.sample_dropout import SampleDropout
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 
@@ -56,6 +59,10 @@ class FrontEnd(nn.Module):
         classes: channels of the score map.
         widths: channels of every layer.
         dropout: probability of dropping a channel value after fc6 and fc7 while training.
+
+    Attributes:
+        recompute: whether backward computes the maps inside each block of convolutions again instead of keeping
+            them: about a third more time for a fraction of the memory, and the same gradients.
     """
 
     def __init__(self, classes: int, widths: FrontEndWidths | None = None, dropout: float = 0.5) -> None:
@@ -67,7 +74,8 @@ class FrontEnd(nn.Module):
         self.fc6 = nn.Conv2d(self.widths.conv[-1], self.widths.fc6, 7, dilation=4)
         self.fc7 = nn.Conv2d(self.widths.fc6, self.widths.fc7, 1)
         self.final = nn.Conv2d(self.widths.fc7, classes, 1)
-        self.dropout = dropout
+        self.dropout = SampleDropout(dropout)
+        self.recompute = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -89,19 +97,24 @@ class FrontEnd(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) → conv5_3 maps after truncation, (N, F, cells(H) + 24, cells(W) + 24)."""
         maps = images
-        names = iter(CONV_NAMES)
-        for block, layers in enumerate(_BLOCKS):
-            for _ in range(layers):
-                maps = functional.relu(self.get_submodule(next(names))(maps))
-            if block < _POOLED_BLOCKS:
-                # Caffe rounds pooled sizes up; floor would lose a column of the 1640-pixel KITTI release.
-                maps = functional.max_pool2d(maps, 2, 2, ceil_mode=True)
+        for block in range(1, len(_BLOCKS) + 1):
+            if self.recompute and torch.is_grad_enabled():
+                # Nothing in a block is random: what backward computes again is what forward computed.
+                maps = checkpoint(self._block, maps, block, use_reentrant=False, preserve_rng_state=False)
+            else:
+                maps = self._block(maps, block)
         return maps
+
+    def _block(self, maps: Tensor, block: int) -> Tensor:
+        for layer in range(1, _BLOCKS[block - 1] + 1):
+            maps = functional.relu(self.get_submodule(f"conv{block}_{layer}")(maps))
+        # Caffe rounds pooled sizes up; floor would lose a column of the 1640-pixel KITTI release.
+        return functional.max_pool2d(maps, 2, 2, ceil_mode=True) if block <= _POOLED_BLOCKS else maps
 
     def head(self, features: Tensor) -> Tensor:
         """conv5_3 maps → scores."""
-        maps = self._drop(functional.relu(self._fc6(features)))
-        maps = self._drop(functional.relu(self.fc7(maps)))
+        maps = self.dropout(functional.relu(self._fc6(features)))
+        maps = self.dropout(functional.relu(self.fc7(maps)))
         return self.final(maps)
 
     def _fc6(self, features: Tensor) -> Tensor:
@@ -109,6 +122,3 @@ class FrontEnd(nn.Module):
             return self.fc6(features)
         parts = [functional.conv2d(features, weight, dilation=4) for weight in self.fc6.weight.split(_FC6_SLICE)]
         return torch.cat(parts, dim=1) + cast(Tensor, self.fc6.bias).view(-1, 1, 1)
-
-    def _drop(self, maps: Tensor) -> Tensor:
-        return functional.dropout(maps, self.dropout, self.training)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from model.geometry import OUTPUT_STRIDE, score_map_size
 from model.network import Upsampling
 
-__all__ = ["LabelMap", "cells_needed", "labels_from_scores"]
+__all__ = ["LabelMap", "cells_needed", "deconvolve", "labels_from_scores"]
 
 _BAND_CELLS = 4
 
@@ -90,6 +90,17 @@ def labels_from_scores(
         total_entropy += float(torch.special.entr(probabilities).sum(dtype=torch.float64))
     pixels = height * width
     return LabelMap(labels, winning, total_confidence / pixels, total_entropy / pixels)
+
+
+def deconvolve(scores: Tensor) -> Tensor:
+    """The fixed kernel of `deconvolution` on whole maps, for training: (N, C, h, w) → (N, C, 8h, 8w), float32."""
+    width = 2 * OUTPUT_STRIDE
+    ramp = 1 - (torch.arange(width, device=scores.device) - (width - 1) / 2).abs() / OUTPUT_STRIDE
+    kernel = (ramp[:, None] * ramp).expand(scores.shape[1], 1, width, width)
+    padding = OUTPUT_STRIDE // 2
+    return functional.conv_transpose2d(
+        scores.float(), kernel, stride=OUTPUT_STRIDE, padding=padding, groups=scores.shape[1]
+    )
 
 
 def _bands(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Iterator[tuple[int, Tensor]]:

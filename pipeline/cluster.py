@@ -1,12 +1,14 @@
-"""What the Ray cluster can hold."""
+"""What the Ray cluster can hold, and how Ray Data is to behave in it."""
 
 from __future__ import annotations
 
+import logging
 import math
 
 import ray
+import ray.data
 
-__all__ = ["describe_cluster", "places"]
+__all__ = ["describe_cluster", "places", "quiet_data"]
 
 
 def places(cpus: float, gpus: float) -> int:
@@ -18,6 +20,17 @@ def describe_cluster() -> str:
     """The cluster's CPUs and GPUs, for messages."""
     total = ray.cluster_resources()
     return f"a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+
+
+def quiet_data() -> None:
+    """Settings of Ray Data for a run whose progress is ours to show and whose every row counts."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A lost block would be lost images: every error must surface.
+    context.max_errored_blocks = 0
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # It would warn that progress bars are off, which the line above asked for.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def _on_node(resources: dict[str, float], cpus: float, gpus: float) -> int:

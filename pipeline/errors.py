@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import textwrap
+
 __all__ = [
     "AccessDenied",
     "ConfigError",
     "DecodeError",
     "IncompleteRun",
+    "MachineLeaving",
+    "NoProgress",
     "ObjectChanged",
     "ObjectMissing",
     "PipelineError",
     "RunConflict",
     "StorageError",
     "UnknownClasses",
+    "known_cause",
+    "last_line",
 ]
+
+
+_LONGEST = 240
 
 
 class PipelineError(Exception):
@@ -38,6 +47,14 @@ class IncompleteRun(PipelineError):
     """The run did not end, or too many images failed: nothing is committed, all work done is kept."""
 
 
+class MachineLeaving(IncompleteRun):
+    """A worker's machine is about to be taken away; a checkpoint has been written."""
+
+
+class NoProgress(IncompleteRun):
+    """Nothing was finished for so long that something must be stuck; what, only the cluster can say."""
+
+
 class StorageError(PipelineError):
     """Storage does not do its work: infrastructure, never the fault of one image."""
 
@@ -60,3 +77,21 @@ class DecodeError(PipelineError):
 
 class UnknownClasses(DecodeError):
     """A label file is sound, but its values are no classes of the network or label space."""
+
+
+def known_cause(error: BaseException) -> PipelineError | None:
+    """The error of ours out of which Ray made `error`, through however many wrappings; None if there is none."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in [*failures.values(), error]:
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, PipelineError):
+                return seen
+            seen = getattr(seen, "cause", None) or seen.__cause__
+    return None
+
+
+def last_line(error: BaseException) -> str:
+    """What an error of somebody else's says in the end, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[-1], _LONGEST, placeholder=" …") if lines else type(error).__name__

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 import psutil
 
 from demo.cluster import Cluster
+from demo.ports import free_ports
+from demo.processes import child_process, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,6 +62,56 @@ def await_condition(condition: Callable[[], bool], process: subprocess.Popen[str
         assert process.poll() is None, f"the job ended first:\n{process.stderr.read() if process.stderr else ''}"
         assert time.monotonic() < deadline, f"not within {seconds} seconds"
         time.sleep(0.05)
+
+
+def await_line(process: subprocess.Popen[str], start: str) -> None:
+    """Reads a job's output until a line begins with `start`; pytest's own limit bounds the wait."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"the job ended without a line {start!r}: {process.stderr.read() if process.stderr else ''}")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A raylet beside the head's."""
+
+    cluster: Cluster
+    id: str
+
+    def announce_preemption(self) -> None:
+        """What an autoscaler does when a cloud provider wants its machine back."""
+        command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", self.cluster.address]
+        command += ["--node-id", self.id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        command += ["--deadline-remaining-seconds", "60"]
+        subprocess.run(command, env=self.cluster.env, check=True, capture_output=True, timeout=60)
+
+
+@contextlib.contextmanager
+def joined_node(cluster: Cluster, folder: Path, *, cpus: int) -> Iterator[Node]:
+    """One more node of `cpus` CPUs in the tests' cluster; gone when left."""
+    names = ("node-manager-port", "object-manager-port", "metrics-export-port", "runtime-env-agent-port")
+    names += ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+    ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--address={cluster.address}"]
+    # An address of its own, or drivers could not tell this node from the head.
+    command += [f"--num-cpus={cpus}", "--node-ip-address=127.0.0.2", f"--object-store-memory={128 * 2**20}", *ports]
+    with child_process(command, log=folder / "node.log", env=cluster.env) as process:
+        # The dashboard learns of each node, the head included, at its own time.
+        wait_until(lambda: len(_nodes(cluster)) == 2, what="a second node", seconds=90, process=process)
+        (own,) = (identifier for identifier, is_head in _nodes(cluster).items() if not is_head)
+        yield Node(cluster, own)
+
+
+def _nodes(cluster: Cluster) -> dict[str, bool]:
+    """Ids of the living nodes, and whether each is the head."""
+    token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    url = f"{cluster.dashboard}/nodes?view=summary"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        raylets = [node["raylet"] for node in json.load(reply)["data"]["summary"]]
+    return {each["nodeId"]: each["isHeadNode"] for each in raylets if each.get("state") == "ALIVE"}
 
 
 def ray_processes(title: str) -> list[psutil.Process]:

@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RAY_ADAPTERS = {"pipeline/cluster.py", "pipeline/segmentation/ray_data.py", "pipeline/training/ray_train.py"}
+RAY_ADAPTERS = {
+    "pipeline/cluster.py",
+    "pipeline/segmentation/ray_data.py",
+    "pipeline/training/ray_maps.py",
+    "pipeline/training/ray_train.py",
+}
 
 
 def imported(path: Path) -> set[str]:

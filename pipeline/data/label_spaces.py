@@ -71,7 +71,7 @@ _CAMVID_COLOURS: dict[str, Colour] = {
     "pedestrian": (64, 64, 0),
     "fence": (64, 64, 128),
     "pole": (192, 192, 128),
-    "sidewalk": (60, 40, 222),
+    "sidewalk": (0, 0, 192),
     "bicyclist": (0, 128, 192),
 }
 # Orders of the SegNet tutorial's index files, and of the paper's Tables 5 and 6.

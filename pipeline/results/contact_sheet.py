@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.results.sources import Sources
 from pipeline.results.tables import Run
 
-__all__ = ["Panel", "choose_panels", "contact_sheet", "draw_sheet", "overlay"]
+__all__ = ["Panel", "choose_panels", "contact_sheet", "draw_sheet", "overlay", "paint_sheet"]
 
 _TILE = 420  # width of one picture, pixels
 _GAP = 14
@@ -104,9 +104,22 @@ def overlay(
 def draw_sheet(
     panels: Sequence[Panel], class_names: Sequence[str], palette: NDArray[np.uint8], ignore_label: int
 ) -> bytes:
-    """Draw the rows and the legend; returns PNG bytes."""
+    """Draws the rows and the legend; returns PNG bytes."""
+    buffer = io.BytesIO()
+    paint_sheet(panels, class_names, palette, ignore_label).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def paint_sheet(
+    panels: Sequence[Panel],
+    class_names: Sequence[str],
+    palette: NDArray[np.uint8],
+    ignore_label: int,
+    titles: Sequence[str] = ("Image", "Prediction", "Label"),
+) -> Image.Image:
+    """Draws the rows and the legend; `titles` of the columns image, mask and, if there are any, label."""
     with_labels = any(panel.label is not None for panel in panels)
-    titles = ["Image", "Prediction", "Label"][: 3 if with_labels else 2]
+    titles = titles[: 3 if with_labels else 2]
     heights = [max(1, round(_TILE * panel.mask.shape[0] / panel.mask.shape[1])) for panel in panels]
     heights = [min(height, 2 * _TILE) for height in heights]
     width = 2 * _EDGE + len(titles) * _TILE + (len(titles) - 1) * _GAP
@@ -132,7 +145,7 @@ def draw_sheet(
             _paste(sheet, draw, picture, (x, y), height)
         draw.text((_EDGE, y + height + 6), panel.caption, _MUTED, _font(14))
         y += height + _CAPTION
-    return _png(sheet)
+    return sheet
 
 
 def _pictures(panel: Panel, palette: NDArray[np.uint8], ignore_label: int) -> list[NDArray[np.uint8] | None]:
@@ -169,9 +182,3 @@ def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, in
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
-
-
-def _png(sheet: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import queue
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +15,10 @@ import ray.data
 import torch
 
 from model.checkpoint import from_bytes
-from pipeline.cluster import describe_cluster, places
+from pipeline.background import in_background
+from pipeline.cluster import describe_cluster, places, quiet_data
 from pipeline.data.storage import Storage
-from pipeline.errors import ConfigError, IncompleteRun, PipelineError, RunConflict
+from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, RunConflict, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
 from pipeline.segmentation.plan import Plan, shard_rows
@@ -113,17 +112,16 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
     board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
     task = _ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, plan.manifest_uri, board)
     dataset = _dataset(plan.config, task, shards, actors)
-    _watch(plan, shards, board, _consume(dataset))
+    try:
+        _watch(plan, shards, board, dataset)
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise _explained(error) from error
 
 
 def _dataset(config: SegmentConfig, task: _ActorTask, shards: list[int], actors: int) -> ray.data.Dataset:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # A lost block would be lost images: every error must surface.
-    context.max_errored_blocks = 0
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # It would warn that progress bars are off, which the line above asked for.
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    quiet_data()
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     return rows.map(
         _ShardActor,
@@ -134,54 +132,28 @@ def _dataset(config: SegmentConfig, task: _ActorTask, shards: list[int], actors:
     )
 
 
-def _consume(dataset: ray.data.Dataset) -> queue.Queue[dict[str, Any] | Exception | None]:
-    """Runs the dataset in a thread of its own, so that the caller can watch the time."""
-    results: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue()
-
-    def run() -> None:
-        try:
-            for receipt in dataset.iter_rows():
-                results.put(receipt)
-            results.put(None)
-        except Exception as error:
-            results.put(error)
-
-    threading.Thread(target=run, name="ray-data", daemon=True).start()
-    return results
-
-
-def _watch(plan: Plan, shards: list[int], board: Any, results: queue.Queue[Any]) -> None:
+def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset) -> None:
     before = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in shards)
     line = ProgressLine(plan.manifest.num_rows, before)
     counts, changed, received = Counts(), time.monotonic(), 0
-    for result in _results(results):
-        received += result is not None
+
+    def receipts(put: Callable[[dict[str, Any]], None]) -> None:
+        for receipt in dataset.iter_rows():
+            put(receipt)
+
+    for receipt in in_background(receipts, _POLL_SECONDS):
+        received += receipt is not None
         latest = _read(board, counts)
-        if latest != counts or result is not None:
+        if latest != counts or receipt is not None:
             counts, changed = latest, time.monotonic()
         line.show(counts)
         if time.monotonic() - changed > 60 * plan.config.no_progress_minutes:
-            raise IncompleteRun(
+            raise NoProgress(
                 f"no image and no shard was finished in {plan.config.no_progress_minutes:g} minutes; "
                 f"{len(shards) - received} of {len(shards)} shards are still awaited. Look at the cluster with "
                 "`ray status` (lost nodes, actors that cannot start), then submit the same command again"
             )
     line.show(_read(board, counts), final=True)
-
-
-def _results(results: queue.Queue[Any]) -> Iterator[dict[str, Any] | None]:
-    """Receipts as they come, None each time the poll interval passes without one; ends with the dataset."""
-    while True:
-        try:
-            result = results.get(timeout=_POLL_SECONDS)
-        except queue.Empty:
-            yield None
-            continue
-        if result is None:
-            return
-        if isinstance(result, Exception):
-            raise _unwrap(result) from result
-        yield result
 
 
 def _read(board: Any, last: Counts) -> Counts:
@@ -193,13 +165,11 @@ def _read(board: Any, last: Counts) -> Counts:
     return counts
 
 
-def _unwrap(error: BaseException) -> PipelineError:
-    """The error that an actor raised, out of Ray's wrappings."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, PipelineError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    logger.error("the run ended early", exc_info=error)
-    return IncompleteRun(f"the run ended early: {last}. All finished shards are kept: submit the same command again")
+def _explained(error: Exception) -> PipelineError:
+    """The error that an actor raised, out of Ray's wrappings; or that Ray itself gave up."""
+    known = known_cause(error)
+    if known is None:
+        logger.error("the run ended early", exc_info=error)
+    return known or IncompleteRun(
+        f"the run ended early: {last_line(error)}. All finished shards are kept: submit the same command again"
+    )

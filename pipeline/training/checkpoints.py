@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,14 +16,13 @@ from model.checkpoint import network_tensors, read_metadata
 from model.errors import CheckpointError
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
+from pipeline.training.phases import CHECKPOINT_NAME
 from pipeline.training.recipe_schema import STAGES, StageName
 
 __all__ = ["Position", "load_state", "newest", "restore_optimizer", "save_state"]
 
 logger = logging.getLogger(__name__)
 _KEY = "dilated_training"
-_NAME = re.compile(r"(\d\d)-([a-z_]+)-(\d{7,})\.safetensors")
-_KEEP = 2
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,13 @@ class Position:
         stage: that is under way.
         iteration: the next one of it.
         metrics: of the stages that have ended.
+        best: highest mean IoU of a validation on the whole split so far.
     """
 
     stage: StageName
     iteration: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def save_state(
     network: DilatedNetwork,
     optimizer: torch.optim.Optimizer,
     named: list[tuple[str, nn.Parameter]],
+    keep: int = 2,
 ) -> None:
-    """Writes a checkpoint, then removes all but the newest few."""
+    """Writes a checkpoint, then removes all but the `keep` newest."""
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network_tensors(network).items()}
     for name, parameter in named:
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -69,7 +70,7 @@ def save_state(
     name = f"{STAGES.index(position.stage):02d}-{position.stage}-{position.iteration:07d}.safetensors"
     storage.write(join(folder, name), save(tensors, metadata))
     # Deleting comes after the new one is whole: there is always one to resume from.
-    for uri in _by_age(storage, folder)[_KEEP:]:
+    for uri in _by_age(storage, folder)[keep:]:
         storage.delete(uri)
 
 
@@ -96,7 +97,8 @@ def load_state(data: bytes, recipe_digest: str) -> State:
     if described.get("recipe") != recipe_digest:
         raise CheckpointError("it belongs to another recipe")
     try:
-        position = Position(described["stage"], int(described["iteration"]), described["metrics"])
+        place = described["stage"], int(described["iteration"])
+        position = Position(*place, described["metrics"], described["best"])
         return State(position, load(data))
     except Exception as error:
         raise CheckpointError(f"it is damaged ({error})") from error
@@ -118,5 +120,5 @@ def restore_optimizer(
 
 def _by_age(storage: Storage, folder: str) -> list[str]:
     """Newest first."""
-    found = [info.uri for info in storage.list(folder) if _NAME.fullmatch(info.uri.rsplit("/", 1)[-1])]
+    found = [info.uri for info in storage.list(folder) if CHECKPOINT_NAME.fullmatch(info.uri.rsplit("/", 1)[-1])]
     return sorted(found, reverse=True)

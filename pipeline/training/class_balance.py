@@ -11,12 +11,12 @@ from torch import Tensor
 
 from model.geometry import OUTPUT_STRIDE
 from model.network import NetworkSpec
-from pipeline.training.dataset import LabelledImages
+from pipeline.training.sources import Images
 
 __all__ = ["class_weights", "weights_from_counts"]
 
 
-def class_weights(images: LabelledImages, spec: NetworkSpec, power: float) -> Tensor | None:
+def class_weights(images: Images, spec: NetworkSpec, power: float) -> Tensor | None:
     """(C,) weights counted over all labels at stride 8, where the loss looks; None for a power of 0."""
     if power == 0:
         return None

@@ -1,51 +1,63 @@
-"""Labelled images of a split: `<data>/<split>/images` and `<data>/<split>/labels`, paired by name."""
+"""Labelled images of a split, read from a data set as it is laid out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.layout import LabelledImage, class_table
+from pipeline.data.datasets.registry import AUTO, find_layout
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace
-from pipeline.data.labels import decode_label
-from pipeline.data.manifest import build_manifest
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError, ObjectMissing
 
 __all__ = ["LabelledImage", "LabelledImages"]
 
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """One pair of the manifest."""
-
-    image_uri: str
-    label_uri: str
-    version: str | None
+Result = TypeVar("Result")
 
 
 class LabelledImages:
-    """A frozen, sorted list of pairs, loaded one at a time.
+    """A frozen list of pairs, sorted by image, loaded one at a time.
+
+    Args:
+        storage: where everything is read.
+        data: URI of the data set.
+        split: `train` or `val`.
+        space: whose class ids the labels are given in.
+        layout: how the data set is laid out, by name (docs/datasets.md); `auto` looks.
+
+    Attributes:
+        pairs: image and label of each, with their versions.
 
     Raises:
-        ConfigError: if the split is empty or an image has no label.
+        ConfigError: if the layout does not fit, the split is empty or an image has no label.
     """
 
-    def __init__(self, storage: Storage, data: str, split: str, space: LabelSpace) -> None:
-        self._storage, self._space = storage, space
-        images, labels = join(data, split, "images"), join(data, split, "labels")
-        rows = build_manifest(storage, images, labels).to_pylist()
-        if not rows:
-            raise ConfigError(f"{images} holds no image: --data needs train and val, each with images and labels")
-        bare = [row["image_uri"] for row in rows if row["label_uri"] is None]
-        if bare:
-            raise ConfigError(f"{len(bare)} of {len(rows)} images have no label in {labels}, first {bare[0]}")
-        self.pairs = [LabelledImage(row["image_uri"], row["label_uri"], row["version"]) for row in rows]
+    def __init__(self, storage: Storage, data: str, split: str, space: LabelSpace, layout: str = AUTO) -> None:
+        folder = DataFolder(storage, data)
+        chosen = find_layout(folder, layout)
+        found = chosen.read(folder, split, space)
+        self._storage, self._read_label = storage, found.read_label
+        self._table = class_table(found.classes, space, chosen.name)
+        self.pairs = sorted(found.pairs, key=lambda pair: pair.image_uri)
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def digest(self) -> str:
+        """SHA-256 over every URI and version, in order."""
+        content = hashlib.sha256()
+        for pair in self.pairs:
+            line = [pair.image_uri, pair.label_uri, pair.version, pair.label_version]
+            content.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        return content.hexdigest()
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Image and label.
@@ -67,22 +79,21 @@ class LabelledImages:
         Raises:
             ConfigError: if it cannot be decoded: training data are the user's own, and every one counts.
         """
-        return self._load(self.pairs[index].image_uri, decode_image)
+        uri = self.pairs[index].image_uri
+        return _usable(uri, lambda: decode_image(self._storage.read(uri)))
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 class ids.
+        """(H, W) uint8 class ids of the label space.
 
         Raises:
-            ConfigError: if it cannot be decoded, or holds other classes than the recipe's.
+            ConfigError: if it cannot be decoded, or holds other classes.
         """
-        space = self._space
-        return self._load(
-            self.pairs[index].label_uri,
-            lambda data: decode_label(data, len(space.classes), space.ignore_label, space),
-        )
+        pair = self.pairs[index]
+        return self._table[_usable(pair.label_uri, lambda: self._read_label(pair))]
 
-    def _load(self, uri: str, decode):  # type: ignore[no-untyped-def]
-        try:
-            return decode(self._storage.read(uri))
-        except (DecodeError, ObjectMissing) as error:
-            raise ConfigError(f"{uri} cannot be trained on: {error}") from error
+
+def _usable(uri: str, load: Callable[[], Result]) -> Result:
+    try:
+        return load()
+    except (DecodeError, ObjectMissing) as error:
+        raise ConfigError(f"{uri} cannot be trained on: {error}") from error

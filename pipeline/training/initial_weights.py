@@ -10,6 +10,7 @@ from torchvision.models import VGG16_Weights, vgg16
 
 from model.checkpoint import METADATA_KEY, from_bytes, read_metadata
 from model.errors import CheckpointError, ModelError
+from model.identity_init import initialise_random
 from model.network import DilatedNetwork, build_network
 from model.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from pipeline.data.storage import Storage
@@ -31,13 +32,15 @@ def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, d
     config = recipe.network
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.spec(), config.widths(), large=config.context == "large")
+    if config.context_init == "random" and network.context is not None:
+        initialise_random(network.context)
     if config.weights == "none":
         return network, {"source": "random initialisation (He et al.)"}
     try:
         provenance = _load(network, recipe, storage)
     except (ModelError, StorageError) as error:
         raise ConfigError(f"--network.weights {config.weights} cannot be used: {error}") from error
-    if not (recipe.front_end.iterations or recipe.joint.iterations or "front end" in provenance.get("copied", ())):
+    if not (set(recipe.stages) - {"context"} or "front end" in provenance.get("copied", ())):
         raise ConfigError(
             f"--network.weights {config.weights} brings no score layer for the context module to learn on: give the "
             "network.safetensors of a front end trained on the same classes"

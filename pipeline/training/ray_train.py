@@ -1,13 +1,13 @@
-"""The only module where training meets Ray: Ray Train starts the workers, watches them and starts them again."""
+"""Where training meets Ray Train: it starts the workers, watches them, and says when one is lost."""
 
 from __future__ import annotations
 
-import itertools
-import logging
 import math
+import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow.fs
@@ -16,22 +16,33 @@ import ray.train
 import ray.train.torch
 import torch
 
+from pipeline.background import in_background
 from pipeline.cluster import describe_cluster, places
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, IncompleteRun, PipelineError, StorageError
+from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, known_cause, last_line
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipe_schema import Recipe
-from pipeline.training.trainer import Trainer
+from pipeline.training.dry_run import dry_run
+from pipeline.training.lease import Lease, check_driver
+from pipeline.training.phases import Phase
+from pipeline.training.ray_maps import compute_maps
+from pipeline.training.trainer import Hooks, Trainer
 from pipeline.training.world import World
 
-__all__ = ["check_workers", "run_workers"]
+__all__ = ["check_workers", "run_dry", "run_phase"]
 
-logger = logging.getLogger(__name__)
 # Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
-_PEER_TIMEOUT = 120
-_MAX_FAILURES = 3
+_PEER_TIMEOUT = 60
 _MAX_STARTS = 10
 _POLL_SECONDS = 0.5
+_NOTICE_SECONDS = 2.0
+_SETTINGS = {
+    # A worker that does not answer Ray's controller counts as lost after this; ten minutes by default.
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
+    # How often the cluster is asked whether one of their machines is to be taken away, seconds.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+    # The notice of preemption is asked for by a thread of its own, at its own time.
+    "RAY_TRAIN_COLLECTIVE_WARN_INTERVAL_S": "3600",
+}
 
 
 def check_workers(config: TrainConfig) -> None:
@@ -41,116 +52,167 @@ def check_workers(config: TrainConfig) -> None:
         ConfigError: saying what is there.
     """
     # Ray Train's own controller needs no CPU, the workers need all of theirs at once.
-    fit = places(config.cpus_per_worker, config.gpus_per_worker)
-    if fit < config.workers:
+    fit, needed = places(config.cpus_per_worker, config.gpus_per_worker), config.min_workers or config.workers
+    if fit < needed:
         raise ConfigError(
-            f"{config.workers} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not "
+            f"{needed} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not "
             f"fit {describe_cluster()}, whose nodes hold {fit}: lower --workers, --cpus-per-worker or "
             "--gpus-per-worker, or add nodes"
         )
 
 
-def run_workers(config: TrainConfig) -> None:
-    """Trains on the cluster; after a lost worker, training goes on from the newest checkpoint.
+def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
+    """Computes the maps that a phase needs, then trains its stages, with progress on standard output.
 
     Raises:
-        PipelineError: what a worker raised, or `IncompleteRun` if workers are lost too often.
+        PipelineError: what a worker raised, or `IncompleteRun` if one is lost or nothing goes on.
     """
-    lines: Any = _Lines.remote()  # type: ignore[attr-defined]
-    with _printing(lines):
-        for failures in itertools.count(1):
-            try:
-                _trainer(config, lines).fit()
-                return
-            except Exception as error:
-                reason = _unwrap(error)
-                # Ray would try every error again; a wrong configuration stays wrong.
-                if not isinstance(reason, IncompleteRun | StorageError) or failures > _MAX_FAILURES:
-                    raise reason from error
-                logger.warning("failure %d: %s", failures, reason)
+    for kind in phase.maps:
+        compute_maps(config, kind)
+    board: Any = _Board.remote()  # type: ignore[attr-defined]
+    trainer, alive = _trainer(config, phase, lease.number, board), time.monotonic()
+    try:
+        for _ in in_background(lambda put: trainer.fit(), _POLL_SECONDS):
+            alive = time.monotonic() if _show(board) else alive
+            if time.monotonic() - alive > 60 * config.no_progress_minutes:
+                raise NoProgress(
+                    f"no step was taken and no image validated in {config.no_progress_minutes:g} minutes: look at the "
+                    "cluster with `ray status` (lost nodes, workers that cannot start), then submit the same command "
+                    "again"
+                )
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise _explained(error) from error
+    finally:
+        _show(board)
 
 
-def _trainer(config: TrainConfig, lines: Any) -> ray.train.torch.TorchTrainer:
+def run_dry(config: TrainConfig) -> None:
+    """Looks at the run on a worker's resources, and prints what there is to see."""
+
+    @ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_retries=0)
+    def look() -> Iterator[str]:
+        torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
+        yield from dry_run(config, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu"))
+
+    try:
+        for line in look.remote():
+            print(ray.get(line), flush=True)
+    except ray.exceptions.RayError as error:
+        raise _explained(error) from error
+    print(f"pictures in {join(config.output, 'dry-run')}")
+
+
+def _show(board: Any) -> bool:
+    """Prints the lines that have come; returns whether there was any sign of life."""
+    # Progress is worth no error: the next look may succeed.
+    with suppress(ray.exceptions.RayError):
+        lines, active = ray.get(board.take.remote(), timeout=10)
+        for line in lines:
+            print(line, flush=True)
+        return bool(active)
+    return False
+
+
+def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any) -> ray.train.torch.TorchTrainer:
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     storage_path, filesystem = _ray_storage(config.output)
+    least = config.min_workers or config.workers
     return ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
-            "recipe": config.recipe.model_dump(mode="json"),
-            "data": config.data,
-            "output": config.output,
-            "lines": lines,
-            "threads": max(1, math.floor(config.cpus_per_worker)),
+            "config": config.model_dump(mode="json"),
+            "stages": phase.stages,
+            "driver": driver,
+            "board": board,
         },
         torch_config=ray.train.torch.TorchConfig(timeout_s=_PEER_TIMEOUT),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=config.workers if least == config.workers else (least, config.workers),
+            use_gpu=config.gpus_per_worker > 0,
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=storage_path,
             storage_filesystem=filesystem,
             # Workers that cannot start within a minute count as one failure of the controller, for ever by default.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=_MAX_STARTS),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=_MAX_STARTS
+            ),
         ),
     )
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
-class _Lines:
-    """Carries lines of progress from rank 0 to the driver, which a worker's own output would reach garbled."""
+class _Board:
+    """Carries lines and signs of life from rank 0 to the driver, which a worker's own output would reach garbled."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines, self._active = list[str](), False
 
     def put(self, line: str) -> None:
         self._lines.append(line)
+        self._active = True
 
-    def take(self) -> list[str]:
-        lines, self._lines = self._lines, []
-        return lines
+    def alive(self) -> None:
+        self._active = True
+
+    def take(self) -> tuple[list[str], bool]:
+        taken = self._lines, self._active
+        self._lines, self._active = [], False
+        return taken
 
 
-def _worker(config: dict[str, Any]) -> None:
-    torch.set_num_threads(config["threads"])
-
-    def say(line: str) -> None:
-        config["lines"].put.remote(line)
-
+def _worker(settings: dict[str, Any]) -> None:
+    config, board, storage = TrainConfig(**settings["config"]), settings["board"], Storage()
+    torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
     context = ray.train.get_context()
     size = context.get_world_size()
     patient = World.patient_group() if size > 1 else None
     world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
-    trainer = Trainer(Recipe(**config["recipe"]), config["data"], config["output"], world, Storage(), say)
-    trainer.run()
+    hooks = Hooks(
+        say=lambda line: board.put.remote(line),
+        alive=_at_most_every(1.0, lambda: board.alive.remote()) if world.rank == 0 else lambda: None,
+        leaving=_notice_of_leaving(),
+        still_ours=lambda: check_driver(storage, config.output, settings["driver"]),
+    )
+    Trainer(config, world, storage, hooks).run(settings["stages"])
 
 
-@contextmanager
-def _printing(lines: Any) -> Iterator[None]:
-    """Prints the worker's lines here, in the driver, until left."""
-    done = threading.Event()
+def _at_most_every(seconds: float, call: Callable[[], Any]) -> Callable[[], None]:
+    last = [0.0]
 
-    def show() -> None:
-        for line in ray.get(lines.take.remote(), timeout=10):
-            print(line, flush=True)
+    def sometimes() -> None:
+        if time.monotonic() - last[0] >= seconds:
+            last[0] = time.monotonic()
+            call()
 
-    def follow() -> None:
-        while not done.wait(_POLL_SECONDS):
-            # Progress is worth no error: the next look may succeed.
-            with suppress(ray.exceptions.RayError):
-                show()
+    return sometimes
 
-    thread = threading.Thread(target=follow, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=30)
-        with suppress(ray.exceptions.RayError):
-            show()
+
+def _notice_of_leaving() -> Callable[[], bool]:
+    """Whether Ray knows that a machine of this group will be taken away; asked for in a thread of its own.
+
+    The question is a collective of all workers, so that none may ask more often than the others; threads that do
+    nothing else do so in step, and never hold up training.
+    """
+    noticed = threading.Event()
+
+    def ask() -> None:
+        # Ends with the worker group, by whatever error its end is.
+        with suppress(Exception):
+            while ray.train.get_preemption_info() is None:
+                time.sleep(_NOTICE_SECONDS)
+            noticed.set()
+
+    threading.Thread(target=ask, name="notice-of-leaving", daemon=True).start()
+    return noticed.is_set
 
 
 def _ray_storage(output: str) -> tuple[str, Any]:
@@ -159,15 +221,6 @@ def _ray_storage(output: str) -> tuple[str, Any]:
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
 
 
-def _unwrap(error: BaseException) -> PipelineError:
-    """The error that a worker raised, out of Ray's wrappings."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in [*failures.values(), error]:
-        seen: BaseException | None = failure
-        while seen is not None:
-            if isinstance(seen, PipelineError):
-                return seen
-            seen = getattr(seen, "cause", None) or seen.__cause__
-    logger.error("training ended early", exc_info=error)
-    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    return IncompleteRun(f"training ended early: {last}. Submit the same command again to go on")
+def _explained(error: Exception) -> PipelineError:
+    """The error that a worker raised, out of Ray's wrappings; or that Ray itself gave up."""
+    return known_cause(error) or IncompleteRun(f"training ended early: {last_line(error)}")

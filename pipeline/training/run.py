@@ -1,4 +1,4 @@
-"""A submission of a training run: refuse what cannot work, claim the output, start the workers."""
+"""A submission of a training run: refuse what cannot work, claim the output, drive the phases to the end."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, RunConflict, StorageError
+from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipe_schema import STAGES, Recipe
+from pipeline.training.lease import Lease
+from pipeline.training.phases import Phase, current_phase, newest_place
+from pipeline.training.recipe_schema import Recipe
+from pipeline.training.sources import Images, Sources
 from pipeline.training.trainer import NETWORK_FILE
 
-__all__ = ["train"]
+__all__ = ["check_data", "train"]
 
 logger = logging.getLogger(__name__)
 _LOOKED_AT = 8
+RunPhase = Callable[[TrainConfig, Phase, Lease], None]
 
 
 def train(
-    config: TrainConfig,
-    check: Callable[[TrainConfig], None],
-    run_workers: Callable[[TrainConfig], None],
-    storage: Storage | None = None,
+    config: TrainConfig, check: Callable[[TrainConfig], None], run_phase: RunPhase, storage: Storage | None = None
 ) -> bool:
     """Trains what is not trained yet.
 
     Args:
         config: what to do.
         check: refuses a cluster that is too small, before anything is written.
-        run_workers: does the work.
+        run_phase: computes a phase's maps and runs its stages, from wherever the run stands.
         storage: for everything that this process reads and writes.
 
     Returns:
@@ -40,60 +40,102 @@ def train(
 
     Raises:
         ConfigError: before any work, naming the value and the remedy.
-        RunConflict: if the output belongs to another recipe.
+        RunConflict: if the output belongs to another recipe or other data, or another driver is at work on it.
+        IncompleteRun, StorageError: if workers are lost, or storage fails, too often.
     """
     storage = storage or Storage()
-    _check_data(config.recipe, config.data, storage)
+    sources = check_data(config, storage)
     check(config)
-    _claim(config.recipe, config.data, config.output, storage)
+    _claim(config, sources, storage)
     if storage.exists(join(config.output, NETWORK_FILE)):
         return False
-    run_workers(config)
+    with Lease(storage, config.output) as lease:
+        while not storage.exists(join(config.output, NETWORK_FILE)):
+            _persist(config, storage, lease, run_phase)
     return True
 
 
-def _check_data(recipe: Recipe, data: str, storage: Storage) -> None:
-    if not any(recipe.stage(name).iterations for name in STAGES):
+def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: RunPhase) -> None:
+    """Runs the current phase, again after each loss, as long as checkpoints come between the losses."""
+    failures, reached = 0, newest_place(storage, config.output)
+    while True:
+        try:
+            run_phase(config, current_phase(config.recipe, storage, config.output), lease)
+            return
+        except NoProgress:
+            # What is stuck may still hold the cluster: only the end of this process frees it.
+            raise
+        except MachineLeaving as error:
+            logger.warning("%s", error)
+        # A wrong configuration stays wrong, and a run taken over is another driver's.
+        except (IncompleteRun, StorageError) as error:
+            now = newest_place(storage, config.output)
+            failures, reached = (failures + 1 if now == reached else 1), now
+            if failures > config.max_failures:
+                logger.error("giving up: no new checkpoint between %d failures", failures, exc_info=error)
+                raise
+            logger.warning("failure %d of at most %d in a row: %s", failures, config.max_failures, error)
+
+
+def check_data(config: TrainConfig, storage: Storage) -> Sources:
+    """Looks at a few images of each split, so that a wrong label space does not cost the start of a cluster.
+
+    Raises:
+        ConfigError: naming the value and the remedy.
+    """
+    recipe = config.recipe
+    if not recipe.stages:
         raise ConfigError("every stage has zero iterations: give one some, such as --front-end.iterations 1000")
-    if not recipe.front_end.iterations and recipe.network.weights == "none":
+    if not {"front_end", "fine_tune"} & set(recipe.stages) and recipe.network.weights == "none":
         raise ConfigError(
             f"recipe {recipe.name} trains no front end: give --network.weights the network.safetensors of one"
         )
-    space = label_space(recipe.label_space)
     try:
-        for split in ("train", "val"):
-            images = LabelledImages(storage, data, split, space)
-            # A few pairs are decoded here: a wrong label space should not cost the start of a cluster.
-            images.pair(0)
-            if all((images.label(index) == space.ignore_label).all() for index in range(min(_LOOKED_AT, len(images)))):
-                raise ConfigError(
-                    f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "
-                    f"{space.name}: choose the one that the labels are in, with --label-space"
-                )
+        sources = Sources(config, storage)
+        for images in (sources.all, sources.val):
+            _look_at(images, recipe)
         weights = recipe.network.weights
         if weights not in ("none", "torchvision") and not storage.exists(weights):
             raise ConfigError(f"--network.weights {weights}: there is no such object")
     except StorageError as error:
         raise ConfigError(str(error)) from error
+    return sources
 
 
-def _claim(recipe: Recipe, data: str, output: str, storage: Storage) -> None:
+def _look_at(images: Images, recipe: Recipe) -> None:
+    space = label_space(recipe.label_space)
+    images.pair(0)
+    if all((images.label(index) == space.ignore_label).all() for index in range(min(_LOOKED_AT, len(images)))):
+        raise ConfigError(
+            f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "
+            f"{space.name}: choose the one that the labels are in, with --label-space"
+        )
+
+
+def _claim(config: TrainConfig, sources: Sources, storage: Storage) -> None:
+    recipe, output = config.recipe, config.output
     try:
         storage.check_writable(output)
     except StorageError as error:
         raise ConfigError(f"the output {output} cannot be written: {error}") from error
-    own: dict[str, Any] = {"data": data, "recipe": recipe.model_dump(mode="json"), "digest": recipe.digest()}
+    own: dict[str, Any] = {
+        "data": config.data,
+        "extra_data": config.extra_data,
+        "images": {"train": len(sources.all), "val": len(sources.val), "digest": sources.digest()},
+        "recipe": recipe.model_dump(mode="json"),
+        "digest": recipe.digest(),
+    }
     uri = join(output, "recipe.json")
     if storage.write_once(uri, json.dumps(own, indent=1).encode()):
         return
     other = json.loads(storage.read(uri))
-    if other.get("digest") != recipe.digest() or other.get("data") != data:
-        differences = _differences(
-            {"data": other.get("data"), **other.get("recipe", {})}, {"data": data, **own["recipe"]}
-        )
+    if other.get("digest") != own["digest"] or any(
+        other.get(key) != own[key] for key in ("data", "extra_data", "images")
+    ):
+        was, now = ({**each.get("recipe", {}), **each, "recipe": None, "digest": None} for each in (other, own))
         raise RunConflict(
-            f"{output} holds another training run: {'; '.join(differences)}. Choose another --output, or repeat the "
-            "first command"
+            f"{output} holds another training run: {'; '.join(_differences(was, now))}. Choose another --output, or "
+            "repeat the first command"
         )
 
 

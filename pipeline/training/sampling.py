@@ -22,12 +22,16 @@ class Draw:
         row: where the crop lies, as a share (0–1) of the room it has.
         column: likewise.
         mirror: whether left and right change places.
+        seed: of dropout.
+        scale: where the factor of resizing lies in its range, as a share.
     """
 
     index: int
     row: float
     column: float
     mirror: bool
+    seed: int = 0
+    scale: float = 0.0
 
 
 def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: int, images: int) -> Draw:
@@ -44,8 +48,10 @@ def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: i
     epoch, offset = divmod(place, images)
     key = STAGES.index(stage)
     index = int(_order(seed, key, epoch, images)[offset])
-    row, column, coin = np.random.default_rng((seed, key, 1, place)).random(3)
-    return Draw(index, float(row), float(column), bool(coin < 0.5))
+    rng = np.random.default_rng((seed, key, 1, place))
+    row, column, coin = rng.random(3)
+    dropout_seed, scale = int(rng.integers(2**63)), float(rng.random())
+    return Draw(index, float(row), float(column), bool(coin < 0.5), dropout_seed, scale)
 
 
 @lru_cache(maxsize=4)

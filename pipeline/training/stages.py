@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -9,13 +12,13 @@ from model.front_end import CONV_NAMES
 from model.network import DilatedNetwork
 from pipeline.training.recipe_schema import Recipe, StageName
 
-__all__ = ["set_modes", "stage_forward", "trainable", "visible_network"]
+__all__ = ["evaluating", "set_modes", "stage_forward", "trainable", "visible_network"]
 
 
 def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that a stage moves; names are the checkpoint's."""
     modules: list[nn.Module] = []
-    if stage in ("front_end", "joint"):
+    if stage != "context":
         modules.append(network.front_end)
     if stage in ("context", "joint") and network.context is not None:
         modules.append(network.context)
@@ -31,19 +34,31 @@ def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in moved)
     network.train()
-    network.front_end.dropout = recipe.stage(stage).dropout
+    network.front_end.dropout.probability = recipe.stage(stage).dropout
 
 
 def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inputs: Tensor) -> Tensor:
-    """Scores that a stage's loss looks at; `inputs` are images, or conv5_3 maps where convolutions are frozen."""
-    front_end = network.front_end.head if recipe.frozen_convolutions else network.front_end
-    if stage == "front_end":
-        return front_end(inputs)
-    with torch.set_grad_enabled(stage == "joint" and torch.is_grad_enabled()):
-        scores = front_end(inputs)
-    return network.add_context(scores)
+    """Scores at stride 8 on which a stage's loss rests; `inputs` are what `recipe.stage_input(stage)` says."""
+    kind = recipe.stage_input(stage)
+    if kind == "scores":
+        return network.add_context(inputs)
+    with torch.set_grad_enabled(stage != "context" and torch.is_grad_enabled()):
+        scores = network.front_end.head(inputs) if kind == "features" else network.front_end(inputs)
+    return network.add_context(scores) if stage in ("context", "joint") else scores
 
 
 def visible_network(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
     """The network as it stands after a stage: the bare front end as long as nothing has trained the context."""
-    return network.without_context() if stage == "front_end" else network
+    return network if stage in ("context", "joint") else network.without_context()
+
+
+@contextmanager
+def evaluating(network: DilatedNetwork) -> Iterator[None]:
+    """Evaluation mode, without dropout; on leaving, whatever mode each layer was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.dense_prediction import predict
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap, labels_from_scores
 from pipeline.results.scores import Matrix, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
-from pipeline.training.dataset import LabelledImages
-from pipeline.training.feature_cache import FeatureCache
+from pipeline.training.map_cache import MapCache
+from pipeline.training.sources import Images
+from pipeline.training.stages import evaluating
 from pipeline.training.world import World
 
 __all__ = ["Validation", "validate"]
@@ -43,10 +44,11 @@ class Validation:
 
 def validate(
     network: DilatedNetwork,
-    images: LabelledImages,
+    images: Images,
     world: World,
-    cache: FeatureCache | None = None,
+    cache: MapCache | None = None,
     limit: int | None = None,
+    on_image: Callable[[int, NDArray[np.uint8]], None] = lambda index, labels: None,
 ) -> Validation:
     """Predicts the split (or `limit` images, evenly spread) and scores it.
 
@@ -54,17 +56,19 @@ def validate(
         network: left in the mode it was in.
         images: with labels.
         world: shares the images out.
-        cache: of conv5_3 maps, where the recipe has one.
+        cache: of maps of these images to start from, where there is one.
         limit: most images.
+        on_image: called with the number of each image of this worker and its (H, W) predicted labels.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, len(images) if limit is None else limit).astype(int))
     classes = network.spec.classes
     total: Matrix = np.zeros((len(classes), len(classes)), np.int64)
-    with _evaluating(network):
+    with evaluating(network):
         for place in world.share(len(chosen)):
             index, label = int(chosen[place]), images.label(int(chosen[place]))
             labels = _predict(network, images, index, cache, label.shape, world).labels
             total += confusion_matrix(label, labels, len(classes), network.spec.ignore_label)
+            on_image(index, labels)
     # Pixel counts exceed float32's 2^24: they travel as integers.
     total = world.sum(torch.from_numpy(total)).cpu().numpy()
     return Validation(classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen))
@@ -72,26 +76,15 @@ def validate(
 
 def _predict(
     network: DilatedNetwork,
-    images: LabelledImages,
+    images: Images,
     index: int,
-    cache: FeatureCache | None,
+    cache: MapCache | None,
     shape: tuple[int, ...],
     world: World,
 ) -> LabelMap:
     if cache is None:
         return predict(network, images.image(index))
     with torch.inference_mode():
-        maps = cache.load(images, index, mirror=False).float().to(world.device)
-        scores = network.add_context(network.front_end.head(maps[None]))[0]
+        maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
+        scores = network.add_context(network.front_end.head(maps) if cache.halo else maps)[0]
     return labels_from_scores(scores, shape[0], shape[1], network.spec.upsampling)
-
-
-@contextmanager
-def _evaluating(network: DilatedNetwork) -> Iterator[None]:
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

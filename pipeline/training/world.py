@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["World"]
 
@@ -56,9 +58,21 @@ class World:
         return range(self.rank, count, self.size)
 
     def agree(self, values: Sequence[int]) -> bool:
-        """Whether all workers came with the same numbers."""
-        own = torch.tensor(values)
-        return bool((self.sum(own.clone()).cpu() == own * self.size).all())
+        """Whether all workers came with the same numbers; all get the same answer."""
+        return len({tuple(texts) for texts in self.gather([str(value) for value in values])}) == 1
+
+    def gather(self, own: Sequence[str]) -> list[list[str]]:
+        """Everybody's texts, by rank."""
+        if self.size == 1:
+            return [list(own)]
+        # As JSON in plain bytes: torch's own gathering of objects would unpickle what comes over the network.
+        data = torch.frombuffer(bytearray(json.dumps(list(own)).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(data)]), group=self.patient)
+        longest = int(max(lengths))
+        padded = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(padded, functional.pad(data, (0, longest - len(data))), group=self.patient)
+        return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(padded, lengths, strict=True)]
 
     def wait(self) -> None:
         """Returns when every worker has come here, however long that takes: Ray ends the group if one is lost."""

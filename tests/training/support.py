@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.label_spaces import label_space
-from pipeline.data.storage import join
+from pipeline.data.storage import Storage, join
+from pipeline.training.config import TrainConfig
+from pipeline.training.maps import MapWork
+from pipeline.training.phases import Phase, current_phase
 from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
+from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.world import World
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 
@@ -33,6 +38,20 @@ def write_data(root: str, train: int = 6, val: int = 3) -> str:
             STORAGE.write(join(root, split, "images", f"{seed:03d}.png"), png(image))
             STORAGE.write(join(root, split, "labels", f"{seed:03d}.png"), png(ids))
     return root
+
+
+def run_here(config: TrainConfig, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
+    """A whole run in this process, as `jobs/train.py` does it with Ray."""
+    while not storage.exists(join(config.output, NETWORK_FILE)):
+        run_phase_here(config, current_phase(config.recipe, storage, config.output), hooks, storage)
+
+
+def run_phase_here(config: TrainConfig, phase: Phase, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
+    """Maps, then stages, as one worker."""
+    for kind in phase.maps:
+        work = MapWork(config, kind, storage)
+        work.compute(work.missing())
+    Trainer(config, World(), storage, hooks).run(phase.stages)
 
 
 def small_recipe(**changes: Any) -> Recipe:

@@ -34,7 +34,8 @@ def setup(recipe: Recipe, steps: int = 2) -> Setup:
 
 
 def save(output: str, recipe: Recipe, made: Setup, iteration: int) -> None:
-    save_state(STORAGE, output, recipe.digest(), Position("joint", iteration, {"context": {"mean_iou": 0.5}}), *made)
+    position = Position("joint", iteration, {"context": {"mean_iou": 0.5}}, 0.5)
+    save_state(STORAGE, output, recipe.digest(), position, *made)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -45,7 +46,7 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: object, optimizer: str) -
     save(output, recipe, made, 20)
     state = newest(STORAGE, output, recipe.digest())
     assert state is not None
-    assert state.position == Position("joint", 20, {"context": {"mean_iou": 0.5}})
+    assert state.position == Position("joint", 20, {"context": {"mean_iou": 0.5}}, 0.5)
     for name, tensor in made[0].front_end.state_dict().items():
         assert torch.equal(state.tensors[f"network.{name}"], tensor)
     _, fresh, named = setup(recipe, steps=0)
@@ -61,7 +62,7 @@ def test_the_newest_two_stay(tmp_path: object) -> None:
     for iteration in (2, 4, 10, 100):
         save(output, recipe, setup(recipe), iteration)
     names = [info.uri.rsplit("/", 1)[1] for info in STORAGE.list(output)]
-    assert names == ["02-joint-0000010.safetensors", "02-joint-0000100.safetensors"]
+    assert names == ["03-joint-0000010.safetensors", "03-joint-0000100.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
@@ -69,7 +70,7 @@ def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptur
     recipe, output = small_recipe(), str(tmp_path)
     for iteration in (2, 4):
         save(output, recipe, setup(recipe), iteration)
-    uri = join(output, "checkpoints", "02-joint-0000004.safetensors")
+    uri = join(output, "checkpoints", "03-joint-0000004.safetensors")
     data = STORAGE.read(uri)
     STORAGE.write(uri, {"cut": data[:-9], "flip": b"\xff" * 40 + data[40:], "empty": b""}[damage])
     with caplog.at_level(logging.WARNING):

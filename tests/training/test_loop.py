@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from torch.nn import functional
 from model.network import DilatedNetwork, build_network
 from pipeline.errors import PipelineError
 from pipeline.training.loop import run_steps
-from pipeline.training.recipe_schema import Recipe, StageConfig, StageName
-from pipeline.training.samples import Sample, image_sample
+from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig, StageName
+from pipeline.training.samplers import sample_rule
+from pipeline.training.samples import Sample, SampleRule, image_sample
 from pipeline.training.sampling import draw
 from pipeline.training.schedule import build_optimizer
-from pipeline.training.stages import set_modes, trainable
+from pipeline.training.stages import set_modes, stage_forward, trainable
+from pipeline.training.step import Step
 from pipeline.training.world import World
 from tests.training.support import scene, small_recipe
 
@@ -36,18 +39,27 @@ def sampler(recipe: Recipe, stage: StageName) -> Callable[[int, int], Sample]:
         image, label = scene(chosen.index)
         if chosen.index == 2:
             label[:] = 255  # an image of void alone counts nowhere, and must not disturb the mean
-        return image_sample(
-            image, label, chosen, cells=config.cells, mean_bgr=recipe.mean_bgr, ignore_label=255, uri=str(chosen.index)
-        )
+        return image_sample(image, label, chosen, SampleRule(config.cells, recipe.mean_bgr), str(chosen.index))
 
     return sample
 
 
-def train(recipe: Recipe, stage: StageName, world: World | None = None, weights: torch.Tensor | None = None):  # type: ignore[no-untyped-def]
+def train(  # type: ignore[no-untyped-def]
+    recipe: Recipe,
+    stage: StageName,
+    world: World | None = None,
+    weights: torch.Tensor | None = None,
+    *,
+    recompute: bool = False,
+    compiled: bool = False,
+):
     network = network_of(recipe)
+    network.front_end.recompute = recompute
     set_modes(network, stage, recipe)
     optimizer = build_optimizer(recipe.stage(stage), trainable(network, stage, recipe))
-    results = run_steps(network, stage, recipe, optimizer, sampler(recipe, stage), 0, world or World(), weights)
+    forward = torch.compile(partial(stage_forward, network, stage, recipe), backend="aot_eager") if compiled else None
+    step = Step(network, stage, recipe, optimizer, world or World(), weights, forward=forward)
+    results = run_steps(step, sampler(recipe, stage), 0)
     return network, [result.loss for result in results]
 
 
@@ -63,7 +75,7 @@ def test_a_step_is_the_mean_loss_of_the_batch_and_sgd(weights: torch.Tensor | No
     network = network_of(recipe)
     samples = [sampler(recipe, "front_end")(0, position) for position in range(3)]
     target = torch.stack([sample.target for sample in samples]).long()
-    network.front_end.dropout = 0.0
+    network.front_end.dropout.probability = 0.0
     expected = functional.cross_entropy(
         network.front_end(torch.stack([sample.inputs for sample in samples])), target, weights, ignore_index=255
     )
@@ -78,7 +90,8 @@ def test_a_step_is_the_mean_loss_of_the_batch_and_sgd(weights: torch.Tensor | No
 
 @pytest.mark.parametrize(("stage", "front_end", "context"), [("front_end", 1, 0), ("context", 0, 1), ("joint", 1, 1)])
 def test_each_stage_moves_its_part_alone(stage: StageName, front_end: int, context: int) -> None:
-    recipe = small_recipe()
+    # With dropout in the front end the context stage computes its score maps from images, as the others do.
+    recipe = small_recipe(context=small_recipe().context.model_copy(update={"dropout": 0.1}))
     before, (network, _) = state(network_of(recipe)), train(recipe, stage)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any(name.startswith("front_end") for name in moved) == bool(front_end)
@@ -106,8 +119,12 @@ def test_a_loss_that_is_not_finite_names_iteration_and_images() -> None:
     torch.nn.init.constant_(network.front_end.final.bias, float("nan"))
     set_modes(network, "front_end", recipe)
     optimizer = build_optimizer(recipe.front_end, trainable(network, "front_end", recipe))
-    with pytest.raises(PipelineError, match=r"stage front_end is nan at iteration 0.*images \d, \d, \d.*--front-end"):
-        list(run_steps(network, "front_end", recipe, optimizer, sampler(recipe, "front_end"), 0, World()))
+    step = Step(network, "front_end", recipe, optimizer, World())
+    with pytest.raises(PipelineError, match=r"front_end is nan at iteration 0 \(rank 0: \d, \d, \d\).*--front-end"):
+        list(run_steps(step, sampler(recipe, "front_end"), 0))
+
+
+WEIGHTS = torch.linspace(0.5, 2.0, 11)
 
 
 def _worker(rank: int, size: int, folder: str) -> None:
@@ -115,24 +132,64 @@ def _worker(rank: int, size: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
     world = World(rank, size, patient=World.patient_group())
     assert world.agree([3, 4]) and not world.agree([rank, 4])
+    assert world.gather([str(rank)] * rank) == [[str(each)] * each for each in range(size)]
     world.wait()
-    network, losses = train(_of_two(), "joint", world, torch.linspace(0.5, 2.0, 11))
+    network, losses = train(_shared(), "joint", world, WEIGHTS)
     torch.save((state(network), losses), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def _of_two() -> Recipe:
-    # Three samples for two workers: shares differ, and with SGD so would the weights if means were averaged.
-    stage = StageConfig(iterations=4, batch=3, crop=404, learning_rate=2e-4, momentum=0.9)
+def _shared() -> Recipe:
+    # Three samples, one without a valid cell: shares differ, one of four workers has none, and dropout is on. With SGD
+    # the weights would differ too if means were averaged, or if a sample's dropout depended on its worker.
+    stage = StageConfig(iterations=4, batch=3, crop=404, learning_rate=2e-4, momentum=0.9, dropout=0.5, micro_batch=2)
     return small_recipe(joint=stage)
 
 
 @pytest.mark.timeout(200)
-def test_two_workers_compute_what_one_does(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)
-    alone, losses = train(_of_two(), "joint", weights=torch.linspace(0.5, 2.0, 11))
-    (first, of_first), (second, of_second) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert of_first == of_second == pytest.approx(losses, rel=1e-5)
+@pytest.mark.parametrize("size", [3, 4])
+def test_any_number_of_workers_computes_what_one_does(tmp_path: Path, size: int) -> None:
+    mp.spawn(_worker, args=(size, str(tmp_path)), nprocs=size)
+    alone, losses = train(_shared(), "joint", weights=WEIGHTS)
+    (first, of_first), *others = (torch.load(tmp_path / f"{rank}.pt") for rank in range(size))
+    assert of_first == pytest.approx(losses, rel=1e-5)
+    assert all(of_other == of_first for _, of_other in others)
     for name, tensor in state(alone).items():
-        assert torch.equal(first[name], second[name]), name
+        assert all(torch.equal(first[name], other[name]) for other, _ in others), name
         assert torch.allclose(first[name], tensor, rtol=1e-3, atol=1e-5), name
+
+
+def test_what_forward_keeps_and_what_backward_computes_again_give_the_same_weights() -> None:
+    recipe = small_recipe(joint=small_recipe().joint.model_copy(update={"dropout": 0.5}))
+    kept, losses = train(recipe, "joint")
+    again, of_again = train(recipe, "joint", recompute=True)
+    assert losses == of_again
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in kept.state_dict().items())
+
+
+def test_a_compiled_step_is_the_same_step() -> None:
+    stage = small_recipe().front_end.model_copy(update={"optimizer": "sgd", "learning_rate": 1e-3, "dropout": 0.5})
+    recipe = small_recipe(front_end=stage)
+    _, losses = train(recipe, "front_end")
+    _, of_compiled = train(recipe, "front_end", compiled=True)
+    assert losses == pytest.approx(of_compiled, rel=1e-4)
+
+
+def test_a_deconvolution_is_part_of_the_loss() -> None:
+    network = NetworkConfig(scale=1 / 32, fc=8, upsampling="deconvolution")
+    stage = StageConfig(iterations=1, batch=1, crop=404, learning_rate=1e-9)
+    recipe = small_recipe(network=network, front_end=stage, mirror=False)
+    made = network_of(recipe)
+    image, label = scene(1)
+    rule = sample_rule(recipe, "front_end", made.spec)
+    sample = image_sample(image, label, draw(0, "front_end", 0, 0, batch=1, images=1), rule)
+    set_modes(made, "front_end", recipe)
+    optimizer = build_optimizer(stage, trainable(made, "front_end", recipe))
+    (result,) = run_steps(Step(made, "front_end", recipe, optimizer, World()), lambda *place: sample, 0)
+    with torch.no_grad():
+        scores = network_of(recipe).front_end.eval()(sample.inputs[None])
+        kernel = torch.outer(*[1 - (torch.arange(16) - 7.5).abs() / 8] * 2).expand(11, 1, 16, 16)
+        wide = functional.conv_transpose2d(scores, kernel, stride=8, padding=4, groups=11)
+        expected = functional.cross_entropy(wide, sample.target[None].long(), ignore_index=255)
+    assert sample.target.shape == (32, 32)
+    assert result.loss == pytest.approx(float(expected), rel=1e-5)

@@ -12,74 +12,81 @@ from pydantic import ValidationError
 from model.network import ContextSpec
 from pipeline.errors import ConfigError
 from pipeline.training.class_balance import weights_from_counts
+from pipeline.training.paper_recipes import PAPER_RECIPES
 from pipeline.training.recipe_schema import Recipe, StageConfig
 from pipeline.training.recipes import RECIPES, recipe
 from pipeline.training.schedule import build_optimizer, rate, set_rate
 
-
-def figures(stage: StageConfig) -> tuple[int, int, int, float, float]:
-    """What the paper says of a stage."""
-    return stage.iterations, stage.batch, stage.crop, stage.learning_rate, stage.momentum
-
-
-def test_camvid_dilation8_is_appendix_a() -> None:
-    chosen = recipe("camvid_dilation8")
-    front = chosen.front_end
-    assert (front.batch, front.crop, front.learning_rate, front.momentum) == (8, 628, 1e-4, 0.99)
-    assert front.iterations == 20_000
-    assert chosen.context.iterations == 0
-    joint = chosen.joint
-    assert (joint.batch, joint.crop, joint.learning_rate, joint.momentum) == (1, 852, 1e-5, 0.9)
-    assert all(stage.weight_decay == 5e-4 and stage.optimizer == "sgd" for stage in (front, joint))
-    assert chosen.class_balance == 0, "the paper's loss weighs all classes alike"
-    assert (chosen.network.context, chosen.network.layers, chosen.network.padding) == ("basic", 8, "layer")
-    assert chosen.network.reference_window == (900, 1100)
-    np.testing.assert_allclose(chosen.mean_bgr, (110.70313206, 108.77808759, 105.41212523))
-
-
-def test_kitti_dilation7_is_appendix_a() -> None:
-    chosen = recipe("kitti_dilation7")
-    front, joint = chosen.front_end, chosen.joint
-    assert figures(front) == (
-        10_000,
-        8,
-        628,
-        1e-4,
-        0.99,
-    )
-    assert figures(joint) == (
-        20_000,
-        1,
-        900,
-        1e-5,
-        0.99,
-    )
-    assert chosen.context.iterations == 0 and chosen.class_balance == 0
-    assert chosen.spec().context == ContextSpec((1, 1, 2, 4, 8, 1), "layer")
-    assert chosen.spec().reference_window == (852, 1640)
+# Iterations, batch, crop, rate and momentum of each stage, as PAPER.md's sources have them: Sec. 4, Sec. 5, Appendix A.
+# None stands for whole images. Crops of VOC and batches of its context stage are the reference code's.
+FIGURES: dict[str, dict[str, tuple[int, int, int | None, float, float]]] = {
+    "voc_front_end": {"front_end": (60_000, 14, 500, 1e-3, 0.9)},
+    "voc_coco_front_end": {
+        "front_end": (100_000 + 40_000, 14, 500, 1e-3, 0.9),
+        "fine_tune": (50_000, 14, 500, 1e-5, 0.9),
+    },
+    "voc_context_basic": {"context": (60_000, 60, 900, 1e-3, 0.9)},
+    "voc_context_large": {"context": (60_000, 60, 900, 1e-3, 0.9)},
+    "camvid_dilation8": {"front_end": (20_000, 8, 628, 1e-4, 0.99), "joint": (20_000, 1, 852, 1e-5, 0.9)},
+    "kitti_dilation7": {"front_end": (10_000, 8, 628, 1e-4, 0.99), "joint": (20_000, 1, 900, 1e-5, 0.99)},
+    "cityscapes_dilation10": {
+        "front_end": (40_000, 8, 628, 1e-4, 0.99),
+        "context": (24_000, 100, None, 1e-4, 0.99),
+        "joint": (60_000, 1, 1396, 1e-5, 0.99),
+    },
+}
+# Classes, context module (dilations of the 3x3 layers, padding), last step, window of the release, BGR mean.
+URBAN8, VOC8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "layer"), ContextSpec((1, 1, 2, 4, 8, 16, 1), "input")
+VOC_MEAN = (102.93, 111.36, 116.52)
+NETWORKS = {
+    "voc_front_end": (21, URBAN8, "grid", (900, 900), VOC_MEAN),
+    "voc_coco_front_end": (21, URBAN8, "grid", (900, 900), VOC_MEAN),
+    "voc_context_basic": (21, VOC8, "grid", (900, 900), VOC_MEAN),
+    "voc_context_large": (21, VOC8, "grid", (900, 900), VOC_MEAN),
+    "camvid_dilation8": (11, URBAN8, "grid", (900, 1100), (110.70313206, 108.77808759, 105.41212523)),
+    "kitti_dilation7": (
+        *(11, ContextSpec((1, 1, 2, 4, 8, 1), "layer"), "grid", (852, 1640)),
+        (96.19429688, 95.55136972, 91.34692262),
+    ),
+    "cityscapes_dilation10": (
+        *(19, ContextSpec((1, 1, 2, 4, 8, 16, 32, 64, 1), "layer"), "deconvolution", (1396, 1396)),
+        (72.39, 82.91, 73.16),
+    ),
+}
 
 
-def test_voc_front_end_is_section_4() -> None:
-    chosen = recipe("voc_front_end")
-    front = chosen.front_end
-    assert figures(front) == (
-        60_000,
-        14,
-        500,
-        1e-3,
-        0.9,
-    )
-    assert chosen.context.iterations == chosen.joint.iterations == 0 and chosen.class_balance == 0
-    assert len(chosen.spec().classes) == 21
+@pytest.mark.parametrize("name", FIGURES)
+def test_recipes_are_the_papers(name: str) -> None:
+    chosen = recipe(name)
+    stages = {stage: chosen.stage(stage) for stage in chosen.stages}
+    found = {
+        stage: (each.iterations, each.batch, each.crop, each.learning_rate, each.momentum)
+        for stage, each in stages.items()
+    }
+    assert found == FIGURES[name]
+    for stage, each in stages.items():
+        assert (each.optimizer, each.schedule, each.weight_decay) == ("sgd", "step", 5e-4)
+        # Dropout is VGG-16's, and none where only the context module learns, on maps as prediction sees them.
+        assert each.dropout == (0.0 if stage == "context" else 0.5)
+    assert chosen.class_balance == 0 and chosen.random_scale is None and chosen.mirror
+    spec = chosen.spec()
+    network = len(spec.classes), spec.context, spec.upsampling, spec.reference_window, spec.mean_bgr
+    assert network == NETWORKS[name]
+    assert chosen.network.scale == 1 and chosen.network.context_init == "identity"
+    assert chosen.network.context == ("large" if name.endswith("large") else "basic")
 
 
-@pytest.mark.parametrize("size", ["basic", "large"])
-def test_voc_context_is_section_5(size: str) -> None:
-    chosen = recipe(f"voc_context_{size}")
-    assert chosen.front_end.iterations == chosen.joint.iterations == 0
-    context = chosen.context
-    assert (context.learning_rate, context.batch, context.cells, context.dropout) == (1e-3, 60, 66, 0.0)
-    assert (chosen.network.context, chosen.network.padding, chosen.network.layers) == (size, "input", 8)
+def test_coco_is_mixed_in_at_two_rates_and_left_out_of_the_fine_tuning() -> None:
+    chosen = recipe("voc_coco_front_end")
+    assert (chosen.front_end.extra_data, chosen.fine_tune.extra_data) == (True, False)
+    rates = [rate(chosen.front_end, iteration) for iteration in (0, 99_999, 100_000, 139_999)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    assert rate(chosen.fine_tune, 49_999) == 1e-5
+
+
+def test_every_papers_recipe_is_held_against_its_figures() -> None:
+    assert {maker.__name__ for maker in PAPER_RECIPES} == set(FIGURES) == set(NETWORKS)
+    assert all(maker.__doc__ and maker().name == maker.__name__ for maker in PAPER_RECIPES)
 
 
 def test_every_recipe_gives_a_network_specification() -> None:
@@ -98,7 +105,8 @@ def test_every_recipe_gives_a_network_specification() -> None:
         {"nonsense": 1},
         {"network": {"layers": 9}},
         {"network": {"layers": 7, "context": "large"}},
-        {"network": {"upsampling": "deconvolution"}},
+        {"random_scale": (1.5, 0.5)},
+        {"random_scale": (0.0, 1.0)},
         {"seed": -1},
         {"frozen_convolutions": True},
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,13 @@ from pydantic import ValidationError
 
 from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, RunConflict
+from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
 from pipeline.training.config import TrainConfig
+from pipeline.training.lease import Lease
+from pipeline.training.phases import Phase
 from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
 from pipeline.training.run import train
+from pipeline.training.trainer import NETWORK_FILE
 from tests.shared import STORAGE
 from tests.training.support import small_recipe, write_data
 
@@ -25,8 +30,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def submit(data: str, output: object, recipe: Recipe | None = None) -> list[TrainConfig]:
     """Returns the configurations whose workers were started."""
     started: list[TrainConfig] = []
+
+    class Started(Exception):
+        """Enough is known."""
+
+    def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
+        started.append(config)
+        raise Started
+
     config = TrainConfig(data=data, output=str(output), recipe=recipe or small_recipe())
-    train(config, lambda config: None, started.append, STORAGE)
+    with contextlib.suppress(Started):
+        train(config, lambda config: None, run_phase, STORAGE)
     return started
 
 
@@ -104,7 +118,7 @@ def test_a_read_only_output_is_refused(
         monkeypatch.setenv(name, value)
     config = TrainConfig(data=data, output=bucket, recipe=small_recipe())
     with pytest.raises(ConfigError, match=r"cannot be written.*access denied"):
-        train(config, lambda config: None, lambda config: None, Storage())
+        train(config, lambda config: None, lambda config, phase, lease: None, Storage())
 
 
 def test_crops_must_fit_the_stride() -> None:
@@ -115,3 +129,86 @@ def test_crops_must_fit_the_stride() -> None:
 def test_paths_are_made_absolute_and_one_spelling() -> None:
     config = TrainConfig(data="s3a://bucket/data", output="runs/r1", recipe=small_recipe())
     assert config.data == "s3://bucket/data" and Path(config.output) == Path("runs/r1").absolute()
+
+
+class Phases:
+    """Stands for the workers: each call does what the next of its acts does."""
+
+    def __init__(self, *acts: Callable[[TrainConfig], None]) -> None:
+        self.acts, self.calls = list(acts), 0
+
+    def __call__(self, config: TrainConfig, phase: Phase, lease: Lease) -> None:
+        self.calls += 1
+        self.acts.pop(0)(config)
+
+
+def lose(error: Exception) -> Callable[[TrainConfig], None]:
+    def act(config: TrainConfig) -> None:
+        raise error
+
+    return act
+
+
+def lose_after_checkpoint(iteration: int) -> Callable[[TrainConfig], None]:
+    def act(config: TrainConfig) -> None:
+        STORAGE.write(join(config.output, "checkpoints", f"00-front_end-{iteration:07d}.safetensors"), b"state")
+        raise IncompleteRun("a worker was lost")
+
+    return act
+
+
+def end(config: TrainConfig) -> None:
+    STORAGE.write(join(config.output, NETWORK_FILE), b"network")
+
+
+def persist(data: str, output: object, phases: Phases, **changes: object) -> bool:
+    config = TrainConfig(data=data, output=str(output), recipe=small_recipe(), **changes)
+    return train(config, lambda config: None, phases, STORAGE)
+
+
+def test_losses_with_a_checkpoint_between_them_may_go_on_for_ever(data: str, tmp_path: object) -> None:
+    phases = Phases(*(lose_after_checkpoint(iteration) for iteration in range(9)), end)
+    assert persist(data, tmp_path, phases, max_failures=1)
+    assert phases.calls == 10
+
+
+def test_losses_in_one_place_end_the_run(data: str, tmp_path: object, caplog: pytest.LogCaptureFixture) -> None:
+    phases = Phases(*[lose(StorageError("the bucket is away"))] * 4)
+    with pytest.raises(StorageError, match="the bucket is away"):
+        persist(data, tmp_path, phases, max_failures=2)
+    assert phases.calls == 3 and "giving up: no new checkpoint" in caplog.text
+
+
+def test_machines_that_leave_are_no_failures(data: str, tmp_path: object) -> None:
+    phases = Phases(*[lose(MachineLeaving("a spot machine goes"))] * 5, end)
+    assert persist(data, tmp_path, phases, max_failures=0)
+
+
+@pytest.mark.parametrize("error", [NoProgress("stuck"), ConfigError("wrong"), RunConflict("taken over")])
+def test_what_another_try_cannot_mend_is_not_tried_again(data: str, tmp_path: object, error: Exception) -> None:
+    phases = Phases(lose(error), end)
+    with pytest.raises(type(error), match=str(error)):
+        persist(data, tmp_path, phases)
+    assert phases.calls == 1
+
+
+def test_changed_images_are_another_run(tmp_path: object) -> None:
+    data = write_data(join(str(tmp_path), "data"), train=2, val=1)
+    output = join(str(tmp_path), "run")
+    submit(data, output)
+    STORAGE.write(join(data, "train/images/001.png"), STORAGE.read(join(data, "train/images/000.png")))
+    with pytest.raises(RunConflict, match=r"images\.digest was"):
+        submit(data, output)
+
+
+def test_a_second_data_set_goes_with_recipes_that_mix_one_in() -> None:
+    mixing = small_recipe(front_end=StageConfig(iterations=1, extra_data=True))
+    with pytest.raises(ValidationError, match="stage front_end of small mixes in a second data set: give --extra-data"):
+        TrainConfig(data="d", output="o", recipe=mixing)
+    with pytest.raises(ValidationError, match="no stage of small mixes in --extra-data"):
+        TrainConfig(data="d", output="o", recipe=small_recipe(), extra_data="e")
+
+
+def test_more_least_workers_than_workers_are_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 3 workers of 2: lower --min-workers"):
+        TrainConfig(data="d", output="o", recipe=small_recipe(), workers=2, min_workers=3)

@@ -18,16 +18,15 @@ from model.front_end import CONV_NAMES
 from model.network import build_network
 from pipeline.data.label_spaces import label_space
 from pipeline.errors import ConfigError
+from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import LabelledImages
-from pipeline.training.feature_cache import FeatureCache
-from pipeline.training.initial_weights import initial_network
 from pipeline.training.recipe_schema import NetworkConfig, Recipe
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import Hooks
 from pipeline.training.validation import validate
 from pipeline.training.world import World
 from tests.segmentation.support import png
 from tests.shared import STORAGE
-from tests.training.support import scene, small_recipe, write_data
+from tests.training.support import run_here, scene, small_recipe, write_data
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,12 @@ def run(recipe: Recipe, data: str, output: str, stop_at: str = "") -> list[str]:
             raise Killed
         lines.append(line)
 
-    trainer = Trainer(recipe, data, output, World(), STORAGE, say)
+    config = TrainConfig(data=data, output=output, recipe=recipe)
     if not stop_at:
-        trainer.run()
+        run_here(config, Hooks(say))
         return lines
     with pytest.raises(Killed):
-        trainer.run()
+        run_here(config, Hooks(say))
     return lines
 
 
@@ -127,12 +126,15 @@ def frozen_recipe(folder: Path, **changes: object) -> Recipe:
     return small_recipe(network=network, frozen_convolutions=True, **changes)
 
 
-def test_frozen_convolutions_stay_and_their_maps_are_computed_once(data: str, tmp_path: Path) -> None:
+def test_frozen_convolutions_stay_and_maps_are_computed_once(data: str, tmp_path: Path) -> None:
     recipe = frozen_recipe(tmp_path)
-    first = run(recipe, data, str(tmp_path / "run"), "joint 3/3")
-    assert any(line.startswith("conv5_3 maps: 12/12") for line in first)
-    again = run(recipe, data, str(tmp_path / "run"))
-    assert not any(line.startswith("conv5_3 maps") for line in again)
+    run(recipe, data, str(tmp_path / "run"), "joint 3/3")
+    files = [path for kind in ("features", "scores") for path in (tmp_path / "run" / kind).rglob("*.safetensors")]
+    maps = {path: path.stat().st_mtime_ns for path in files}
+    # 6 training images as they are and mirrored, 3 of validation as they are; of both kinds.
+    assert len(maps) == 2 * (6 + 6 + 3)
+    run(recipe, data, str(tmp_path / "run"))
+    assert all(path.stat().st_mtime_ns == written for path, written in maps.items())
     network = from_bytes((tmp_path / "run/network.safetensors").read_bytes())
     stored = load_file(tmp_path / "vgg.safetensors").items()
     weights = {name.split(".")[1]: tensor for name, tensor in stored if name.endswith("weight")}
@@ -165,22 +167,6 @@ def test_a_label_of_another_size_is_named(tmp_path: Path, frozen: bool) -> None:
     recipe = frozen_recipe(tmp_path) if frozen else small_recipe()
     with pytest.raises(ConfigError, match=r"002\.png has 80×90 pixels .*, its image 40×56"):
         run(recipe, data, str(tmp_path / "run"))
-
-
-def test_workers_that_fill_the_cache_at_different_times_leave_no_gap(data: str, tmp_path: Path) -> None:
-    recipe, output = frozen_recipe(tmp_path), str(tmp_path / "run")
-    network = initial_network(recipe, STORAGE)[0].eval()
-    caches = [FeatureCache(STORAGE, output, network.front_end, recipe.mean_bgr) for _ in range(2)]
-    images = LabelledImages(STORAGE, data, "train", label_space("street_scenes"))
-    begun = []
-
-    def other_worker(done: int, total: int) -> None:
-        if not begun:
-            begun.append(True)
-            caches[1].fill(images, [False], (1, 2), lambda done, total: None)
-
-    caches[0].fill(images, [False], (0, 2), other_worker)
-    assert all(caches[0].load(images, index, mirror=False).ndim == 3 for index in range(len(images)))
 
 
 def test_validation_images_of_zero_validate_at_stage_ends_alone(data: str, tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""The paper's controlled comparison (Table 3) on a data set at hand: what the context module adds to a front end.
+
+    python -m benchmarks.context_comparison street_scenes --scenes 120 36 --output out/comparison --seeds 0 1 2
+
+For each seed one front end is trained; from it start, each with the same data and the recipe's own budget:
+the basic and the large context module on its score maps; the basic module from random instead of identity weights;
+front end and basic module jointly; and, as a control, the front end alone for as long as the joint stage.
+Trains in this process, without Ray, and goes on where an earlier call was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demo.street.scene import encode_scene
+from pipeline.data.storage import Storage, join
+from pipeline.training.config import TrainConfig
+from pipeline.training.maps import MapWork
+from pipeline.training.phases import current_phase
+from pipeline.training.recipe_schema import Recipe, StageConfig
+from pipeline.training.recipes import recipe
+from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.world import World
+
+VARIANTS = ("front_end", "basic", "large", "random", "joint", "front_end_longer")
+_NONE = StageConfig()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="name of a recipe with the stages front_end, context and joint")
+    parser.add_argument("--output", required=True, help="URI for the runs and comparison.json")
+    parser.add_argument("--data", help="URI of the data set; default: scenes are drawn into the output")
+    parser.add_argument("--scenes", type=int, nargs=2, default=(120, 36), metavar=("TRAIN", "VAL"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], metavar="PATH=JSON", help="recipe overrides: joint.crop=612")
+    parser.add_argument("--processes", type=int, default=2, help="seeds at the same time, one thread each")
+    options = parser.parse_args()
+    data = options.data or _draw(join(options.output, "scenes"), *options.scenes)
+    chosen = _overridden(recipe(options.recipe), options.set)
+    with ProcessPoolExecutor(options.processes) as pool:
+        jobs = [pool.submit(compare, chosen, data, options.output, seed) for seed in options.seeds]
+        scores = [job.result() for job in jobs]
+    table = {name: [score[name]["mean_iou"] for score in scores] for name in VARIANTS}
+    content = {"recipe": chosen.model_dump(mode="json"), "seeds": options.seeds, "mean_iou": table, "all": scores}
+    Storage().write(join(options.output, "comparison.json"), json.dumps(content, indent=1).encode())
+    for name, values in table.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        single = "  ".join(f"{100 * value:.2f}" for value in values)
+        print(f"{name:<18}{100 * statistics.mean(values):7.2f} ± {100 * spread:.2f}   ({single})")
+
+
+def compare(base: Recipe, data: str, output: str, seed: int) -> dict[str, Any]:
+    """Trains all variants of one seed, one after another; returns the validation of each one's last stage."""
+    torch.set_num_threads(1)
+    base, scores = base.model_copy(update={"seed": seed}), {}
+    for name in VARIANTS:
+        folder = join(output, f"{name}-{seed}")
+        metrics = _train(
+            _variant(base, name, lambda other: join(output, f"{other}-{seed}", NETWORK_FILE)), data, folder
+        )
+        scores[name] = list(metrics.values())[-1]
+        print(f"seed {seed}  {name:<18}{100 * scores[name]['mean_iou']:.2f}", flush=True)
+    return scores
+
+
+def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
+    """What a variant trains, and from whose weights."""
+    before = {"front_end": None, "joint": "basic"}.get(name, "front_end")
+    stages = {
+        "front_end": {"front_end": base.front_end},
+        "joint": {"joint": base.joint},
+        "front_end_longer": {"fine_tune": base.joint},
+    }.get(name, {"context": base.context.model_copy(update={"dropout": 0.0})})
+    network: dict[str, Any] = {"weights": network_of(before)} if before else {}
+    network |= {"large": {"context": "large"}, "random": {"context_init": "random"}}.get(name, {})
+    everything: dict[str, Any] = {"front_end": _NONE, "fine_tune": _NONE, "context": _NONE, "joint": _NONE, **stages}
+    everything |= {"network": base.network.model_copy(update=network), "name": f"{base.name} {name}"}
+    return base.model_copy(update=everything)
+
+
+def _train(chosen: Recipe, data: str, output: str) -> dict[str, Any]:
+    storage, config = Storage(), TrainConfig(data=data, output=output, recipe=chosen)
+    log = Path(output) / "log.txt" if "://" not in output else None
+    while not storage.exists(join(output, NETWORK_FILE)):
+        phase = current_phase(chosen, storage, output)
+        for kind in phase.maps:
+            work = MapWork(config, kind, storage)
+            work.compute(work.missing())
+        Trainer(config, World(), storage, Hooks(say=lambda line: _note(log, line))).run(phase.stages)
+    metrics: dict[str, Any] = json.loads(storage.read(join(output, "metrics.json")))
+    return metrics
+
+
+def _note(log: Path | None, line: str) -> None:
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(line + "\n")
+
+
+def _draw(root: str, train: int, val: int) -> str:
+    """Scenes of the demo: other seeds for each split."""
+    storage = Storage()
+    for split, first, count in (("train", 0, train), ("val", 200_000, val)):
+        there = len(storage.list(join(root, split, "labels")))
+        for seed in range(first + there, first + count):
+            image, label = encode_scene(seed)
+            storage.write(join(root, split, "images", f"{seed:06d}.jpg"), image)
+            storage.write(join(root, split, "labels", f"{seed:06d}.png"), label)
+    return root
+
+
+def _overridden(chosen: Recipe, settings: list[str]) -> Recipe:
+    tree = chosen.model_dump()
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        *parents, leaf = path.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch[parent]
+        branch[leaf] = json.loads(value)
+    return Recipe.model_validate(tree)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Published data sets, read as they were published: one module a layout, and one table of them."""

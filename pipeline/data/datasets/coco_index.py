@@ -1,0 +1,165 @@
+"""The objects of a COCO annotation file, by image: read once, kept as compressed masks."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
+
+from pipeline.data.datasets.json_stream import read_json_elements
+from pipeline.data.datasets.layout import IGNORED
+from pipeline.data.storage import Storage
+from pipeline.errors import ConfigError
+
+__all__ = ["CocoImage", "CocoIndex"]
+
+logger = logging.getLogger(__name__)
+
+_POINTS = 3  # of the smallest polygon
+_FARTHEST = 1e6  # pixels; drawing a polygon takes memory by its length
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An entry of `images`: name of the file, and its size in pixels."""
+
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass
+class _Objects:
+    """One entry for each object; masks one behind another, in COCO's compressed run lengths."""
+
+    image: array[int] = field(default_factory=lambda: array("q"))
+    class_id: array[int] = field(default_factory=lambda: array("B"))
+    area: array[int] = field(default_factory=lambda: array("q"))
+    end: array[int] = field(default_factory=lambda: array("q"))
+    masks: bytearray = field(default_factory=bytearray)
+
+    def add(self, image: int, class_id: int, area: int, mask: bytes) -> None:
+        self.masks += mask
+        for column, value in zip(
+            (self.image, self.class_id, self.area, self.end), (image, class_id, area, len(self.masks)), strict=True
+        ):
+            column.append(value)
+
+
+class CocoIndex:
+    """Images that show an object of certain categories, and what to paint for each.
+
+    The file is read twice, because it names its categories last, and never again; memory holds its images and some
+    hundred bytes for each object.
+
+    Args:
+        storage: where the file is read.
+        uri: of the annotation file.
+        classes: class ids by category name; all other categories are no objects here, but background.
+
+    Attributes:
+        images: by image id; only those with an object of one of the categories that is no crowd region.
+
+    Raises:
+        ConfigError: if the file is no such file, or an object in it cannot be understood.
+    """
+
+    def __init__(self, storage: Storage, uri: str, classes: Mapping[str, int]) -> None:
+        images, categories = _images_and_categories(storage, uri, classes)
+        objects = _Objects()
+        for key, entry in read_json_elements(storage, uri):
+            if key == "annotations":
+                _add(objects, entry, images, categories, uri)
+        image, class_id = np.asarray(objects.image), np.asarray(objects.class_id)
+        # By image; crowd regions first, then from the largest to the smallest: the order of painting.
+        area = np.where(class_id == IGNORED, np.iinfo(np.int64).max, np.asarray(objects.area))
+        order = np.lexsort((-area, image))
+        self._class_id, self._order, self._sorted = class_id, order, image[order]
+        self._ends, self._masks = np.asarray(objects.end), bytes(objects.masks)
+        shown = set(image[class_id != IGNORED].tolist())
+        self.images = {key: value for key, value in images.items() if key in shown}
+        logger.info("%s: %d of %d images show one of the classes", uri, len(self.images), len(images))
+
+    def label(self, image_id: int) -> NDArray[np.uint8]:
+        """(H, W) uint8: the class ids of an image, background 0."""
+        image = self.images[image_id]
+        # Column by column, as the masks are.
+        ids = np.zeros((image.height, image.width), np.uint8, order="F")
+        first, last = np.searchsorted(self._sorted, [image_id, image_id + 1])
+        for number in self._order[first:last]:
+            start, end = (self._ends[number - 1] if number else 0), self._ends[number]
+            mask = {"size": [image.height, image.width], "counts": self._masks[start:end]}
+            np.copyto(ids, self._class_id[number], where=coco_mask.decode(mask).view(np.bool_))
+        return np.ascontiguousarray(ids)
+
+
+def _images_and_categories(
+    storage: Storage, uri: str, classes: Mapping[str, int]
+) -> tuple[dict[int, CocoImage], dict[int, int]]:
+    images: dict[int, CocoImage] = {}
+    categories: dict[int, int] = {}
+    try:
+        for key, entry in read_json_elements(storage, uri):
+            if key == "images":
+                images[entry["id"]] = CocoImage(str(entry["file_name"]), int(entry["height"]), int(entry["width"]))
+            elif key == "categories" and entry["name"] in classes:
+                categories[entry["id"]] = classes[entry["name"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{uri}: an entry of images or categories is not COCO's: {error!r}") from error
+    if not categories:
+        raise ConfigError(f"{uri} has none of the categories {', '.join(classes)}")
+    return images, categories
+
+
+def _add(
+    objects: _Objects, entry: Any, images: Mapping[int, CocoImage], categories: Mapping[int, int], uri: str
+) -> None:
+    try:
+        class_id = categories.get(entry["category_id"])
+        if class_id is None:
+            return
+        image = images[entry["image_id"]]
+        mask = _compressed(entry["segmentation"], image.height, image.width)
+        area = 0 if mask is None else int(coco_mask.area(mask))
+        if mask is not None and area:
+            objects.add(entry["image_id"], IGNORED if entry.get("iscrowd") else class_id, area, mask["counts"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        name = entry.get("id") if isinstance(entry, dict) else entry
+        raise ConfigError(f"{uri}: annotation {name} is not COCO's: {type(error).__name__}: {error}") from error
+
+
+def _compressed(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
+    """Polygons (joined) or run lengths → compressed run lengths; None for what has no area."""
+    if isinstance(segmentation, list):
+        polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 2 * _POINTS]
+        if any(len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all() for polygon in polygons):
+            raise ValueError(f"a polygon is a list x, y, x, y, … of numbers below {_FARTHEST:g}")
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
+    size, counts = segmentation["size"], segmentation["counts"]
+    counts = _run_lengths(counts) if isinstance(counts, str) else counts
+    # pycocotools would show memory that nobody wrote where run lengths end early.
+    if list(size) != [height, width] or sum(counts) != height * width or min(counts) < 0:
+        raise ValueError(f"run lengths of {sum(counts)} pixels, size {size}, in an image of {height}×{width}")
+    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+
+
+def _run_lengths(text: str) -> list[int]:
+    """COCO's compressed form: digits of five bits, the lowest first, 32 for more to come, 16 for the sign of the last;
+    from the fourth on, each number is the difference to the one before the last."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        digit = ord(character) - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (1 << shift) if digit & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts

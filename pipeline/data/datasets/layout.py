@@ -1,0 +1,124 @@
+"""What a layout is: a rule that finds the pairs of a split, and says how their labels are written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.label_spaces import LabelSpace
+from pipeline.data.labels import decode_label
+from pipeline.data.storage import ObjectInfo, Storage
+from pipeline.errors import ConfigError
+
+__all__ = ["IGNORED", "LabelFiles", "LabelledImage", "Layout", "ReadLabel", "Split", "class_table", "pair_up"]
+
+# The id of ignored pixels in what a `ReadLabel` returns, whatever the file says.
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and its label, with what a listing said of their content (ETag)."""
+
+    image_uri: str
+    label_uri: str
+    version: str | None
+    label_version: str | None = None
+
+
+# Reads the label of a pair: (H, W) uint8 ids, each an index into `Split.classes`, or IGNORED.
+ReadLabel = Callable[[LabelledImage], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a layout found.
+
+    Attributes:
+        pairs: in any order.
+        read_label: how to read the label of one.
+        classes: the class that each id stands for; None: ignored.
+    """
+
+    pairs: Sequence[LabelledImage]
+    read_label: ReadLabel
+    classes: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which data sets are laid out.
+
+    Attributes:
+        name: as used on the command line.
+        looks_for: what a folder must hold, for messages.
+        fits: whether a folder looks like it.
+        read: finds the pairs of a split (`train` or `val`) for a network with the classes of a label space.
+            Raises ConfigError for a split that is not there or not complete.
+    """
+
+    name: str
+    looks_for: str
+    fits: Callable[[DataFolder], bool]
+    read: Callable[[DataFolder, str, LabelSpace], Split]
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """Reads labels that are files of one label space."""
+
+    storage: Storage
+    space: LabelSpace
+
+    def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
+        return decode_label(self.storage.read(pair.label_uri), len(self.space.classes), IGNORED, self.space)
+
+
+def pair_up(
+    wanted: Iterable[tuple[str, str]], images: Mapping[str, ObjectInfo], labels: Mapping[str, ObjectInfo], source: str
+) -> list[LabelledImage]:
+    """Pairs of URIs, with the versions that listings give them.
+
+    Args:
+        wanted: URIs of image and label.
+        images: what the images' listing shows, by URI.
+        labels: what the labels' listing shows.
+        source: what asks for them, for messages.
+
+    Raises:
+        ConfigError: if there is none, one does not exist, or one image comes twice.
+    """
+    pairs = list(wanted)
+    if not pairs:
+        raise ConfigError(f"{source} names no image")
+    absent = [uri for pair in pairs for uri, there in zip(pair, (images, labels), strict=True) if uri not in there]
+    if absent:
+        raise ConfigError(f"{len(absent)} files that {source} asks for do not exist, first {absent[0]}")
+    repeated = [uri for uri, count in Counter(image for image, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{source} names {len(repeated)} images twice, first {repeated[0]}: remove the repetition")
+    return [LabelledImage(image, label, images[image].version, labels[label].version) for image, label in pairs]
+
+
+def class_table(classes: Sequence[str | None], space: LabelSpace, layout: str) -> NDArray[np.uint8]:
+    """(256,) uint8: for each id of a layout, the class of the same name in the network's label space.
+
+    Raises:
+        ConfigError: if the label space lacks one of the names.
+    """
+    missing = [name for name in classes if name is not None and name not in space.classes]
+    if missing:
+        raise ConfigError(
+            f"layout {layout} gives classes that label space {space.name} lacks, such as {missing[0]!r}: choose the "
+            "--label-space of this data set, or a recipe for it"
+        )
+    table = np.full(256, space.ignore_label, np.uint8)
+    for own, name in enumerate(classes):
+        if name is not None:
+            table[own] = space.classes.index(name)
+    return table

@@ -1,0 +1,49 @@
+"""Size and version of files that a list names, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.data.datasets.folder import DataFolder, Files
+from pipeline.data.filesystems import normalise
+from pipeline.data.storage import Storage
+from pipeline.errors import ObjectMissing
+
+__all__ = ["absolute", "look_up"]
+
+# As many files of one folder are asked for one by one; more than that, and the folder is listed.
+_FEW = 8
+_THREADS = 16
+
+
+def absolute(folder: DataFolder, path: str) -> str:
+    """The URI that a path in a file of this folder means: a URI, an absolute path, or one relative to the folder."""
+    return normalise(path) if "://" in path or path.startswith("/") else folder.uri(path.removeprefix("./"))
+
+
+def look_up(storage: Storage, uris: Iterable[str]) -> Files:
+    """What listings say of these files; those that do not exist are left out."""
+    by_folder: dict[str, list[str]] = {}
+    for uri in uris:
+        by_folder.setdefault(uri.rpartition("/")[0], []).append(uri)
+    work: list[Callable[[], Files]] = []
+    listed = "\0"
+    # In order, so that a folder comes before those in it, which its listing shows too.
+    for folder, members in sorted((f"{name}/", members) for name, members in by_folder.items()):
+        if folder.startswith(listed):
+            continue
+        if len(members) > _FEW:
+            listed = folder
+            work.append(lambda folder=folder: {info.uri: info for info in storage.list(folder)})  # type: ignore[misc]
+        else:
+            work += [lambda uri=uri: _one(storage, uri) for uri in members]  # type: ignore[misc]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {uri: info for found in pool.map(lambda task: task(), work) for uri, info in found.items()}
+
+
+def _one(storage: Storage, uri: str) -> Files:
+    try:
+        return {uri: storage.info(uri)}
+    except ObjectMissing:
+        return {}

@@ -1,0 +1,71 @@
+"""Layout `manifest`: a table for each split with columns `image_uri` and `label_uri`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.layout import LabelFiles, Layout, Split, pair_up
+from pipeline.data.datasets.look_up import absolute, look_up
+from pipeline.data.label_spaces import LabelSpace
+from pipeline.errors import ConfigError
+
+__all__ = ["MANIFEST"]
+
+_COLUMNS = ("image_uri", "label_uri")
+
+
+def _read_csv(data: bytes) -> pa.Table:
+    # Names such as 0001 are text, not numbers.
+    types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
+    return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=types)
+
+
+_READERS: dict[str, Callable[[bytes], pa.Table]] = {
+    "parquet": lambda data: pq.read_table(io.BytesIO(data)),
+    "csv": _read_csv,
+    "jsonl": lambda data: pyarrow.json.read_json(io.BytesIO(data)),
+}
+
+
+def _files(folder: DataFolder, split: str) -> list[str]:
+    return [name for name in (f"{split}.{suffix}" for suffix in _READERS) if folder.has(name)]
+
+
+def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
+    files = _files(folder, split)
+    if len(files) != 1:
+        wanted = " or ".join(f"{split}.{suffix}" for suffix in _READERS)
+        raise ConfigError(f"{folder.root} holds {', '.join(files) or 'none of them'}: give one of {wanted}")
+    source = folder.uri(files[0])
+    rows = _rows(folder.storage.read(source), source)
+    wanted_pairs = [(absolute(folder, image), absolute(folder, label)) for image, label in rows]
+    found = look_up(folder.storage, [uri for pair in wanted_pairs for uri in pair])
+    pairs = pair_up(wanted_pairs, found, found, source)
+    return Split(pairs, LabelFiles(folder.storage, space), space.classes)
+
+
+def _rows(data: bytes, source: str) -> list[tuple[str, str]]:
+    try:
+        table = _READERS[source.rpartition(".")[2]](data)
+        rows = list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ConfigError(f"{source} is no table with columns {' and '.join(_COLUMNS)}: {error}") from error
+    for number, row in enumerate(rows):
+        if not all(isinstance(value, str) and value for value in row):
+            raise ConfigError(f"row {number} of {source} lacks its {' or '.join(_COLUMNS)}: {row}")
+    return rows
+
+
+MANIFEST = Layout(
+    "manifest",
+    f"train or val as {', '.join(f'.{suffix}' for suffix in _READERS)}",
+    lambda folder: bool(_files(folder, "train") or _files(folder, "val")),
+    _read,
+)

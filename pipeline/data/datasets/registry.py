@@ -1,0 +1,47 @@
+"""The layouts by name, and which of them a folder has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.data.datasets.camvid import CAMVID
+from pipeline.data.datasets.cityscapes import CITYSCAPES
+from pipeline.data.datasets.coco import COCO
+from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.folders import FOLDERS
+from pipeline.data.datasets.kitti import KITTI
+from pipeline.data.datasets.layout import Layout
+from pipeline.data.datasets.lists import LISTS
+from pipeline.data.datasets.manifests import MANIFEST
+from pipeline.data.datasets.voc import VOC
+from pipeline.errors import ConfigError
+
+__all__ = ["AUTO", "LAYOUTS", "find_layout"]
+
+AUTO = "auto"
+_ALL = (FOLDERS, VOC, COCO, CAMVID, KITTI, CITYSCAPES, LISTS, MANIFEST)
+LAYOUTS: Mapping[str, Layout] = {each.name: each for each in _ALL}
+
+
+def find_layout(folder: DataFolder, name: str = AUTO) -> Layout:
+    """The layout of this name, or with `auto` the one that the folder shows.
+
+    Raises:
+        ConfigError: for an unknown name, or if no layout fits, or more than one, or not the one asked for.
+    """
+    if name != AUTO and name not in LAYOUTS:
+        raise ConfigError(f"unknown layout {name!r}: choose one of {', '.join((AUTO, *LAYOUTS))}")
+    candidates = list(LAYOUTS.values()) if name == AUTO else [LAYOUTS[name]]
+    fitting = [layout for layout in candidates if layout.fits(folder)]
+    if not fitting:
+        looked_for = "; ".join(f"{layout.looks_for} ({layout.name})" for layout in candidates)
+        raise ConfigError(f"{folder.root} holds {_shown(folder)}. Looked for, and did not find: {looked_for}")
+    if len(fitting) > 1:
+        names = [layout.name for layout in fitting]
+        raise ConfigError(f"{folder.root} can be read as {' or '.join(names)}: choose with --layout")
+    return fitting[0]
+
+
+def _shown(folder: DataFolder, most: int = 10) -> str:
+    names = sorted(folder.names())
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "") or "nothing"

@@ -1,0 +1,172 @@
+"""A look at a run before it starts: one batch of each stage drawn, one step taken, time and memory estimated."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.geometry import MARGIN, OUTPUT_STRIDE
+from model.network import DilatedNetwork
+from pipeline.data.storage import Storage, join
+from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.training.config import TrainConfig
+from pipeline.training.initial_weights import initial_network
+from pipeline.training.map_cache import MapCache
+from pipeline.training.recipe_schema import StageName
+from pipeline.training.samplers import sampler
+from pipeline.training.samples import Sample
+from pipeline.training.sampling import draw
+from pipeline.training.schedule import build_optimizer
+from pipeline.training.sources import Images, Sources
+from pipeline.training.stages import set_modes, trainable
+from pipeline.training.step import Step
+from pipeline.training.world import World
+
+__all__ = ["dry_run"]
+
+_MOST_DRAWN = 8
+_POLL_SECONDS = 0.01
+
+
+def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None = None) -> Iterator[str]:
+    """Yields a line per stage; leaves `<output>/dry-run/<stage>.png`, and nothing else.
+
+    A step is measured on one worker's micro-batch and multiplied: what it does not know is how much workers wait for
+    each other, for data and for validation.
+    """
+    sources, (network, _) = Sources(config, storage), initial_network(config.recipe, storage)
+    network.to(device or torch.device("cpu")).to(memory_format=torch.channels_last)
+    network.front_end.recompute = config.recompute
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    yield f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images to learn on"
+    for stage in config.recipe.stages:
+        images, cache = sources.of(stage), _Computed.of(config, stage, storage, network)
+        sample = sampler(config.recipe, stage, network.spec, images, cache)
+        share = World(0, config.workers).share(config.recipe.stage(stage).batch)
+        batch = [sample(0, position) for position in share[: max(_MOST_DRAWN, 1)]]
+        picture = _picture(config, stage, batch, images, network)
+        storage.write(join(config.output, "dry-run", f"{stage}.png"), picture)
+        few = batch[: min(len(batch), config.recipe.stage(stage).micro_batch)]
+        yield _estimate(config, stage, len(share), _measure(config, stage, network, few))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    samples: int
+    seconds: float
+    loss: float
+    bytes: int
+
+
+def _measure(config: TrainConfig, stage: StageName, network: DilatedNetwork, batch: list[Sample]) -> _Measured:
+    """The second of two steps: the first one also finds out which kernels to use."""
+    device = network.front_end.final.weight.device
+    set_modes(network, stage, config.recipe)
+    optimizer = build_optimizer(config.recipe.stage(stage), trainable(network, stage, config.recipe))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    step = Step(network, stage, config.recipe, optimizer, World(device=device))
+    loss, _ = step(batch, 0)
+    with _PeakMemory(device) as memory:
+        started = time.perf_counter()
+        step(batch, 0)
+        seconds = time.perf_counter() - started
+    network.load_state_dict(before)
+    return _Measured(len(batch), seconds, loss, memory.peak)
+
+
+def _estimate(config: TrainConfig, stage: StageName, share: int, measured: _Measured) -> str:
+    settings = config.recipe.stage(stage)
+    seconds = measured.seconds * math.ceil(share / measured.samples)
+    crop = "whole images" if settings.crop is None else f"crops of {settings.crop} pixels"
+    return (
+        f"{stage}: {settings.batch} {crop} a step, {share} of them on one of {config.workers} worker(s); "
+        f"{measured.samples} took {measured.seconds:.2f} s and at most {measured.bytes / 2**30:.2f} GiB, loss "
+        f"{measured.loss:.3f}; a step about {seconds:.1f} s, {settings.iterations} steps about "
+        f"{_hours(seconds * settings.iterations)}"
+    )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+class _Computed(MapCache):
+    """Maps computed when they are asked for, and kept nowhere."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, stage: StageName, storage: Storage, network: DilatedNetwork) -> MapCache | None:
+        kind = config.recipe.stage_input(stage)
+        return None if kind == "images" else cls(storage, config.output, network, kind)
+
+    def load(self, images: Images, index: int, mirror: bool) -> Tensor:
+        """The map of an image."""
+        return self.compute(images, index, mirror)
+
+
+def _picture(
+    config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: DilatedNetwork
+) -> bytes:
+    """PNG of the samples with their labels; of the whole images, where a stage learns on maps of them."""
+    kind, spec = config.recipe.stage_input(stage), network.spec
+    panels = []
+    for position, sample in enumerate(batch):
+        name = sample.uri.rsplit("/", 1)[-1]
+        if kind == "images":
+            pixels, label = _pixels(sample.inputs, spec.mean_bgr), _full_size(sample.target)
+            label = label[: pixels.shape[0], : pixels.shape[1]]
+        else:
+            batch_size = config.recipe.stage(stage).batch
+            index = draw(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
+            pixels, label = images.pair(index)
+            name += f"   (learned on: {kind} of this image)"
+        panels.append(Panel(name, pixels, label, None))
+    buffer = io.BytesIO()
+    palette = np.asarray(spec.palette, np.uint8)
+    paint_sheet(panels, spec.classes, palette, spec.ignore_label, ("Image", "Label")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _pixels(inputs: Tensor, mean_bgr: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """The interior of a crop, as it was before the mean was subtracted: (H, W, 3) uint8 RGB."""
+    interior = inputs[:, MARGIN:-MARGIN, MARGIN:-MARGIN] + torch.tensor(mean_bgr).view(3, 1, 1)
+    return interior.flip(0).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+
+
+def _full_size(target: Tensor, stride: int = OUTPUT_STRIDE) -> NDArray[np.uint8]:
+    """A label for every pixel; at stride 8 each stands for its cell's 8×8 pixels."""
+    return target.numpy().repeat(stride, axis=0).repeat(stride, axis=1)
+
+
+class _PeakMemory:
+    """Most bytes while entered: allocated on a GPU, resident in a process on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._done, self.peak = device, threading.Event(), 0
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> _PeakMemory:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(self._device)
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._done.wait(_POLL_SECONDS):
+            self.peak = max(self.peak, process.memory_info().rss)

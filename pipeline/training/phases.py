@@ -1,0 +1,46 @@
+"""The order of a run's work: which maps have to be there before which stages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.data.storage import Storage, join
+from pipeline.training.recipe_schema import STAGES, Recipe, StageInput, StageName
+
+__all__ = ["CHECKPOINT_NAME", "Phase", "current_phase", "newest_place", "phases"]
+
+CHECKPOINT_NAME = re.compile(r"(\d\d)-([a-z_]+)-(\d{7,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Maps that are computed first, then stages that one group of workers runs."""
+
+    maps: tuple[StageInput, ...]
+    stages: tuple[StageName, ...]
+
+
+def phases(recipe: Recipe) -> tuple[Phase, ...]:
+    """A run's phases in order. Score maps can only be computed once the front end has been trained."""
+    features: tuple[StageInput, ...] = ("features",) if recipe.frozen_convolutions else ()
+    if "context" not in recipe.stages or recipe.stage_input("context") != "scores":
+        return (Phase(features, recipe.stages),)
+    split = recipe.stages.index("context")
+    before, after = recipe.stages[:split], recipe.stages[split:]
+    first = (Phase(features, before),) if before else ()
+    return (*first, Phase((*features, "scores"), after))
+
+
+def current_phase(recipe: Recipe, storage: Storage, output: str) -> Phase:
+    """The phase in which the newest checkpoint lies."""
+    place = newest_place(storage, output)
+    reached = 0 if place is None else place[0]
+    return next(phase for phase in phases(recipe) if STAGES.index(phase.stages[-1]) >= reached)
+
+
+def newest_place(storage: Storage, output: str) -> tuple[int, int] | None:
+    """Stage number and iteration of the newest checkpoint, told by its name; None if there is none."""
+    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list(join(output, "checkpoints"))]
+    found = [match for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
+    return max(((int(match[1]), int(match[3])) for match in found), default=None)

@@ -1,0 +1,94 @@
+"""Where training meets Ray Data: actors compute the maps of whole images that a phase starts from."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray.data
+import torch
+
+from pipeline.background import in_background
+from pipeline.cluster import quiet_data
+from pipeline.data.storage import Storage
+from pipeline.errors import IncompleteRun, NoProgress, PipelineError, known_cause, last_line
+from pipeline.training.config import TrainConfig
+from pipeline.training.maps import MapWork, Task
+from pipeline.training.recipe_schema import StageInput
+
+__all__ = ["compute_maps"]
+
+_LINE_SECONDS = 10.0
+_POLL_SECONDS = 1.0
+# Maps per row: few enough that a lost actor loses seconds, and that the last rows keep all actors busy.
+_CHUNK = 4
+
+
+class _MapActor:
+    """Computes maps. The network is built here, in the actor, so that a restart builds it again."""
+
+    def __init__(self, settings: dict[str, Any], kind: StageInput) -> None:
+        config = TrainConfig(**settings)
+        torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
+        self._work = MapWork(config, kind, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu"))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        tasks: list[Task] = [(split, index, mirror) for split, index, mirror in json.loads(row["tasks"])]
+        self._work.compute(tasks)
+        return {"maps": len(tasks)}
+
+
+def compute_maps(config: TrainConfig, kind: StageInput) -> None:
+    """Computes the maps that are missing, with progress on standard output.
+
+    Raises:
+        PipelineError: what an actor raised, or `NoProgress` if no map was finished for `no_progress_minutes`.
+    """
+    tasks = MapWork(config, kind, Storage()).missing()
+    if not tasks:
+        return
+    dataset, started, done = _dataset(config, kind, tasks), time.monotonic(), 0
+    printed = changed = started
+
+    def counts(put: Callable[[int], None]) -> None:
+        for row in dataset.iter_rows():
+            put(row["maps"])
+
+    try:
+        for count in in_background(counts, _POLL_SECONDS):
+            now = time.monotonic()
+            done, changed = done + (count or 0), now if count else changed
+            if done and (now - printed >= _LINE_SECONDS or done == len(tasks)):
+                printed = now
+                print(_line(kind, done, len(tasks), now - started), flush=True)
+            if now - changed > 60 * config.no_progress_minutes:
+                raise NoProgress(
+                    f"no map was finished in {config.no_progress_minutes:g} minutes: look at the cluster with "
+                    "`ray status`, then submit the same command again"
+                )
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise known_cause(error) or IncompleteRun(f"{kind} maps: {last_line(error)}") from error
+
+
+def _line(kind: StageInput, done: int, total: int, seconds: float) -> str:
+    return (
+        f"{kind} maps {done}/{total}  {done / seconds:.2f} maps/s  {seconds / done * (total - done) / 60:.1f} min left"
+    )
+
+
+def _dataset(config: TrainConfig, kind: StageInput, tasks: list[Task]) -> ray.data.Dataset:
+    chunks = [tasks[first : first + _CHUNK] for first in range(0, len(tasks), _CHUNK)]
+    quiet_data()
+    rows = ray.data.from_items([{"tasks": json.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks))
+    return rows.map(
+        _MapActor,
+        fn_constructor_args=(config.model_dump(mode="json"), kind),
+        compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(chunks))),
+        num_cpus=config.cpus_per_worker,
+        num_gpus=config.gpus_per_worker or None,
+    )
