@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test hosts lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,10 @@ demo: $(STAMP)
 ## All tests, on real parts.
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## Training on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
+hosts: $(STAMP)
+	$(BIN)/python -m tests.hosts
 
 ## Style, types and the import contract.
 lint: $(STAMP)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from demo.street.scene import encode_scene
+from benchmarks.scenes import draw_scenes
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.maps import MapWork
@@ -38,15 +38,20 @@ def main() -> None:
     parser.add_argument("recipe", help="name of a recipe with the stages front_end, context and joint")
     parser.add_argument("--output", required=True, help="URI for the runs and comparison.json")
     parser.add_argument("--data", help="URI of the data set; default: scenes are drawn into the output")
+    parser.add_argument("--maps", help="URI of cached maps that the runs share; default: in the output")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--scenes", type=int, nargs=2, default=(120, 36), metavar=("TRAIN", "VAL"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="PATH=JSON", help="recipe overrides: joint.crop=612")
-    parser.add_argument("--processes", type=int, default=2, help="seeds at the same time, one thread each")
+    parser.add_argument("--processes", type=int, default=2, help="seeds at the same time")
     options = parser.parse_args()
-    data = options.data or _draw(join(options.output, "scenes"), *options.scenes)
+    data = options.data or draw_scenes(join(options.output, "scenes"), train=options.scenes[0], val=options.scenes[1])
     chosen = _overridden(recipe(options.recipe), options.set)
     with ProcessPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(compare, chosen, data, options.output, seed) for seed in options.seeds]
+        maps = options.maps or join(options.output, "maps")
+        jobs = [
+            pool.submit(compare, chosen, data, options.output, maps, seed, options.threads) for seed in options.seeds
+        ]
         scores = [job.result() for job in jobs]
     table = {name: [score[name]["mean_iou"] for score in scores] for name in VARIANTS}
     content = {"recipe": chosen.model_dump(mode="json"), "seeds": options.seeds, "mean_iou": table, "all": scores}
@@ -57,15 +62,13 @@ def main() -> None:
         print(f"{name:<18}{100 * statistics.mean(values):7.2f} ± {100 * spread:.2f}   ({single})")
 
 
-def compare(base: Recipe, data: str, output: str, seed: int) -> dict[str, Any]:
+def compare(base: Recipe, data: str, output: str, maps: str, seed: int, threads: int = 1) -> dict[str, Any]:
     """Trains all variants of one seed, one after another; returns the validation of each one's last stage."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     base, scores = base.model_copy(update={"seed": seed}), {}
     for name in VARIANTS:
-        folder = join(output, f"{name}-{seed}")
-        metrics = _train(
-            _variant(base, name, lambda other: join(output, f"{other}-{seed}", NETWORK_FILE)), data, folder
-        )
+        variant = _variant(base, name, lambda other: join(output, f"{other}-{seed}", NETWORK_FILE))
+        metrics = _train(TrainConfig(data=data, output=join(output, f"{name}-{seed}"), maps=maps, recipe=variant))
         scores[name] = list(metrics.values())[-1]
         print(f"seed {seed}  {name:<18}{100 * scores[name]['mean_iou']:.2f}", flush=True)
     return scores
@@ -86,11 +89,11 @@ def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
     return base.model_copy(update=everything)
 
 
-def _train(chosen: Recipe, data: str, output: str) -> dict[str, Any]:
-    storage, config = Storage(), TrainConfig(data=data, output=output, recipe=chosen)
+def _train(config: TrainConfig) -> dict[str, Any]:
+    storage, output = Storage(), config.output
     log = Path(output) / "log.txt" if "://" not in output else None
     while not storage.exists(join(output, NETWORK_FILE)):
-        phase = current_phase(chosen, storage, output)
+        phase = current_phase(config.recipe, storage, output)
         for kind in phase.maps:
             work = MapWork(config, kind, storage)
             work.compute(work.missing())
@@ -104,18 +107,6 @@ def _note(log: Path | None, line: str) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
             file.write(line + "\n")
-
-
-def _draw(root: str, train: int, val: int) -> str:
-    """Scenes of the demo: other seeds for each split."""
-    storage = Storage()
-    for split, first, count in (("train", 0, train), ("val", 200_000, val)):
-        there = len(storage.list(join(root, split, "labels")))
-        for seed in range(first + there, first + count):
-            image, label = encode_scene(seed)
-            storage.write(join(root, split, "images", f"{seed:06d}.jpg"), image)
-            storage.write(join(root, split, "labels", f"{seed:06d}.png"), label)
-    return root
 
 
 def _overridden(chosen: Recipe, settings: list[str]) -> Recipe:

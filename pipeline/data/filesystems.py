@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import errno
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def split(uri: str) -> tuple[str, str]:
     """
     protocol, separator, path = uri.partition("://")
     if not separator:
-        return "file", str(Path(uri).absolute())
+        # One spelling for one file: `..` in the middle would make two of it.
+        return "file", os.path.normpath(Path(uri).absolute())
     return ("s3" if protocol == "s3a" else protocol), path
 
 

@@ -22,6 +22,9 @@ class TrainConfig(BaseModel):
     """URI of a data set as published, or of train/ and val/, each with images/ and labels/ that pair by name."""
     output: str
     """URI for checkpoints, TensorBoard files and network.safetensors."""
+    maps: str | None = None
+    """URI for cached maps of whole images, which runs may share: each lies under a digest of the weights and the image
+    that it comes from. Default: the output."""
     layout: str = "auto"
     """How --data is laid out (docs/datasets.md); auto looks."""
     extra_data: str | None = None
@@ -51,7 +54,7 @@ class TrainConfig(BaseModel):
     dry_run: bool = False
     """Draw one batch of each stage into <output>/dry-run, take one step on it, print time and memory, and end."""
 
-    @field_validator("data", "output", "extra_data")
+    @field_validator("data", "output", "extra_data", "maps")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
         # Workers may run in another folder than whoever gave a relative path.

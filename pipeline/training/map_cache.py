@@ -31,11 +31,11 @@ Key = tuple[int, bool]
 
 
 class MapCache:
-    """Maps of one kind and one network, below `<output>/<kind>`.
+    """Maps of one kind and one network, below `<root>/<kind>`.
 
     Args:
         storage: where they lie.
-        output: of the run.
+        root: URI above all maps; runs may share it.
         network: whose layers before the maps do not learn any more; its context module plays no part.
         kind: `features` (conv5_3 maps, float16) or `scores` (float32).
         features: where scores can start from, if convolutions are frozen too.
@@ -44,13 +44,13 @@ class MapCache:
     def __init__(
         self,
         storage: Storage,
-        output: str,
+        root: str,
         network: DilatedNetwork,
         kind: StageInput,
         features: MapCache | None = None,
     ) -> None:
         self._storage, self._network, self._kind, self._features = storage, network.without_context(), kind, features
-        self._root = join(output, kind, _digest(self._network, kind)[:16])
+        self._root = join(root, kind, _digest(self._network, kind)[:16])
 
     @property
     def halo(self) -> int:

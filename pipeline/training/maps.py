@@ -24,11 +24,11 @@ Task = tuple[Literal["train", "val"], int, bool]
 
 def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
     """The caches that a recipe uses, by kind, on the weights that `network` has now."""
-    recipe, caches = config.recipe, dict[StageInput, MapCache]()
+    recipe, root, caches = config.recipe, config.maps or config.output, dict[StageInput, MapCache]()
     if recipe.frozen_convolutions:
-        caches["features"] = MapCache(storage, config.output, network, "features")
+        caches["features"] = MapCache(storage, root, network, "features")
     if "context" in recipe.stages and recipe.stage_input("context") == "scores":
-        caches["scores"] = MapCache(storage, config.output, network, "scores", caches.get("features"))
+        caches["scores"] = MapCache(storage, root, network, "scores", caches.get("features"))
     return caches
 
 

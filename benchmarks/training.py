@@ -1,0 +1,165 @@
+"""Training throughput: the whole job on Ray against the bare step on tensors in memory; memory of a full-width crop.
+
+    python -m benchmarks.training [--recipe street_scenes] [--data URI] [--iterations 60] [--rounds 5] [--memory]
+
+For each stage: `bare` repeats one step on one batch that is there; `loop` adds samples that are drawn, decoded and cut
+by threads; both alternate in one process, medians of the rounds. `job` is the same stage under Ray Train, timed between
+its first and its last step by the event file. Writes benchmarks/results/training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.scenes import draw_scenes
+from pipeline.data.storage import Storage
+from pipeline.training.config import TrainConfig
+from pipeline.training.dry_run import dry_run
+from pipeline.training.initial_weights import initial_network
+from pipeline.training.loop import run_steps
+from pipeline.training.maps import map_caches
+from pipeline.training.ray_train import check_workers, run_phase
+from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig, StageName
+from pipeline.training.recipes import recipe
+from pipeline.training.run import train
+from pipeline.training.samplers import sampler
+from pipeline.training.schedule import build_optimizer
+from pipeline.training.sources import Sources
+from pipeline.training.stages import set_modes, trainable
+from pipeline.training.step import Step
+from pipeline.training.world import World
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+_WARM_UP = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="street_scenes")
+    parser.add_argument("--data", help="default: drawn scenes")
+    parser.add_argument("--iterations", type=int, default=60, help="of each stage of the job")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="only a full-width crop of 628 pixels: time and memory")
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory(prefix="training-") as folder:
+        data = options.data or draw_scenes(folder, train=24, val=2)
+        content = _memory(data, folder) if options.memory else _throughput(options, data, folder)
+    content |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__}
+    RESULTS.parent.mkdir(exist_ok=True)
+    target = RESULTS.with_stem("training_memory") if options.memory else RESULTS
+    target.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str, Any]:
+    """Images per second of each stage, by the three ways."""
+    chosen = _shortened(recipe(options.recipe), options.iterations)
+    config = TrainConfig(data=data, output=f"{folder}/run", recipe=chosen, cpus_per_worker=os.cpu_count() or 1)
+    of_job = _job(config)
+    rows: dict[str, Any] = {}
+    print(f"{'stage':<12}{'bare':>9}{'loop':>9}{'job':>9}   images/s{'loop/bare':>12}{'job/bare':>10}{'stall':>8}")
+    for stage in chosen.stages:
+        bare, loop, stall = _alternate(config, stage, options.rounds)
+        job = of_job[stage]
+        rows[stage] = {"bare": bare, "loop": loop, "job": job, "stall": stall}
+        ratios = f"{loop / bare:>23.3f}{job / bare:>10.3f}{stall:>8.3f}"
+        print(f"{stage:<12}{bare:>9.2f}{loop:>9.2f}{job:>9.2f}{ratios}", flush=True)
+    return {"recipe": options.recipe, "iterations": options.iterations, "images_per_second": rows}
+
+
+def _shortened(chosen: Recipe, iterations: int) -> Recipe:
+    stages = {name: chosen.stage(name).model_copy(update={"iterations": iterations}) for name in chosen.stages}
+    return chosen.model_copy(update={**stages, "checkpoint_every": 10**6, "validate_every": 10**6})
+
+
+def _alternate(config: TrainConfig, stage: StageName, rounds: int) -> tuple[float, float, float]:
+    """Images per second of the bare step and of the loop, and the share of time that the loop waits for data."""
+    step, sample = _prepared(config, stage)
+    batch = config.recipe.stage(stage).batch
+    samples = [sample(0, position) for position in range(batch)]
+    steps = 10
+    short = config.recipe.model_copy(
+        update={stage: config.recipe.stage(stage).model_copy(update={"iterations": steps + _WARM_UP})}
+    )
+    looping = Step(step.network, stage, short, step.optimizer, step.world, step.weights)
+    bare, loop, stall = [], [], []
+    for _ in range(_WARM_UP):
+        step(samples, 0)
+    for _ in range(rounds):
+        bare.append(batch * steps / _timed(lambda: [step(samples, 0) for _ in range(steps)]))
+        results = list(run_steps(looping, sample, 0))[_WARM_UP:]
+        seconds = sum(result.seconds for result in results)
+        loop.append(batch * steps / seconds)
+        stall.append(sum(result.waited for result in results) / seconds)
+    return statistics.median(bare), statistics.median(loop), statistics.median(stall)
+
+
+def _prepared(config: TrainConfig, stage: StageName) -> tuple[Step, Callable[[int, int], Any]]:
+    """A stage's step and samples; maps that it starts from are computed first."""
+    storage, chosen = Storage(), config.recipe
+    network, _ = initial_network(chosen, storage)
+    network.to(memory_format=torch.channels_last)
+    cache, kind = None, chosen.stage_input(stage)
+    if kind != "images":
+        # On the first weights: what the maps hold does not matter here.
+        alone = TrainConfig(data=config.data, output=f"{config.output}-{stage}", recipe=chosen)
+        cache = map_caches(alone, storage, network)[kind]
+        sources = Sources(alone, storage)
+        cache.fill(sources.of(stage), cache.missing(sources.of(stage), [False, True]))
+    set_modes(network, stage, chosen)
+    optimizer = build_optimizer(chosen.stage(stage), trainable(network, stage, chosen))
+    sample = sampler(chosen, stage, network.spec, Sources(config, storage).of(stage), cache)
+    return Step(network, stage, chosen, optimizer, World()), sample
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _job(config: TrainConfig) -> dict[str, float]:
+    """Images per second of each stage under Ray Train, from the wall times of its steps."""
+    ray.init(num_cpus=os.cpu_count(), logging_level="warning", log_to_driver=False)
+    train(config, check_workers, run_phase)
+    ray.shutdown()
+    events = EventAccumulator(f"{config.output}/tensorboard")
+    events.Reload()
+    times = [event.wall_time for event in events.Scalars("train/loss")]
+    rates, first = {}, 0
+    for stage in config.recipe.stages:
+        last = first + config.recipe.stage(stage).iterations
+        steps = times[first + _WARM_UP : last]
+        rates[stage] = config.recipe.stage(stage).batch * (len(steps) - 1) / (steps[-1] - steps[0])
+        first = last
+    return rates
+
+
+def _memory(data: str, folder: str) -> dict[str, Any]:
+    """One full-width crop of 628 pixels, with and without computing maps again on the way back."""
+    none = dict.fromkeys(STAGES, StageConfig())
+    front_end = StageConfig(iterations=20_000, batch=1, crop=628, momentum=0.99, dropout=0.5)
+    wide = recipe("street_scenes").model_copy(update={**none, "network": NetworkConfig(), "front_end": front_end})
+    lines = {}
+    for name, recompute in (("kept", False), ("recomputed", True)):
+        config = TrainConfig(data=data, output=f"{folder}/{name}", recipe=wide, recompute=recompute)
+        lines[name] = list(dry_run(config, Storage()))[-1]
+        print(f"{name}: {lines[name]}", flush=True)
+    return {"full_width_crop": lines}
+
+
+if __name__ == "__main__":
+    main()

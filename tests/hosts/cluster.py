@@ -1,0 +1,216 @@
+"""What runs on the hosts: one Ray cluster, one raylet per host, and jobs submitted from its head."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demo.processes import child_process, wait_until
+from tests.hosts.namespaces import Host
+from tests.jobs import ROOT
+
+__all__ = ["HostCluster", "Job", "Line", "await_true", "ray_on"]
+
+_BIN = Path(sys.executable).parent
+# Every host has all ports to itself, so that the numbers can be the same on each.
+_PORTS = {
+    "dashboard-agent-listen-port": 20001,
+    "dashboard-agent-grpc-port": 20002,
+    "metrics-export-port": 20003,
+    "runtime-env-agent-port": 20004,
+    "node-manager-port": 20005,
+    "object-manager-port": 20006,
+    "min-worker-port": 21000,
+    "max-worker-port": 21999,
+}
+_GCS_PORT, _DASHBOARD_PORT, _CLIENT_PORT = 20000, 20007, 20008
+_RANK = re.compile(r"\(ip=([\d.]+), pid=\d+\) world_rank=\d+")
+_STORE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a job's output, and when it came (seconds of `time.monotonic`)."""
+
+    at: float
+    text: str
+
+
+@dataclass
+class Job:
+    """A submitted job, as its client in the head's host sees it."""
+
+    process: subprocess.Popen[str]
+    lines: list[Line] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Takes in lines as they come, until the client ends."""
+        for line in self.process.stdout or ():
+            self.lines.append(Line(time.monotonic(), line.rstrip()))
+
+    @property
+    def text(self) -> str:
+        """All lines so far."""
+        return "\n".join(line.text for line in self.lines)
+
+    def await_line(self, pattern: str, seconds: float, after: float = 0.0) -> Line:
+        """The first line that came later than `after` and holds `pattern`."""
+
+        def found() -> list[Line]:
+            return [line for line in list(self.lines) if line.at > after and re.search(pattern, line.text)]
+
+        await_true(lambda: bool(found()), f"a line with {pattern!r}", seconds, self)
+        return found()[0]
+
+    def finish(self, seconds: float) -> int:
+        """Awaits the job's end; its exit code as the client gives it."""
+        return self.process.wait(timeout=seconds)
+
+
+@dataclass(frozen=True)
+class HostCluster:
+    """A Ray cluster whose nodes are hosts; the head takes no work."""
+
+    head: Host
+    workers: tuple[Host, ...]
+    env: Mapping[str, str]
+    token: str
+    folder: Path
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self.head.address}:{_DASHBOARD_PORT}"
+
+    def alive(self) -> set[str]:
+        """Addresses of the nodes that Ray takes to be alive."""
+        request = urllib.request.Request(
+            f"{self.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            nodes = json.load(reply)["data"]["summary"]
+        return {node["raylet"]["nodeManagerAddress"] for node in nodes if node["raylet"].get("state") == "ALIVE"}
+
+    def group(self) -> list[Host]:
+        """The hosts of the newest worker group, by rank, as Ray Train's controllers wrote them into their logs."""
+        logs = self.folder.glob("head/session_2*/logs/train/ray-train-app-controller-*.log")
+        texts = [log.read_text() for log in sorted(logs, key=lambda log: log.stat().st_mtime)]
+        groups = [_RANK.findall(line) for text in texts for line in text.splitlines()]
+        by_address = {host.address: host for host in self.workers}
+        # Lines of JSON, one per group; ranks are listed in their order.
+        return [by_address[address] for address in [group for group in groups if group][-1]]
+
+    @contextlib.contextmanager
+    def submit(self, script: Sequence[str]) -> Iterator[Job]:
+        """`ray job submit` in the head's host; the client is ended on leaving."""
+        command = [str(_BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT), "--"]
+        env = {**self.env, "PYTHONUNBUFFERED": "1"}
+        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        with subprocess.Popen(
+            self.head.command([*command, *script]),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=both,
+            text=True,
+        ) as process:
+            job = Job(process)
+            reader = threading.Thread(target=job.read, name="job-output", daemon=True)
+            reader.start()
+            try:
+                yield job
+            finally:
+                process.kill()
+                reader.join(timeout=10)
+
+
+@contextlib.contextmanager
+def ray_on(
+    hosts: Sequence[Host], env: Mapping[str, str], folder: Path, head_env: Mapping[str, str] | None = None
+) -> Iterator[HostCluster]:
+    """Starts a head on the first host and a raylet of one CPU on each other; kills all on leaving.
+
+    Args:
+        hosts: at least two.
+        env: what jobs need in their environment, on every host.
+        folder: for the logs of `ray start`.
+        head_env: settings of Ray's own, for the head alone.
+    """
+    head, *workers = hosts
+    # Sockets lie below this folder, and their paths must stay under 107 bytes.
+    with contextlib.ExitStack() as stack:
+        root = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        )
+        cluster = HostCluster(head, tuple(workers), _environment(env, root), (root / "token").read_text(), root)
+        for host in hosts:
+            host.plug_in()
+            stack.callback(host.kill)
+            own = {**cluster.env, **(head_env or {} if host is head else {})}
+            command = host.command(_start(host, head, root / host.name))
+            process = stack.enter_context(child_process(command, log=folder / f"{host.name}.log", env=own, grace=0.0))
+            if host is head:
+                wait_until(lambda: _answers(cluster), what="Ray's head", seconds=120, process=process)
+        everyone = {host.address for host in hosts}
+        await_true(lambda: cluster.alive() == everyone, "a node of Ray's on every host", 120)
+        yield cluster
+
+
+def await_true(condition: Callable[[], bool], what: str, seconds: float, job: Job | None = None) -> float:
+    """Returns when `condition` holds, with the time (`time.monotonic`).
+
+    Raises:
+        AssertionError: after `seconds`, or if `job` ends first; the message says what was awaited.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if job is not None and job.process.poll() is not None and not condition():
+            raise AssertionError(f"the job ended while {what} was awaited:\n{job.text}")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds:.0f} seconds\n{job.text if job else ''}")
+        time.sleep(0.1)
+    return time.monotonic()
+
+
+def _environment(env: Mapping[str, str], folder: Path) -> dict[str, str]:
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    # Settings of Ray's left in the environment would reach this cluster; an address, somebody else's.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    path = f"{_BIN}{os.pathsep}{clean['PATH']}"
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**clean, **env, **auth, "PATH": path}
+
+
+def _start(host: Host, head: Host, folder: Path) -> list[str]:
+    if host is head:
+        dashboard = (f"--dashboard-host={host.address}", f"--dashboard-port={_DASHBOARD_PORT}")
+        role = ["--head", f"--port={_GCS_PORT}", f"--ray-client-server-port={_CLIENT_PORT}", "--num-cpus=0", *dashboard]
+    else:
+        # One CPU, and workers that ask for one: no two of them on one host.
+        role = [f"--address={head.address}:{_GCS_PORT}", "--num-cpus=1"]
+    return [
+        *(str(_BIN / "ray"), "start", "--block", f"--node-ip-address={host.address}", "--disable-usage-stats"),
+        *(f"--temp-dir={folder}", f"--object-store-memory={_STORE_BYTES}"),
+        *role,
+        *(f"--{name}={port}" for name, port in _PORTS.items()),
+    ]
+
+
+def _answers(cluster: HostCluster) -> bool:
+    try:
+        return cluster.head.address in cluster.alive()
+    except OSError:
+        return False

@@ -1,0 +1,31 @@
+"""A network of hosts and an S3 server that all of them reach."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.object_store import ObjectStore
+from tests.hosts.namespaces import Network, network, private_network
+from tests.hosts.store import object_store_at
+
+HOSTS = ("head", "one", "two", "three")
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[Network]:
+    """A head, two hosts to train on, and one to spare."""
+    if not private_network():
+        pytest.exit("these tests lay cables: run them in a network of their own, with make hosts", returncode=2)
+    with tempfile.TemporaryDirectory(prefix="hosts-") as folder, network(HOSTS, Path(folder)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def object_store(hosts: Network) -> Iterator[ObjectStore]:
+    """One SeaweedFS at the switch; the bucket's fixtures of all tests use this one here."""
+    with tempfile.TemporaryDirectory(prefix="weed-") as folder, object_store_at(hosts.address, Path(folder)) as store:
+        yield store

@@ -1,0 +1,144 @@
+"""Hosts on one machine: network namespaces, each with an address of its own, on one switch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Host", "Network", "network", "private_network"]
+
+# The host's own name must resolve to its address in the network, as it does on a cloud's machines: gloo asks for it.
+_ENTER = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
+_END_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as far as the network can tell: names, addresses, ports and processes of its own.
+
+    Attributes:
+        name: what it calls itself.
+        address: on the network that all hosts share.
+        namespace: of the kernel.
+        cable: the switch's end of its cable.
+        names: its /etc/hosts.
+    """
+
+    name: str
+    address: str
+    namespace: str
+    cable: str
+    names: Path
+
+    def command(self, program: Sequence[str]) -> list[str]:
+        """The command that runs `program` on this host."""
+        enter = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "--mount", "sh", "-c", _ENTER, "host"]
+        return [*enter, self.name, str(self.names), *program]
+
+    def pids(self) -> list[int]:
+        """Of every process on it."""
+        return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
+
+    def cut(self) -> None:
+        """Takes its cable away: nobody is told, what is under way is lost, its processes live on."""
+        _ip("link", "set", self.cable, "down")
+
+    def plug_in(self) -> None:
+        """Undoes `cut`."""
+        _ip("link", "set", self.cable, "up")
+
+    def kill(self, seconds: float = _END_SECONDS) -> None:
+        """Kills every process on it.
+
+        Raises:
+            RuntimeError: if some are left after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while pids := self.pids():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"processes {pids} of {self.name} cannot be killed")
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A switch and the hosts on it.
+
+    Attributes:
+        address: of this process, which sits at the switch itself.
+        hosts: in the order of their names given.
+    """
+
+    address: str
+    hosts: tuple[Host, ...]
+
+
+@contextlib.contextmanager
+def network(names: Sequence[str], folder: Path) -> Iterator[Network]:
+    """Makes one host per name; kills their processes and removes all of it on leaving.
+
+    Args:
+        names: of the hosts.
+        folder: for their /etc/hosts.
+    """
+    # Names on the kernel's side carry a mark of this run; an interface's may have 15 letters.
+    run = secrets.token_hex(3)
+    subnet = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
+    addresses = {name: f"{subnet}.{10 + place}" for place, name in enumerate(names)}
+    table = folder / "hosts"
+    table.write_text(
+        "".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items())
+    )
+    with contextlib.ExitStack() as stack:
+        switch = f"sw-{run}"
+        _made(stack, ("link", "add", switch, "type", "bridge"), ("link", "delete", switch))
+        _ip("address", "add", f"{subnet}.1/24", "dev", switch)
+        _ip("link", "set", switch, "up")
+        hosts = []
+        for place, (name, address) in enumerate(addresses.items()):
+            host = Host(name, address, f"{name}-{run}", f"c{place}-{run}", table)
+            _connect(stack, host, switch)
+            hosts.append(host)
+        yield Network(f"{subnet}.1", tuple(hosts))
+
+
+def private_network() -> bool:
+    """Whether this process sees no network but its own loopback: nothing of the machine's can be touched then."""
+    names = [line.split(": ")[1] for line in _ip("-oneline", "link", "show", "up").splitlines()]
+    return names == ["lo"]
+
+
+def _connect(stack: contextlib.ExitStack, host: Host, switch: str) -> None:
+    _made(stack, ("netns", "add", host.namespace), ("netns", "delete", host.namespace))
+    cable = ("link", "add", host.cable, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
+    _made(stack, cable, ("link", "delete", host.cable))
+    stack.callback(host.kill)
+    _ip("link", "set", host.cable, "master", switch, "up")
+    for inside in (
+        ("address", "add", f"{host.address}/24", "dev", "eth0"),
+        ("link", "set", "eth0", "up"),
+        ("link", "set", "lo", "up"),
+    ):
+        _ip("-netns", host.namespace, *inside)
+
+
+def _made(stack: contextlib.ExitStack, make: Sequence[str], remove: Sequence[str]) -> None:
+    _ip(*make)
+    stack.callback(_ip, *remove)
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
