@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from demo.processes import child_process, wait_until
@@ -76,7 +77,10 @@ class Job:
 
     def finish(self, seconds: float) -> int:
         """Awaits the job's end; its exit code as the client gives it."""
-        return self.process.wait(timeout=seconds)
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the job has not ended within {seconds:.0f} seconds:\n{self.text}") from None
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ def ray_on(
             command = host.command(_start(host, head, root / host.name))
             process = stack.enter_context(child_process(command, log=folder / f"{host.name}.log", env=own, grace=0.0))
             if host is head:
-                wait_until(lambda: _answers(cluster), what="Ray's head", seconds=120, process=process)
+                up = partial(_holds, lambda: head.address in cluster.alive())
+                wait_until(up, what="Ray's head", seconds=120, process=process)
         everyone = {host.address for host in hosts}
         await_true(lambda: cluster.alive() == everyone, "a node of Ray's on every host", 120)
         yield cluster
@@ -174,8 +179,8 @@ def await_true(condition: Callable[[], bool], what: str, seconds: float, job: Jo
         AssertionError: after `seconds`, or if `job` ends first; the message says what was awaited.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
-        if job is not None and job.process.poll() is not None and not condition():
+    while not _holds(condition):
+        if job is not None and job.process.poll() is not None and not _holds(condition):
             raise AssertionError(f"the job ended while {what} was awaited:\n{job.text}")
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds:.0f} seconds\n{job.text if job else ''}")
@@ -209,8 +214,9 @@ def _start(host: Host, head: Host, folder: Path) -> list[str]:
     ]
 
 
-def _answers(cluster: HostCluster) -> bool:
+def _holds(condition: Callable[[], bool]) -> bool:
+    """False too while a server that is asked does not answer."""
     try:
-        return cluster.head.address in cluster.alive()
+        return condition()
     except OSError:
         return False

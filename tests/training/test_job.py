@@ -78,6 +78,8 @@ def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster
 
     with driver(cluster, "train", command) as process:
         await_condition(lambda: reached(0), process, 150)
+        second = run_job(cluster, "train", command)
+        assert second.code == 4 and "driver 1 of" in second.err and "is at work on this run" in second.err
         victims = ray_processes("RayTrainWorker")
         assert len(victims) == 2
         victims[1].kill()
@@ -128,6 +130,21 @@ def test_a_bad_training_image_exits_2_at_the_first_attempt(cluster: Cluster, buc
     done = run_job(cluster, "train", arguments(bucket, "run"))
     assert done.code == 2 and "003.png cannot be trained on" in done.err, done.err
     assert "failure 1" not in done.err
+
+
+def test_a_dry_run_draws_and_leaves_the_output_free(cluster: Cluster, bucket: str) -> None:
+    write_data(bucket)
+    done = run_job(cluster, "train", [*arguments(bucket, "run"), "--dry-run"])
+    assert done.code == 0 and "front_end: 3 crops of 404 pixels a step" in done.out, done.err
+    names = [info.uri.rsplit("/", 2)[1:] for info in STORAGE.list(join(bucket, "run"))]
+    assert names == [["dry-run", f"{stage}.png"] for stage in ("context", "front_end", "joint")]
+
+
+def test_silence_ends_a_job_that_says_what_it_waits_for(cluster: Cluster, bucket: str) -> None:
+    """Workers cannot start within a second."""
+    write_data(bucket)
+    done = run_job(cluster, "train", arguments(bucket, "run", no_progress_minutes=1 / 60))
+    assert done.code == 3 and "no step was taken and no image validated in 0.0166667 minutes" in done.err, done.err
 
 
 def test_more_workers_than_the_cluster_holds_exit_2_and_nothing_is_written(cluster: Cluster, bucket: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -17,10 +20,12 @@ from model.dense_prediction import predict
 from model.front_end import CONV_NAMES
 from model.network import build_network
 from pipeline.data.label_spaces import label_space
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MachineLeaving, RunConflict
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import LabelledImages
 from pipeline.training.recipe_schema import NetworkConfig, Recipe
+from pipeline.training.samplers import sampler
+from pipeline.training.sources import Sources
 from pipeline.training.trainer import Hooks
 from pipeline.training.validation import validate
 from pipeline.training.world import World
@@ -82,6 +87,23 @@ def test_tensorboard_reads_losses_rates_and_scores(finished: str) -> None:
     assert events.Scalars("train/learning_rate")[0].value == pytest.approx(2e-3)
     assert len(events.Scalars("val/mean_iou")) == 3
     assert "val/iou/road" in events.Tags()["scalars"]
+    assert [event.step for event in events.Images("val/examples")] == [3, 6, 9]
+    picture = np.asarray(Image.open(io.BytesIO(events.Images("val/examples")[0].encoded_image_string)))
+    assert picture.ndim == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+
+
+def test_the_best_network_is_that_of_the_best_validation(finished: str) -> None:
+    metrics = json.loads(Path(finished, "metrics.json").read_text())
+    best = from_bytes(Path(finished, "best.safetensors").read_bytes()).spec.provenance["metrics"]
+    last = list(best)[-1]
+    assert best[last] == metrics[last]
+    assert metrics[last]["mean_iou"] == max(stage["mean_iou"] for stage in metrics.values())
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, 1), (3, 3)])
+def test_as_many_checkpoints_stay_as_asked_for(data: str, tmp_path: Path, keep: int, left: int) -> None:
+    run(small_recipe(keep_checkpoints=keep, checkpoint_every=1), data, str(tmp_path))
+    assert len(list((tmp_path / "checkpoints").iterdir())) == left
 
 
 @pytest.mark.parametrize("stop_at", ["front_end 4/4", "stage context:", "context 3/3", "joint 3/3", "stage joint, it"])
@@ -94,6 +116,79 @@ def test_a_run_that_died_anywhere_ends_with_the_same_network(
     assert any(line.startswith("resuming") for line in lines)
     ours, theirs = ((Path(folder) / "network.safetensors").read_bytes() for folder in (tmp_path, finished))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9, 13, 17])
+def test_a_run_that_died_at_any_step_ends_with_the_same_network_and_losses(
+    finished: str, data: str, tmp_path: Path, steps: int
+) -> None:
+    """Steps and validated images are counted; between checkpoints, at one, in a validation, at a stage's first step."""
+    calls = itertools.count(1)
+
+    def alive() -> None:
+        if next(calls) == steps:
+            raise Killed
+
+    config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe())
+    with pytest.raises(Killed):
+        run_here(config, Hooks(alive=alive))
+    run_here(config)
+    ours, theirs = ((Path(folder) / "network.safetensors").read_bytes() for folder in (tmp_path, finished))
+    assert ours == theirs
+    assert losses(tmp_path) == losses(Path(finished))
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+
+
+def test_a_machine_that_leaves_is_left_after_a_checkpoint(finished: str, data: str, tmp_path: Path) -> None:
+    notices = iter([False, True])
+    config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe(checkpoint_every=100))
+    with pytest.raises(MachineLeaving, match="front_end is saved at iteration 2"):
+        run_here(config, Hooks(leaving=lambda: next(notices)))
+    run_here(config)
+    ours, theirs = (from_bytes((Path(each) / "network.safetensors").read_bytes()) for each in (tmp_path, finished))
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+
+
+def test_a_run_that_was_taken_over_writes_nothing_more(data: str, tmp_path: Path) -> None:
+    def taken_over() -> None:
+        raise RunConflict("driver 2 has taken it over")
+
+    config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe())
+    with pytest.raises(RunConflict):
+        run_here(config, Hooks(still_ours=taken_over))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_extra_data_are_for_the_stages_that_mix_them_in(data: str, tmp_path: Path) -> None:
+    extra = write_data(str(tmp_path / "extra"), train=5, val=1)
+    stage = small_recipe().front_end.model_copy(update={"iterations": 8})
+    mixing = small_recipe(front_end=stage.model_copy(update={"extra_data": True}), fine_tune=stage)
+    sources = Sources(TrainConfig(data=data, output="o", recipe=mixing, extra_data=extra), STORAGE)
+    spec = mixing.spec()
+    seen = {
+        name: {sampler(mixing, name, spec, sources.of(name), None)(step, 0).uri for step in range(8)}
+        for name in ("front_end", "fine_tune")
+    }
+    assert any(uri.startswith(extra) for uri in seen["front_end"])
+    assert any(uri.startswith(data) for uri in seen["front_end"])
+    assert not any(uri.startswith(extra) for uri in seen["fine_tune"])
+    assert len(sources.all) == 11 and len(sources.train) == 6 and len(sources.val) == 3
+
+
+def test_runs_may_share_their_maps(data: str, tmp_path: Path) -> None:
+    recipe, shared = frozen_recipe(tmp_path), tmp_path / "maps"
+    for output in ("one", "two"):
+        config = TrainConfig(data=data, output=str(tmp_path / output), maps=str(shared), recipe=recipe)
+        run_here(config)
+    # Both runs have the same front end, so the second one found every map.
+    assert len(list(shared.rglob("*.safetensors"))) == 2 * (6 + 6 + 3)
+    assert not (tmp_path / "two" / "features").exists()
 
 
 def test_validation_is_torchmetrics_on_predicted_images(finished: str, data: str) -> None:

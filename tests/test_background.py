@@ -1,0 +1,58 @@
+"""Work in a thread of its own: what comes back, and when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.background import in_background
+from pipeline.errors import IncompleteRun, StorageError, known_cause, last_line
+
+
+def test_items_come_in_order_and_silence_as_none() -> None:
+    go_on = threading.Event()
+
+    def work(put: Callable[[int], None]) -> None:
+        put(1)
+        go_on.wait(20)
+        put(2)
+
+    seen = []
+    for item in in_background(work, 0.02):
+        seen.append(item)
+        if item is None:
+            go_on.set()
+    assert [item for item in seen if item is not None] == [1, 2] and None in seen
+
+
+def test_an_error_reaches_the_caller_after_what_came_before_it() -> None:
+    def work(put: Callable[[int], None]) -> None:
+        put(1)
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        seen.extend(in_background(work, 5.0))
+    assert seen == [1]
+
+
+class Wrapped(Exception):
+    """As Ray wraps what a worker raised."""
+
+    def __init__(self, cause: Exception | None = None, failures: dict[int, Exception] | None = None) -> None:
+        self.cause, self.worker_failures = cause, failures or {}
+
+
+def test_our_own_error_is_found_in_any_wrapping() -> None:
+    own = StorageError("the bucket is away")
+    assert known_cause(Wrapped(Wrapped(own))) is own
+    assert known_cause(Wrapped(failures={0: RuntimeError("peer"), 1: Wrapped(own)})) is own
+    assert known_cause(Wrapped(RuntimeError("another's"))) is None
+
+
+def test_the_last_line_of_a_long_error_stays_short() -> None:
+    assert last_line(RuntimeError("first\nsecond")) == "second"
+    assert last_line(IncompleteRun()) == "IncompleteRun"
+    assert len(last_line(RuntimeError("word " * 500))) <= 240
