@@ -63,8 +63,8 @@ class ObjectStore:
 
 
 @contextlib.contextmanager
-def object_store(directory: Path, *, start_seconds: float = 60.0) -> Iterator[ObjectStore]:
-    """Starts a server with its data in `directory` and stops it on leaving.
+def object_store(directory: Path, *, address: str = "127.0.0.1", start_seconds: float = 60.0) -> Iterator[ObjectStore]:
+    """Starts a server at `address` with its data in `directory` and stops it on leaving.
 
     Raises:
         RuntimeError: if `weed` is not installed or the server is not ready after `start_seconds`.
@@ -78,8 +78,9 @@ def object_store(directory: Path, *, start_seconds: float = 60.0) -> Iterator[Ob
     # The data are temporary, so weed's slow farewell (it waits for its own heartbeats) is cut short.
     # weed would take credentials that it finds in the environment for one more administrator.
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with child_process(_command(data, config, ports), log=directory / "weed.log", env=env, grace=1.0) as process:
-        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    command = _command(address, data, config, ports)
+    with child_process(command, log=directory / "weed.log", env=env, grace=1.0) as process:
+        endpoint = f"http://{address}:{ports['s3.port']}"
         wait_until(lambda: _answers(endpoint), what="SeaweedFS", seconds=start_seconds, process=process)
         yield ObjectStore(endpoint, access_key, secret_key, process.pid)
 
@@ -93,14 +94,14 @@ def _identities(access_key: str, secret_key: str) -> dict[str, object]:
     }
 
 
-def _command(data: Path, config: Path, ports: dict[str, int]) -> list[str]:
+def _command(address: str, data: Path, config: Path, ports: dict[str, int]) -> list[str]:
     options = [f"-{name}={port}" for name, port in ports.items()]
     return [
         _weed(),
         "server",
         f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={address}",
+        f"-ip.bind={address}",
         "-master.volumeSizeLimitMB=64",
         # Every bucket takes several volumes of its own; they cost disk only as they fill.
         "-volume.max=4000",

@@ -13,6 +13,7 @@ RAY_ADAPTERS = {
     "pipeline/segmentation/ray_data.py",
     "pipeline/training/ray_maps.py",
     "pipeline/training/ray_train.py",
+    "pipeline/training/ray_worker.py",
 }
 
 

@@ -1,12 +1,11 @@
-"""Where training meets Ray Train: it starts the workers, watches them, and says when one is lost."""
+"""Where a driver meets Ray Train: it starts the workers, watches them, and says when one is lost."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,11 +21,10 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, known_cause, last_line
 from pipeline.training.config import TrainConfig
 from pipeline.training.dry_run import dry_run
-from pipeline.training.lease import Lease, check_driver
+from pipeline.training.lease import Lease
 from pipeline.training.phases import Phase
 from pipeline.training.ray_maps import compute_maps
-from pipeline.training.trainer import Hooks, Trainer
-from pipeline.training.world import World
+from pipeline.training.ray_worker import Board, TorchConfig, train_as_worker
 
 __all__ = ["check_workers", "run_dry", "run_phase"]
 
@@ -34,7 +32,6 @@ __all__ = ["check_workers", "run_dry", "run_phase"]
 _PEER_TIMEOUT = 60
 _MAX_STARTS = 10
 _POLL_SECONDS = 0.5
-_NOTICE_SECONDS = 2.0
 _SETTINGS = {
     # A worker that does not answer Ray's controller counts as lost after this; ten minutes by default.
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
@@ -69,7 +66,7 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
     """
     for kind in phase.maps:
         compute_maps(config, kind)
-    board: Any = _Board.remote()  # type: ignore[attr-defined]
+    board: Any = Board.remote()  # type: ignore[attr-defined]
     trainer, alive = _trainer(config, phase, lease.number, board), time.monotonic()
     try:
         for _ in in_background(lambda put: trainer.fit(), _POLL_SECONDS):
@@ -124,14 +121,14 @@ def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any) -> ray.
     storage_path, filesystem = _ray_storage(config.output)
     least = config.min_workers or config.workers
     return ray.train.torch.TorchTrainer(
-        _worker,
+        train_as_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "stages": phase.stages,
             "driver": driver,
             "board": board,
         },
-        torch_config=ray.train.torch.TorchConfig(timeout_s=_PEER_TIMEOUT),
+        torch_config=TorchConfig(timeout_s=_PEER_TIMEOUT),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers if least == config.workers else (least, config.workers),
             use_gpu=config.gpus_per_worker > 0,
@@ -147,72 +144,6 @@ def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any) -> ray.
             ),
         ),
     )
-
-
-@ray.remote(num_cpus=0, max_restarts=-1)
-class _Board:
-    """Carries lines and signs of life from rank 0 to the driver, which a worker's own output would reach garbled."""
-
-    def __init__(self) -> None:
-        self._lines, self._active = list[str](), False
-
-    def put(self, line: str) -> None:
-        self._lines.append(line)
-        self._active = True
-
-    def alive(self) -> None:
-        self._active = True
-
-    def take(self) -> tuple[list[str], bool]:
-        taken = self._lines, self._active
-        self._lines, self._active = [], False
-        return taken
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    config, board, storage = TrainConfig(**settings["config"]), settings["board"], Storage()
-    torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
-    context = ray.train.get_context()
-    size = context.get_world_size()
-    patient = World.patient_group() if size > 1 else None
-    world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
-    hooks = Hooks(
-        say=lambda line: board.put.remote(line),
-        alive=_at_most_every(1.0, lambda: board.alive.remote()) if world.rank == 0 else lambda: None,
-        leaving=_notice_of_leaving(),
-        still_ours=lambda: check_driver(storage, config.output, settings["driver"]),
-    )
-    Trainer(config, world, storage, hooks).run(settings["stages"])
-
-
-def _at_most_every(seconds: float, call: Callable[[], Any]) -> Callable[[], None]:
-    last = [0.0]
-
-    def sometimes() -> None:
-        if time.monotonic() - last[0] >= seconds:
-            last[0] = time.monotonic()
-            call()
-
-    return sometimes
-
-
-def _notice_of_leaving() -> Callable[[], bool]:
-    """Whether Ray knows that a machine of this group will be taken away; asked for in a thread of its own.
-
-    The question is a collective of all workers, so that none may ask more often than the others; threads that do
-    nothing else do so in step, and never hold up training.
-    """
-    noticed = threading.Event()
-
-    def ask() -> None:
-        # Ends with the worker group, by whatever error its end is.
-        with suppress(Exception):
-            while ray.train.get_preemption_info() is None:
-                time.sleep(_NOTICE_SECONDS)
-            noticed.set()
-
-    threading.Thread(target=ask, name="notice-of-leaving", daemon=True).start()
-    return noticed.is_set
 
 
 def _ray_storage(output: str) -> tuple[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from demo.object_store import ObjectStore
+from demo.object_store import object_store as run_object_store
 from tests.hosts.namespaces import Network, network, private_network
-from tests.hosts.store import object_store_at
 
 HOSTS = ("head", "one", "two", "three")
 
@@ -27,5 +27,8 @@ def hosts() -> Iterator[Network]:
 @pytest.fixture(scope="session")
 def object_store(hosts: Network) -> Iterator[ObjectStore]:
     """One SeaweedFS at the switch; the bucket's fixtures of all tests use this one here."""
-    with tempfile.TemporaryDirectory(prefix="weed-") as folder, object_store_at(hosts.address, Path(folder)) as store:
+    with (
+        tempfile.TemporaryDirectory(prefix="weed-") as folder,
+        run_object_store(Path(folder), address=hosts.address) as store,
+    ):
         yield store

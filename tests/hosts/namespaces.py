@@ -8,13 +8,12 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Host", "Network", "network", "private_network"]
 
-# The host's own name must resolve to its address in the network, as it does on a cloud's machines: gloo asks for it.
 _ENTER = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
 _END_SECONDS = 20.0
 
@@ -95,10 +94,6 @@ def network(names: Sequence[str], folder: Path) -> Iterator[Network]:
     run = secrets.token_hex(3)
     subnet = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
     addresses = {name: f"{subnet}.{10 + place}" for place, name in enumerate(names)}
-    table = folder / "hosts"
-    table.write_text(
-        "".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items())
-    )
     with contextlib.ExitStack() as stack:
         switch = f"sw-{run}"
         _made(stack, ("link", "add", switch, "type", "bridge"), ("link", "delete", switch))
@@ -106,10 +101,18 @@ def network(names: Sequence[str], folder: Path) -> Iterator[Network]:
         _ip("link", "set", switch, "up")
         hosts = []
         for place, (name, address) in enumerate(addresses.items()):
-            host = Host(name, address, f"{name}-{run}", f"c{place}-{run}", table)
+            host = Host(name, address, f"{name}-{run}", f"c{place}-{run}", _names(name, addresses, folder))
             _connect(stack, host, switch)
             hosts.append(host)
         yield Network(f"{subnet}.1", tuple(hosts))
+
+
+def _names(own: str, addresses: Mapping[str, str], folder: Path) -> Path:
+    """A host's /etc/hosts, as Debian writes it: its own name means an address that no other host reaches."""
+    table = {"localhost": "127.0.0.1", **addresses, own: "127.0.1.1"}
+    file = folder / f"{own}-hosts"
+    file.write_text("".join(f"{address} {name}\n" for name, address in table.items()))
+    return file
 
 
 def private_network() -> bool:
