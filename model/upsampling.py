@@ -97,10 +97,12 @@ def deconvolve(scores: Tensor) -> Tensor:
     width = 2 * OUTPUT_STRIDE
     ramp = 1 - (torch.arange(width, device=scores.device) - (width - 1) / 2).abs() / OUTPUT_STRIDE
     kernel = (ramp[:, None] * ramp).expand(scores.shape[1], 1, width, width)
-    padding = OUTPUT_STRIDE // 2
-    return functional.conv_transpose2d(
-        scores.float(), kernel, stride=OUTPUT_STRIDE, padding=padding, groups=scores.shape[1]
-    )
+    classes, padding = scores.shape[1], OUTPUT_STRIDE // 2
+    # Autocast would round a convolution's input to bfloat16, and with it every pixel's scores.
+    with torch.autocast(scores.device.type, enabled=False):
+        return functional.conv_transpose2d(
+            scores.float(), kernel, stride=OUTPUT_STRIDE, padding=padding, groups=classes
+        )
 
 
 def _bands(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Iterator[tuple[int, Tensor]]:

@@ -6,14 +6,22 @@ import logging
 import math
 
 import ray
+import ray._private.state
 import ray.data
 
-__all__ = ["describe_cluster", "places", "quiet_data"]
+__all__ = ["describe_cluster", "draining", "places", "quiet_data"]
 
 
 def places(cpus: float, gpus: float) -> int:
-    """How many processes of so many CPUs and GPUs the living nodes hold at once; each must fit on one node."""
-    return sum(_on_node(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+    """How many processes of so many CPUs and GPUs the nodes that stay hold at once; each must fit on one node."""
+    leaving = draining()
+    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return sum(_on_node(node["Resources"], cpus, gpus) for node in staying)
+
+
+def draining() -> set[str]:
+    """Ids of the nodes that are about to be taken away: alive still, but Ray places nothing new on them."""
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def describe_cluster() -> str:

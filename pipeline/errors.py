@@ -48,7 +48,7 @@ class IncompleteRun(PipelineError):
 
 
 class MachineLeaving(IncompleteRun):
-    """A worker's machine is about to be taken away; a checkpoint has been written."""
+    """A worker's machine is about to be taken away, or another one has come; a checkpoint has been written."""
 
 
 class NoProgress(IncompleteRun):

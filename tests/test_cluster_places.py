@@ -12,10 +12,12 @@ from pipeline import cluster
 )
 def test_places(monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, expected: int) -> None:
     nodes = [
-        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
-        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
-        {"Alive": True, "Resources": {"CPU": 4.0}},
-        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"NodeID": "a", "Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"NodeID": "c", "Alive": True, "Resources": {"CPU": 4.0}},
+        {"NodeID": "dead", "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"NodeID": "leaving", "Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
+    monkeypatch.setattr(cluster, "draining", lambda: {"leaving"})
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     assert cluster.places(cpus, gpus) == expected

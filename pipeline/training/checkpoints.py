@@ -69,8 +69,11 @@ def save_state(
     folder = join(output, "checkpoints")
     name = f"{STAGES.index(position.stage):02d}-{position.stage}-{position.iteration:07d}.safetensors"
     storage.write(join(folder, name), save(tensors, metadata))
-    # Deleting comes after the new one is whole: there is always one to resume from.
-    for uri in _by_age(storage, folder)[keep:]:
+    # Deleting comes after the new one is whole: there is always one to resume from. Those that sort before it are later
+    # ones that were passed over as damaged.
+    found = _by_age(storage, folder)
+    place = [uri.rsplit("/", 1)[-1] for uri in found].index(name)
+    for uri in [*found[:place], *found[place + keep :]]:
         storage.delete(uri)
 
 

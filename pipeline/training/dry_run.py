@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.geometry import MARGIN, OUTPUT_STRIDE
+from model.geometry import MARGIN
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
 from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.training.class_balance import class_weights
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import initial_network
 from pipeline.training.map_cache import MapCache
 from pipeline.training.recipe_schema import StageName
-from pipeline.training.samplers import sampler
+from pipeline.training.samplers import sample_rule, sampler
 from pipeline.training.samples import Sample
 from pipeline.training.sampling import draw
 from pipeline.training.schedule import build_optimizer
@@ -47,6 +48,7 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     sources, (network, _) = Sources(config, storage), initial_network(config.recipe, storage)
     network.to(device or torch.device("cpu")).to(memory_format=torch.channels_last)
     network.front_end.recompute = config.recompute
+    weights = class_weights(sources.all, network.spec, config.recipe.class_balance)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     yield f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images to learn on"
     for stage in config.recipe.stages:
@@ -57,7 +59,7 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
         picture = _picture(config, stage, batch, images, network)
         storage.write(join(config.output, "dry-run", f"{stage}.png"), picture)
         few = batch[: min(len(batch), config.recipe.stage(stage).micro_batch)]
-        yield _estimate(config, stage, len(share), _measure(config, stage, network, few))
+        yield _estimate(config, stage, len(share), _measure(config, stage, network, few, weights))
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ class _Measured:
     bytes: int
 
 
-def _measure(config: TrainConfig, stage: StageName, network: DilatedNetwork, batch: list[Sample]) -> _Measured:
+def _measure(
+    config: TrainConfig, stage: StageName, network: DilatedNetwork, batch: list[Sample], weights: Tensor | None
+) -> _Measured:
     """The second of two steps: the first one also finds out which kernels to use."""
     device = network.front_end.final.weight.device
     set_modes(network, stage, config.recipe)
     optimizer = build_optimizer(config.recipe.stage(stage), trainable(network, stage, config.recipe))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    step = Step(network, stage, config.recipe, optimizer, World(device=device))
+    step = Step(network, stage, config.recipe, optimizer, World(device=device), weights)
     loss, _ = step(batch, 0)
     with _PeakMemory(device) as memory:
         started = time.perf_counter()
@@ -122,8 +126,8 @@ def _picture(
     for position, sample in enumerate(batch):
         name = sample.uri.rsplit("/", 1)[-1]
         if kind == "images":
-            pixels, label = _pixels(sample.inputs, spec.mean_bgr), _full_size(sample.target)
-            label = label[: pixels.shape[0], : pixels.shape[1]]
+            pixels = _pixels(sample.inputs, spec.mean_bgr)
+            label = _full_size(sample.target, sample_rule(config.recipe, stage, spec).target_stride)
         else:
             batch_size = config.recipe.stage(stage).batch
             index = draw(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
@@ -142,7 +146,7 @@ def _pixels(inputs: Tensor, mean_bgr: tuple[float, float, float]) -> NDArray[np.
     return interior.flip(0).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
 
 
-def _full_size(target: Tensor, stride: int = OUTPUT_STRIDE) -> NDArray[np.uint8]:
+def _full_size(target: Tensor, stride: int) -> NDArray[np.uint8]:
     """A label for every pixel; at stride 8 each stands for its cell's 8×8 pixels."""
     return target.numpy().repeat(stride, axis=0).repeat(stride, axis=1)
 

@@ -53,14 +53,29 @@ class Lease:
         last = _newest(self._storage, self._output)
         if last and not self._ended(last):
             self._await_silence(last)
-        self.number = last + 1
+        self._take(last + 1)
+        self._thread.start()
+        return self
+
+    def renew(self) -> None:
+        """Goes on under the next number, so that whoever still acts under the last one is told so by `check_driver`.
+
+        Raises:
+            RunConflict: if another driver has taken the run over.
+        """
+        check_driver(self._storage, self._output, self.number)
+        self._take(self.number + 1)
+
+    def _take(self, number: int) -> None:
         owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex})
         # Created by one alone: of two that find the same dead driver, the other one is refused here.
-        if not self._storage.write_once(self._uri("json"), owner.encode()):
-            raise RunConflict(self._refusal(self.number))
-        self._thread.start()
-        self._forget(last)
-        return self
+        if not self._storage.write_once(self._uri("json", number), owner.encode()):
+            raise RunConflict(self._refusal(number))
+        # A number that was free may be an old one whose owner has gone on and tidied up.
+        check_driver(self._storage, self._output, number)
+        self.number = number
+        self._storage.write(self._uri("beat"), b"0")
+        self._forget(number - 1)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

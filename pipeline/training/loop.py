@@ -16,7 +16,6 @@ __all__ = ["StepResult", "run_steps"]
 
 # Batches prepared while the network works on one.
 _AHEAD = 2
-_LOADERS = 2
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,21 @@ class StepResult:
     leaving: bool
 
 
-def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int) -> Iterator[StepResult]:
+def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, loaders: int = 2) -> Iterator[StepResult]:
     """Runs the steps of a stage from iteration `first` to its end, yielding after each.
 
     Args:
         step: of the stage.
         sample: (iteration, position in the global batch) → sample; called from other threads.
         first: iteration to begin with.
+        loaders: threads that prepare samples.
 
     Raises:
         PipelineError: if the loss is not finite.
     """
     config = step.recipe.stage(step.stage)
     positions = step.world.share(config.batch)
-    with ThreadPoolExecutor(_LOADERS, "samples") as pool:
+    with ThreadPoolExecutor(loaders, "samples") as pool:
         ahead: deque[list[Future[Sample]]] = deque()
 
         def prepare(iteration: int) -> None:

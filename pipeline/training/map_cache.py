@@ -39,6 +39,7 @@ class MapCache:
         network: whose layers before the maps do not learn any more; its context module plays no part.
         kind: `features` (conv5_3 maps, float16) or `scores` (float32).
         features: where scores can start from, if convolutions are frozen too.
+        precision: of the arithmetic; maps of another one are other maps.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class MapCache:
         network: DilatedNetwork,
         kind: StageInput,
         features: MapCache | None = None,
+        precision: str = "float32",
     ) -> None:
         self._storage, self._network, self._kind, self._features = storage, network.without_context(), kind, features
-        self._root = join(root, kind, _digest(self._network, kind)[:16])
+        origin = f"{precision} {'' if features is None else 'from features'}".strip()
+        self._root = join(root, kind, _digest(self._network, kind, origin)[:16])
 
     @property
     def halo(self) -> int:
@@ -113,11 +116,13 @@ def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -
     return preprocess(image[np.ix_(source_rows, source_columns)], mean_bgr)
 
 
-def _digest(network: DilatedNetwork, kind: StageInput) -> str:
+def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
     content = hashlib.sha256(repr(network.spec.mean_bgr).encode())
     names = CONV_NAMES if kind == "features" else (*CONV_NAMES, "fc6", "fc7", "final")
     if kind == "scores":
         content.update(network.spec.upsampling.encode())  # decides how many cells an image has
+    if origin != "float32":
+        content.update(origin.encode())
     for name in names:
         for tensor in network.front_end.get_submodule(name).state_dict().values():
             content.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -25,10 +25,11 @@ Task = tuple[Literal["train", "val"], int, bool]
 def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
     """The caches that a recipe uses, by kind, on the weights that `network` has now."""
     recipe, root, caches = config.recipe, config.maps or config.output, dict[StageInput, MapCache]()
+    precision = "bfloat16" if config.gpus_per_worker else "float32"
     if recipe.frozen_convolutions:
-        caches["features"] = MapCache(storage, root, network, "features")
+        caches["features"] = MapCache(storage, root, network, "features", precision=precision)
     if "context" in recipe.stages and recipe.stage_input("context") == "scores":
-        caches["scores"] = MapCache(storage, root, network, "scores", caches.get("features"))
+        caches["scores"] = MapCache(storage, root, network, "scores", caches.get("features"), precision)
     return caches
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
 import ray.data
 import torch
 
@@ -17,6 +18,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import IncompleteRun, NoProgress, PipelineError, known_cause, last_line
 from pipeline.training.config import TrainConfig
 from pipeline.training.maps import MapWork, Task
+from pipeline.training.ray_worker import Board
 from pipeline.training.recipe_schema import StageInput
 
 __all__ = ["compute_maps"]
@@ -30,14 +32,14 @@ _CHUNK = 4
 class _MapActor:
     """Computes maps. The network is built here, in the actor, so that a restart builds it again."""
 
-    def __init__(self, settings: dict[str, Any], kind: StageInput) -> None:
-        config = TrainConfig(**settings)
+    def __init__(self, settings: dict[str, Any], kind: StageInput, board: Any) -> None:
+        config, self._board = TrainConfig(**settings), board
         torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
         self._work = MapWork(config, kind, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu"))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         tasks: list[Task] = [(split, index, mirror) for split, index, mirror in json.loads(row["tasks"])]
-        self._work.compute(tasks)
+        self._work.compute(tasks, lambda: self._board.alive.remote())
         return {"maps": len(tasks)}
 
 
@@ -50,7 +52,8 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
     tasks = MapWork(config, kind, Storage()).missing()
     if not tasks:
         return
-    dataset, started, done = _dataset(config, kind, tasks), time.monotonic(), 0
+    board: Any = Board.remote()  # type: ignore[attr-defined]
+    dataset, started, done = _dataset(config, kind, tasks, board), time.monotonic(), 0
     printed = changed = started
 
     def counts(put: Callable[[int], None]) -> None:
@@ -60,7 +63,7 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
     try:
         for count in in_background(counts, _POLL_SECONDS):
             now = time.monotonic()
-            done, changed = done + (count or 0), now if count else changed
+            done, changed = done + (count or 0), now if count or _any_map(board) else changed
             if done and (now - printed >= _LINE_SECONDS or done == len(tasks)):
                 printed = now
                 print(_line(kind, done, len(tasks), now - started), flush=True)
@@ -75,19 +78,27 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
         raise known_cause(error) or IncompleteRun(f"{kind} maps: {last_line(error)}") from error
 
 
+def _any_map(board: Any) -> bool:
+    """Whether a map was finished since the last look; a chunk of large ones may take longer than patience lasts."""
+    try:
+        return bool(ray.get(board.take.remote(), timeout=10)[1])
+    except ray.exceptions.RayError:
+        return False
+
+
 def _line(kind: StageInput, done: int, total: int, seconds: float) -> str:
     return (
         f"{kind} maps {done}/{total}  {done / seconds:.2f} maps/s  {seconds / done * (total - done) / 60:.1f} min left"
     )
 
 
-def _dataset(config: TrainConfig, kind: StageInput, tasks: list[Task]) -> ray.data.Dataset:
+def _dataset(config: TrainConfig, kind: StageInput, tasks: list[Task], board: Any) -> ray.data.Dataset:
     chunks = [tasks[first : first + _CHUNK] for first in range(0, len(tasks), _CHUNK)]
     quiet_data()
     rows = ray.data.from_items([{"tasks": json.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks))
     return rows.map(
         _MapActor,
-        fn_constructor_args=(config.model_dump(mode="json"), kind),
+        fn_constructor_args=(config.model_dump(mode="json"), kind, board),
         compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(chunks))),
         num_cpus=config.cpus_per_worker,
         num_gpus=config.gpus_per_worker or None,

@@ -18,7 +18,15 @@ import torch
 from pipeline.background import in_background
 from pipeline.cluster import describe_cluster, places
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, known_cause, last_line
+from pipeline.errors import (
+    ConfigError,
+    IncompleteRun,
+    MachineLeaving,
+    NoProgress,
+    PipelineError,
+    known_cause,
+    last_line,
+)
 from pipeline.training.config import TrainConfig
 from pipeline.training.dry_run import dry_run
 from pipeline.training.lease import Lease
@@ -29,16 +37,16 @@ from pipeline.training.ray_worker import Board, TorchConfig, train_as_worker
 __all__ = ["check_workers", "run_dry", "run_phase"]
 
 # Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
-_PEER_TIMEOUT = 60
+# Longer than a request to storage may take, which a sample can wait for.
+_PEER_TIMEOUT = 120
 _MAX_STARTS = 10
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 10.0
 _SETTINGS = {
     # A worker that does not answer Ray's controller counts as lost after this; ten minutes by default.
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     # How often the cluster is asked whether one of their machines is to be taken away, seconds.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
-    # The notice of preemption is asked for by a thread of its own, at its own time.
-    "RAY_TRAIN_COLLECTIVE_WARN_INTERVAL_S": "3600",
 }
 
 
@@ -66,23 +74,46 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
     """
     for kind in phase.maps:
         compute_maps(config, kind)
-    board: Any = Board.remote()  # type: ignore[attr-defined]
-    trainer, alive = _trainer(config, phase, lease.number, board), time.monotonic()
+    size, board = _await_places(config), Board.remote()  # type: ignore[attr-defined]
+    trainer = _trainer(config, phase, lease.number, board, size)
+    alive = looked = time.monotonic()
     try:
         for _ in in_background(lambda put: trainer.fit(), _POLL_SECONDS):
-            alive = time.monotonic() if _show(board) else alive
-            if time.monotonic() - alive > 60 * config.no_progress_minutes:
+            now = time.monotonic()
+            alive = now if _show(board) else alive
+            if now - alive > 60 * config.no_progress_minutes:
                 raise NoProgress(
                     f"no step was taken and no image validated in {config.no_progress_minutes:g} minutes: look at the "
                     "cluster with `ray status` (lost nodes, workers that cannot start), then submit the same command "
                     "again"
                 )
+            if size < config.workers and now - looked > _LOOK_SECONDS:
+                looked = now
+                if places(config.cpus_per_worker, config.gpus_per_worker) > size:
+                    # Ray's own elasticity would end the group without a word, and its work since the last checkpoint.
+                    board.regroup.remote()
     except PipelineError:
         raise
     except Exception as error:
         raise _explained(error) from error
     finally:
         _show(board)
+
+
+def _await_places(config: TrainConfig) -> int:
+    """How many workers to start: as many as there is room for, once that is enough."""
+    least, started, said = config.min_workers or config.workers, time.monotonic(), 0.0
+    while (fit := places(config.cpus_per_worker, config.gpus_per_worker)) < least:
+        if time.monotonic() - started > 60 * config.no_progress_minutes:
+            raise NoProgress(
+                f"{describe_cluster()} has had room for {fit} of {least} workers for {config.no_progress_minutes:g} "
+                "minutes: add nodes, or lower --min-workers, then submit the same command again"
+            )
+        if time.monotonic() - said > _LOOK_SECONDS:
+            said = time.monotonic()
+            print(f"waiting for room for {least} workers: {describe_cluster()} has it for {fit}", flush=True)
+        time.sleep(_POLL_SECONDS)
+    return min(fit, config.workers)
 
 
 def run_dry(config: TrainConfig) -> None:
@@ -112,14 +143,13 @@ def _show(board: Any) -> bool:
     return False
 
 
-def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any) -> ray.train.torch.TorchTrainer:
+def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any, size: int) -> ray.train.torch.TorchTrainer:
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     storage_path, filesystem = _ray_storage(config.output)
-    least = config.min_workers or config.workers
     return ray.train.torch.TorchTrainer(
         train_as_worker,
         train_loop_config={
@@ -130,9 +160,7 @@ def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any) -> ray.
         },
         torch_config=TorchConfig(timeout_s=_PEER_TIMEOUT),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers if least == config.workers else (least, config.workers),
-            use_gpu=config.gpus_per_worker > 0,
-            resources_per_worker=resources,
+            num_workers=size, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name="ray",
@@ -154,4 +182,6 @@ def _ray_storage(output: str) -> tuple[str, Any]:
 
 def _explained(error: Exception) -> PipelineError:
     """The error that a worker raised, out of Ray's wrappings; or that Ray itself gave up."""
+    if isinstance(error, ray.train.PreemptionError):
+        return MachineLeaving("a worker's machine was taken away")
     return known_cause(error) or IncompleteRun(f"training ended early: {last_line(error)}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +14,7 @@ import ray.train
 import ray.train.torch
 import ray.util
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 
 from pipeline.data.storage import Storage
 from pipeline.training.config import TrainConfig
@@ -25,7 +24,7 @@ from pipeline.training.world import World
 
 __all__ = ["Board", "TorchConfig", "train_as_worker"]
 
-_NOTICE_SECONDS = 2.0
+_BEAT_SECONDS = 1.0
 
 
 class _TorchBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
@@ -58,14 +57,19 @@ class Board:
     """Carries lines and signs of life from rank 0 to the driver, which a worker's own output would reach garbled."""
 
     def __init__(self) -> None:
-        self._lines, self._active = list[str](), False
+        self._lines, self._active, self._regroup = list[str](), False, False
 
     def put(self, line: str) -> None:
         self._lines.append(line)
         self._active = True
 
-    def alive(self) -> None:
+    def alive(self) -> bool:
+        """Takes a sign of life; says whether the workers are to be regrouped."""
         self._active = True
+        return self._regroup
+
+    def regroup(self) -> None:
+        self._regroup = True
 
     def take(self) -> tuple[list[str], bool]:
         taken = self._lines, self._active
@@ -81,40 +85,35 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     size = context.get_world_size()
     patient = World.patient_group() if size > 1 else None
     world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
+    contact = _Contact(board, world.rank)
     hooks = Hooks(
         say=lambda line: board.put.remote(line),
-        alive=_at_most_every(1.0, lambda: board.alive.remote()) if world.rank == 0 else lambda: None,
-        leaving=_notice_of_leaving(),
+        alive=contact.alive,
+        leaving=contact.leaving,
         still_ours=lambda: check_driver(storage, config.output, settings["driver"]),
     )
     Trainer(config, world, storage, hooks).run(settings["stages"])
 
 
-def _at_most_every(seconds: float, call: Callable[[], Any]) -> Callable[[], None]:
-    last = [0.0]
+class _Contact:
+    """A worker's signs of life to the driver, and what it hears of its machine and of the group."""
 
-    def sometimes() -> None:
-        if time.monotonic() - last[0] >= seconds:
-            last[0] = time.monotonic()
-            call()
+    def __init__(self, board: Any, rank: int) -> None:
+        self._board, self._rank = board, rank
+        self._answer: Any = None
+        self._last, self._regroup = 0.0, False
 
-    return sometimes
+    def alive(self) -> None:
+        """Tells the driver, now and then; never waits for an answer."""
+        if self._rank or time.monotonic() - self._last < _BEAT_SECONDS:
+            return
+        self._last = time.monotonic()
+        with suppress(ray.exceptions.RayError):
+            if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+                self._regroup = self._regroup or ray.get(self._answer)
+            self._answer = self._board.alive.remote()
 
-
-def _notice_of_leaving() -> Callable[[], bool]:
-    """Whether Ray knows that a machine of this group will be taken away; asked for in a thread of its own.
-
-    The question is a collective of all workers, so that none may ask more often than the others; threads that do
-    nothing else do so in step, and never hold up training.
-    """
-    noticed = threading.Event()
-
-    def ask() -> None:
-        # Ends with the worker group, by whatever error its end is.
-        with suppress(Exception):
-            while ray.train.get_preemption_info() is None:
-                time.sleep(_NOTICE_SECONDS)
-            noticed.set()
-
-    threading.Thread(target=ask, name="notice-of-leaving", daemon=True).start()
-    return noticed.is_set
+    def leaving(self) -> bool:
+        """Whether this machine is about to be taken away, or the driver wants another group."""
+        # The public question is a collective of all workers; each one's own notice is what the step sums up anyway.
+        return self._regroup or get_train_context().preemption_context.preemption_info is not None

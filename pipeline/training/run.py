@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["check_data", "train"]
 
 logger = logging.getLogger(__name__)
 _LOOKED_AT = 8
+_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE = 60.0
 RunPhase = Callable[[TrainConfig, Phase, Lease], None]
 
 
@@ -60,6 +63,8 @@ def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: Run
     failures, reached = 0, newest_place(storage, config.output)
     while True:
         try:
+            # Workers of an earlier attempt that were cut off must not write once the next one is under way.
+            lease.renew()
             run_phase(config, current_phase(config.recipe, storage, config.output), lease)
             return
         except NoProgress:
@@ -69,12 +74,22 @@ def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: Run
             logger.warning("%s", error)
         # A wrong configuration stays wrong, and a run taken over is another driver's.
         except (IncompleteRun, StorageError) as error:
-            now = newest_place(storage, config.output)
+            now = _reached(config, storage, reached)
             failures, reached = (failures + 1 if now == reached else 1), now
             if failures > config.max_failures:
                 logger.error("giving up: no new checkpoint between %d failures", failures, exc_info=error)
                 raise
             logger.warning("failure %d of at most %d in a row: %s", failures, config.max_failures, error)
+            # What was lost, or does not answer, may need a moment to come back.
+            time.sleep(min(failures * _PAUSE_SECONDS, _LONGEST_PAUSE))
+
+
+def _reached(config: TrainConfig, storage: Storage, before: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Where the run stands; where it stood `before` if storage, which may be what fails, does not say."""
+    try:
+        return newest_place(storage, config.output)
+    except StorageError:
+        return before
 
 
 def check_data(config: TrainConfig, storage: Storage) -> Sources:
@@ -92,7 +107,7 @@ def check_data(config: TrainConfig, storage: Storage) -> Sources:
         )
     try:
         sources = Sources(config, storage)
-        for images in (sources.all, sources.val):
+        for images in sources.splits:
             _look_at(images, recipe)
         weights = recipe.network.weights
         if weights not in ("none", "torchvision") and not storage.exists(weights):

@@ -73,6 +73,7 @@ class Sources:
     Attributes:
         train: the training split of --data.
         val: its validation split.
+        splits: every list of images that was read.
         all: all images to learn on: `train`, and those of --extra-data if there are any.
 
     Raises:
@@ -83,13 +84,13 @@ class Sources:
         space = label_space(config.recipe.label_space)
         train = LabelledImages(storage, config.data, "train", space, config.layout)
         val = LabelledImages(storage, config.data, "val", space, config.layout)
-        self._splits = [train, val]
+        self.splits: list[LabelledImages] = [train, val]
         self.train: Images = train
         self.val: Images = val
         self.all: Images = train
         if config.extra_data is not None:
             extra = LabelledImages(storage, config.extra_data, "train", space, config.extra_layout)
-            self._splits.append(extra)
+            self.splits.append(extra)
             self.all = Mixture(train, extra)
         self._recipe = config.recipe
 
@@ -99,4 +100,4 @@ class Sources:
 
     def digest(self) -> str:
         """SHA-256 over every image, label and version: a run's samples are a function of this list."""
-        return hashlib.sha256("".join(each.digest() for each in self._splits).encode()).hexdigest()
+        return hashlib.sha256("".join(each.digest() for each in self.splits).encode()).hexdigest()

@@ -47,7 +47,7 @@ class Hooks:
     Attributes:
         say: prints a line of progress; called on rank 0.
         alive: called whenever a step or an image is done.
-        leaving: whether this worker's machine is about to be taken away.
+        leaving: whether workers are to be regrouped, since a machine comes or is about to go.
         still_ours: raises if another driver has taken the run over; called on rank 0 before anything is written.
     """
 
@@ -81,7 +81,7 @@ class Trainer:
 
         Raises:
             IncompleteRun: if the workers do not find the same checkpoint.
-            MachineLeaving: after a checkpoint, if a machine is about to be taken away.
+            MachineLeaving: after a checkpoint, if the workers are to be regrouped.
             PipelineError: if a loss is not finite.
         """
         state = newest(self._storage, self._output, self._recipe.digest())
@@ -111,9 +111,15 @@ class Trainer:
         restore_optimizer(optimizer, named, state.tensors if state else {})
         crop = "whole images" if config.crop is None else f"crops of {config.crop} pixels"
         self._say(f"stage {stage}: {config.iterations} iterations of {config.batch} {crop}")
+        if position.iteration:
+            # The checkpoint was written before the validation that was due with it.
+            position = self._validate_if_due(position, summaries)
         pace, cache = Pace(stage, config, len(self._network.spec.classes)), self._cache(stage)
         sample = sampler(recipe, stage, self._network.spec, self._sources.of(stage), cache)
-        for result in run_steps(self._step(stage, optimizer), sample, position.iteration):
+        # Data, maps and compiled kernels may come at different times: only from here on all are in step.
+        self._world.wait()
+        loaders = max(2, int(self._config.cpus_per_worker))
+        for result in run_steps(self._step(stage, optimizer), sample, position.iteration, loaders):
             self._hooks.alive()
             for line in pace.lines(result):
                 self._say(line)
@@ -121,14 +127,13 @@ class Trainer:
             done = result.iteration + 1
             if done == config.iterations:
                 break
-            if done % recipe.validate_every == 0 and recipe.validation_images != 0:
-                score = self._validate(stage, done, summaries, recipe.validation_images)
-                position = self._keep_best(position, stage, score)
+            # Before the validation, which may take longer than a machine that is leaving has left.
             if done % recipe.checkpoint_every == 0 or result.leaving:
                 self._checkpoint(replace(position, iteration=done), optimizer, summaries)
             if result.leaving:
                 # Going on here would be work for nothing: whoever drives this starts again on machines that stay.
-                raise MachineLeaving(f"a worker's machine is being taken away; {stage} is saved at iteration {done}")
+                raise MachineLeaving(f"the workers are to be regrouped; {stage} is saved at iteration {done}")
+            position = self._validate_if_due(replace(position, iteration=done), summaries)
         return self._end_stage(position, optimizer, summaries)
 
     def _step(self, stage: StageName, optimizer: torch.optim.Optimizer) -> Step:
@@ -188,12 +193,20 @@ class Trainer:
         self._say(class_table(rows, validation.mean_iou, share=False))
         return validation
 
+    def _validate_if_due(self, position: Position, summaries: Summaries) -> Position:
+        stage, recipe = position.stage, self._recipe
+        if position.iteration % recipe.validate_every or recipe.validation_images == 0:
+            return position
+        validation = self._validate(stage, position.iteration, summaries, recipe.validation_images)
+        return self._keep_best(position, stage, validation)
+
     def _keep_best(self, position: Position, stage: StageName, validation: Validation) -> Position:
         """Writes the network if no validation on the whole split was better; parts of it are not comparable."""
         score = validation.mean_iou
         if score is None or validation.images < len(self._sources.val) or score <= (position.best or 0.0):
             return position
         self._write_network(BEST_FILE, stage, {**position.metrics, stage: validation.summary()})
+        self._world.wait()
         return replace(position, best=score)
 
     def _restore(self, state: State) -> None:

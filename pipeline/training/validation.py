@@ -69,6 +69,8 @@ def validate(
             labels = _predict(network, images, index, cache, label.shape, world).labels
             total += confusion_matrix(label, labels, len(classes), network.spec.ignore_label)
             on_image(index, labels)
+    # One worker may be minutes behind another by now, and the sum gives up sooner than that.
+    world.wait()
     # Pixel counts exceed float32's 2^24: they travel as integers.
     total = world.sum(torch.from_numpy(total)).cpu().numpy()
     return Validation(classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen))

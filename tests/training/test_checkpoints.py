@@ -79,6 +79,16 @@ def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptur
     assert "0000004.safetensors is passed over" in caplog.text
 
 
+def test_what_was_passed_over_does_not_push_out_what_is_good(tmp_path: object) -> None:
+    """A damaged checkpoint sorts as the newest; the one written after going on from an older one must stay."""
+    recipe, output = small_recipe(), str(tmp_path)
+    STORAGE.write(join(output, "checkpoints", "03-joint-0000009.safetensors"), b"damaged")
+    save_state(STORAGE, output, recipe.digest(), Position("joint", 7), *setup(recipe), keep=1)
+    state = newest(STORAGE, output, recipe.digest())
+    assert state is not None and state.position.iteration == 7
+    assert len(STORAGE.list(output)) == 1
+
+
 def test_another_recipes_state_is_never_taken(tmp_path: object) -> None:
     recipe, output = small_recipe(), str(tmp_path)
     save(output, recipe, setup(recipe), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster
     with driver(cluster, "train", command) as process:
         await_condition(lambda: reached(0), process, 150)
         second = run_job(cluster, "train", command)
-        assert second.code == 4 and "driver 1 of" in second.err and "is at work on this run" in second.err
+        assert second.code == 4 and re.search(r"driver \d+ of", second.err) and "is at work on this run" in second.err
         victims = ray_processes("RayTrainWorker")
         assert len(victims) == 2
         victims[1].kill()
@@ -120,7 +121,7 @@ def test_a_machine_that_is_taken_away_is_left_in_time(cluster: Cluster, bucket: 
         node.announce_preemption()
         done = finish(process)
     assert done.code == 0, done.err
-    assert "machine is being taken away" in done.err and "failure 1" not in done.err
+    assert "the workers are to be regrouped" in done.err and "failure 1" not in done.err
     assert "resuming stage front_end" in done.out and "front_end 300/300" in done.out
 
 

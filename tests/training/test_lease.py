@@ -77,6 +77,27 @@ def test_of_two_who_find_a_dead_driver_one_goes_on(output: str) -> None:
     assert entered == [5] and len(refused) == 1 and "driver 5 of" in refused[0]
 
 
+def test_each_attempt_has_a_number_of_its_own(output: str) -> None:
+    """Workers of an earlier attempt, cut off but alive, are told that they act for nobody any more."""
+    with lease(output) as own:
+        own.renew()
+        assert own.number == 2
+        check_driver(STORAGE, output, 2)
+        with pytest.raises(RunConflict, match=r"driver 2 has taken .* over from driver 1"):
+            check_driver(STORAGE, output, 1)
+        with pytest.raises(RunConflict, match=r"driver 2 of .* is at work on this run"):
+            lease(output).__enter__()
+    with Lease(STORAGE, output, BEAT, patience_seconds=3600) as following:
+        assert following.number == 3
+
+
+def test_an_attempt_of_a_driver_that_was_replaced_does_not_begin(output: str) -> None:
+    with lease(output) as own:
+        dead_driver(output, own.number + 1)
+        with pytest.raises(RunConflict, match="driver 2 has taken"):
+            own.renew()
+
+
 def test_a_driver_that_wakes_up_too_late_is_told_so(output: str) -> None:
     dead_driver(output)
     with lease(output) as second:

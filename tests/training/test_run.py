@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
+from pipeline.training import run
 from pipeline.training.config import TrainConfig
 from pipeline.training.lease import Lease
 from pipeline.training.phases import Phase
@@ -159,6 +160,33 @@ def lose_after_checkpoint(iteration: int) -> Callable[[TrainConfig], None]:
 
 def end(config: TrainConfig) -> None:
     STORAGE.write(join(config.output, NETWORK_FILE), b"network")
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_PAUSE_SECONDS", 0.0)
+
+
+def test_storage_that_is_away_is_one_loss_after_another(
+    data: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run stands cannot be asked either while storage is away; that must not end the run at once."""
+
+    def away(config: TrainConfig) -> None:
+        monkeypatch.setattr(run, "newest_place", lambda storage, output: lose(StorageError("away"))(config))
+        raise StorageError("the bucket is away")
+
+    phases = Phases(away, away, end)
+    assert persist(data, tmp_path, phases, max_failures=2)
+
+
+def test_the_second_data_set_is_looked_at_before_the_start(data: str, tmp_path: object) -> None:
+    extra = write_data(join(str(tmp_path), "extra"), train=1, val=1)
+    STORAGE.write(join(extra, "train/images/000.png"), b"no picture")
+    mixing = small_recipe(front_end=StageConfig(iterations=1, extra_data=True))
+    config = TrainConfig(data=data, output=str(tmp_path), recipe=mixing, extra_data=extra)
+    with pytest.raises(ConfigError, match=r"000\.png cannot be trained on"):
+        train(config, lambda config: None, Phases(), STORAGE)
 
 
 def persist(data: str, output: object, phases: Phases, **changes: object) -> bool:

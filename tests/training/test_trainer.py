@@ -146,9 +146,11 @@ def losses(output: Path) -> list[tuple[int, float]]:
 
 def test_a_machine_that_leaves_is_left_after_a_checkpoint(finished: str, data: str, tmp_path: Path) -> None:
     notices = iter([False, True])
-    config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe(checkpoint_every=100))
+    recipe = small_recipe(checkpoint_every=100, validate_every=2)
+    config = TrainConfig(data=data, output=str(tmp_path), recipe=recipe)
     with pytest.raises(MachineLeaving, match="front_end is saved at iteration 2"):
         run_here(config, Hooks(leaving=lambda: next(notices)))
+    assert not (tmp_path / "best.safetensors").exists(), "no validation comes before the checkpoint"
     run_here(config)
     ours, theirs = (from_bytes((Path(each) / "network.safetensors").read_bytes()) for each in (tmp_path, finished))
     for name, tensor in theirs.state_dict().items():
