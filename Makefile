@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test hosts lint format clean
+.PHONY: demo test test-jobs test-modules hosts lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,9 +15,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m demo
 
-## All tests, on real parts.
+## All tests, on real parts. Jobs on the cluster mostly wait, so they and all others run side by side.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs test-modules
+
+test-jobs: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
+
+test-modules: $(STAMP)
+	$(BIN)/python -m pytest -m "not cluster"
 
 ## Training on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
 hosts: $(STAMP)

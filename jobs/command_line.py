@@ -9,13 +9,13 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import ray
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, NoProgress, PipelineError
 
 __all__ = ["connect", "job", "parse"]
 
@@ -66,16 +66,24 @@ def job(main: Callable[[list[str]], int]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         return main(sys.argv[1:])
+    except NoProgress as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave(error.exit_code)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (_Stopped, KeyboardInterrupt) as stopped:
         number = signal.SIGTERM if isinstance(stopped, _Stopped) else signal.SIGINT
         print("stopped: finished work is kept; submit the same command to go on", file=sys.stderr)
-        # Threads of Ray may be in a call that never returns: leave without waiting for them.
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-        os._exit(128 + number)
+        _leave(128 + number)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process at once: threads of Ray may be in a call that never returns."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

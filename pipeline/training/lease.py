@@ -106,7 +106,8 @@ class Lease:
             if self._ended(number):
                 return
             if self._read(number, "beat") != first:
-                raise RunConflict(self._refusal(number))
+                # Another beat, or none at all: then somebody else has taken the run over meanwhile.
+                raise RunConflict(self._refusal(_newest(self._storage, self._output)))
         logger.warning("it gave none: this driver takes over")
 
     def _ended(self, number: int) -> bool:

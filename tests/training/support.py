@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.maps import MapWork
 from pipeline.training.phases import Phase, current_phase
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
+from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig, StageName
 from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
 from pipeline.training.world import World
 from tests.segmentation.support import png
@@ -52,6 +56,25 @@ def run_phase_here(config: TrainConfig, phase: Phase, hooks: Hooks | None = None
         work = MapWork(config, kind, storage)
         work.compute(work.missing())
     Trainer(config, World(), storage, hooks).run(phase.stages)
+
+
+def run_spawned(config: TrainConfig, workers: int) -> None:
+    """A whole run in processes of its own, joined by gloo, without Ray."""
+    while not STORAGE.exists(join(config.output, NETWORK_FILE)):
+        phase = current_phase(config.recipe, STORAGE, config.output)
+        for kind in phase.maps:
+            work = MapWork(config, kind, STORAGE)
+            work.compute(work.missing())
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = (workers, folder, config.model_dump(mode="json"), phase.stages)
+            mp.spawn(_spawned, args=arguments, nprocs=workers)
+
+
+def _spawned(rank: int, size: int, folder: str, settings: dict[str, Any], stages: tuple[StageName, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    Trainer(TrainConfig(**settings), World(rank, size, patient=World.patient_group()), Storage()).run(stages)
+    dist.destroy_process_group()
 
 
 def small_recipe(**changes: Any) -> Recipe:
