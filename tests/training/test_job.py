@@ -112,20 +112,26 @@ def losses(root: str, output: str, folder: Path) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars("train/loss")]
 
 
-def test_a_machine_that_is_taken_away_is_left_in_time(cluster: Cluster, bucket: str, tmp_path: Path) -> None:
-    """Preemption is announced: a checkpoint is written, and the workers that stay go on where it was."""
+def test_machines_that_come_are_used_and_those_that_go_are_left_in_time(
+    cluster: Cluster, bucket: str, tmp_path: Path
+) -> None:
+    """Both ways a checkpoint is written first, though none is due, and training goes on where it was."""
     write_data(bucket)
     # Two workers of four CPUs do not fit the six of the head node.
     changes = {"context.iterations": 0, "joint.iterations": 0, "checkpoint_every": 10_000}
-    command = arguments(bucket, "run", iterations=80, min_workers=1, cpus_per_worker=4, **changes)
-    with joined_node(cluster, tmp_path, cpus=4) as node, driver(cluster, "train", command) as process:
-        await_condition(lambda: len(ray_processes("RayTrainWorker")) == 2, process, 150)
-        await_line(process, "stage front_end: 80 iterations")
-        node.announce_preemption()
+    command = arguments(bucket, "run", iterations=500, min_workers=1, cpus_per_worker=4, **changes)
+    with driver(cluster, "train", command) as process:
+        await_line(process, "stage front_end: 500 iterations")
+        assert len(ray_processes("RayTrainWorker")) == 1
+        with joined_node(cluster, tmp_path, cpus=4) as node:
+            await_line(process, "stage front_end: 500 iterations")
+            assert len(ray_processes("RayTrainWorker")) == 2
+            node.announce_preemption()
+            await_line(process, "stage front_end: 500 iterations")
         done = finish(process)
     assert done.code == 0, done.err
-    assert "the workers are to be regrouped" in done.err and "failure 1" not in done.err
-    assert "resuming stage front_end" in done.out and "front_end 80/80" in done.out
+    assert done.err.count("the workers are to be regrouped") == 2 and "failure 1" not in done.err
+    assert "front_end 500/500" in done.out
 
 
 def test_a_bad_training_image_exits_2_at_the_first_attempt(cluster: Cluster, bucket: str) -> None:
