@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,8 +53,12 @@ class MapCache:
         precision: str = "float32",
     ) -> None:
         self._storage, self._network, self._kind, self._features = storage, network.without_context(), kind, features
-        origin = f"{precision} {'' if features is None else 'from features'}".strip()
-        self._root = join(root, kind, _digest(self._network, kind, origin)[:16])
+        self._above, self._origin = root, f"{precision} {'' if features is None else 'from features'}".strip()
+
+    @cached_property
+    def _root(self) -> str:
+        # Only where it is asked for: a digest reads every weight, half a gigabyte at full width.
+        return join(self._above, self._kind, _digest(self._network, self._kind, self._origin)[:16])
 
     @property
     def halo(self) -> int:
