@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.dense_prediction import preprocess, score_map
 from model.front_end import CONV_NAMES, HEAD_CELLS
-from model.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices, score_map_size
+from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices, score_map_size
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
@@ -118,7 +118,7 @@ def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -
     rows, columns = score_map_size(height, width)
     source_rows = reflect_indices(height, MARGIN, rows * OUTPUT_STRIDE + MARGIN - height)
     source_columns = reflect_indices(width, MARGIN, columns * OUTPUT_STRIDE + MARGIN - width)
-    return preprocess(image[np.ix_(source_rows, source_columns)], mean_bgr)
+    return preprocess(gather(image, source_rows, source_columns), mean_bgr)
 
 
 def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:

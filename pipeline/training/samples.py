@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.dense_prediction import preprocess
-from model.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
+from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
 from pipeline.training.sampling import Draw
 
 __all__ = ["Sample", "SampleRule", "image_sample", "map_sample"]
@@ -72,14 +72,14 @@ def image_sample(
     rows, columns = (
         _axis(size, rule.cells, share) for size, share in zip(label.shape, (draw.row, draw.column), strict=True)
     )
-    pixels = image[np.ix_(rows.source, columns.source)]
-    target = label[np.ix_(rows.source, columns.source)].copy()
+    if draw.mirror:
+        columns = _Axis(columns.source[::-1], columns.inside[::-1])
+    pixels = gather(image, rows.source, columns.source)
+    rows, columns = rows.under_cells(rule.target_stride), columns.under_cells(rule.target_stride)
+    target = gather(label, rows.source, columns.source)
     target[~rows.inside] = rule.ignore_label
     target[:, ~columns.inside] = rule.ignore_label
-    if draw.mirror:
-        pixels, target = pixels[:, ::-1], target[:, ::-1]
-    kept = target[MARGIN:-MARGIN, MARGIN:-MARGIN][:: rule.target_stride, :: rule.target_stride]
-    return Sample(preprocess(pixels, rule.mean_bgr), torch.from_numpy(kept.copy()), uri, draw.seed)
+    return Sample(preprocess(pixels, rule.mean_bgr), torch.from_numpy(target), uri, draw.seed)
 
 
 def map_sample(
@@ -127,6 +127,10 @@ def _resize(
 class _Axis:
     source: NDArray[np.int64]
     inside: NDArray[np.bool_]
+
+    def under_cells(self, stride: int) -> _Axis:
+        kept = slice(MARGIN, -MARGIN, stride)
+        return _Axis(self.source[kept], self.inside[kept])
 
 
 def _axis(size: int, cells: int | None, share: float) -> _Axis:
