@@ -63,7 +63,7 @@ def preprocess(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -
     """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
     rows = np.take(image, (2, 1, 0), axis=2).reshape(len(image), -1)
     # One subtraction of long rows: numpy is slow on an innermost axis of three.
-    pixels = np.subtract(rows, np.tile(np.float32(mean_bgr), image.shape[1]), dtype=np.float32)
+    pixels = np.subtract(rows, np.tile(np.array(mean_bgr, np.float32), image.shape[1]), dtype=np.float32)
     return torch.from_numpy(pixels.reshape(image.shape)).permute(2, 0, 1)
 
 

@@ -27,6 +27,7 @@ from pipeline.results.scores import Matrix, mean_iou, pixel_accuracy
 from pipeline.results.tables import SUCCESS
 from pipeline.segmentation.parts import finished_shards, part_name, part_uri, read_part
 from pipeline.segmentation.plan import Plan
+from pipeline.segmentation.shards import manifest_part
 
 __all__ = ["commit"]
 
@@ -121,11 +122,16 @@ def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.
         "confusion.parquet": confusion_table(plan.run_id, names, totals.confusion, labelled=totals.sums.labelled > 0),
         "errors.parquet": errors,
     }
-    manifest = storage.read(plan.manifest_uri)
     return [
-        _entry("manifest/part-000000.parquet", plan.manifest.num_rows, manifest),
+        *(_manifest_entry(plan, storage, part) for part in range(plan.manifest_parts)),
         *(_write(plan, storage, path, table) for path, table in tables.items()),
     ]
+
+
+def _manifest_entry(plan: Plan, storage: Storage, part: int) -> dict[str, Any]:
+    uri = manifest_part(plan.config.output, part)
+    path = uri.removeprefix(plan.config.output.rstrip("/") + "/")
+    return _entry(path, plan.manifest_part(part).num_rows, storage.read(uri))
 
 
 def _write(plan: Plan, storage: Storage, path: str, table: pa.Table) -> dict[str, Any]:

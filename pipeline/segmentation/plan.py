@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import platform
@@ -14,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from model.checkpoint import from_bytes
@@ -22,14 +20,16 @@ from model.errors import CheckpointError
 from model.network import NetworkSpec
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
-from pipeline.data.manifest import build_manifest, digest
+from pipeline.data.manifest import build_manifest
+from pipeline.data.manifest_table import Manifest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, DecodeError, ObjectMissing, RunConflict, StorageError, UnknownClasses
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.shards import manifest_difference, manifest_part, part_rows
 
-__all__ = ["Plan", "claim", "make_plan", "shard_rows"]
+__all__ = ["Plan", "claim", "make_plan"]
 
 RUN_FILE = "run.json"
 _LOOKED_AT = 4
@@ -48,7 +48,7 @@ class Plan:
 
     config: SegmentConfig
     spec: NetworkSpec
-    manifest: pa.Table
+    manifest: Manifest
     ingredients: Mapping[str, Any]
 
     @property
@@ -67,9 +67,14 @@ class Plan:
         return -(-self.manifest.num_rows // self.config.shard_images)
 
     @property
-    def manifest_uri(self) -> str:
-        """Where the frozen manifest lies."""
-        return join(self.config.output, "manifest", "part-000000.parquet")
+    def manifest_parts(self) -> int:
+        """How many files the frozen manifest has; one of no rows has one too, so that every run has its schema."""
+        return max(1, -(-self.manifest.num_rows // part_rows(self.config.shard_images)))
+
+    def manifest_part(self, part: int) -> pa.Table:
+        """The rows of one of those files."""
+        rows = part_rows(self.config.shard_images)
+        return self.manifest.slice(part * rows, rows)
 
     def shard_slice(self, shard: int) -> pa.Table:
         """The manifest rows of a shard."""
@@ -97,7 +102,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     ingredients = {
         "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
         "settings": config.identity_settings(),
-        "manifest": digest(manifest),
+        "manifest": manifest.digest(),
         "format": TABLE_FORMAT,
     }
     return Plan(config, spec, manifest, ingredients)
@@ -119,16 +124,12 @@ def claim(plan: Plan, storage: Storage) -> None:
     # The claim comes before all other files, so whoever finds it can tell whose they are.
     if not storage.write_once(run_uri, _run_json(plan)):
         _refuse_other_run(plan, storage, json.loads(storage.read(run_uri)))
-    manifest = parquet_bytes(plan.manifest, row_group_rows=plan.config.shard_images)
-    # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
-    # this digest is there, and its name is this run's alone.
-    storage.write_once(plan.manifest_uri, manifest)
-
-
-def shard_rows(manifest: bytes, shard: int) -> list[dict[str, Any]]:
-    """Rows of one shard from the bytes of a manifest file; its row groups are the shards."""
-    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(manifest)).read_row_group(shard).to_pylist()
-    return rows
+    there = {info.uri for info in storage.list(join(output, "manifest"))}
+    for part in range(plan.manifest_parts):
+        # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
+        # these rows is there, and its name is this run's alone.
+        if (uri := manifest_part(output, part)) not in there:
+            storage.write_once(uri, parquet_bytes(plan.manifest_part(part)))
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
@@ -146,10 +147,10 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
         )
 
 
-def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: pa.Table, storage: Storage) -> None:
+def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, storage: Storage) -> None:
     """Looks into the first labels: if none of them speaks of the network's classes, the others will not either."""
     space = None if config.label_space is None else label_space(config.label_space)
-    labelled = (uri for uri in manifest["label_uri"].to_pylist() if uri is not None)
+    labelled = (uri for table in manifest.tables() for uri in table["label_uri"].to_pylist() if uri is not None)
     refused = []
     for uri in itertools.islice(labelled, _LOOKED_AT):
         try:
@@ -199,21 +200,8 @@ def _refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) ->
     if theirs.get("checkpoint") != plan.ingredients["checkpoint"]:
         differences.append(f"the checkpoint was {other.get('checkpoint', {}).get('uri')} with other bytes")
     if theirs.get("manifest") != plan.ingredients["manifest"]:
-        differences.append(_manifest_difference(plan, storage))
+        differences.append(manifest_difference(storage, plan.config.output, plan.manifest))
     raise RunConflict(
         f"{plan.config.output} holds run {other.get('run_id')}, this is run {plan.run_id}: {'; '.join(differences)}. "
         "Choose another --output, or repeat the first command"
     )
-
-
-def _manifest_difference(plan: Plan, storage: Storage) -> str:
-    try:
-        theirs = pq.read_table(io.BytesIO(storage.read(plan.manifest_uri))).to_pylist()
-    except ObjectMissing:
-        return "the inputs are others"
-    before = {row["image_uri"]: row for row in theirs}
-    now = {row["image_uri"]: row for row in plan.manifest.to_pylist()}
-    added, removed = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
-    changed = sorted(uri for uri in now.keys() & before.keys() if now[uri] != before[uri])
-    example = (added or removed or changed or ["?"])[0]
-    return f"the inputs differ ({len(added)} new, {len(removed)} gone, {len(changed)} changed, such as {example})"

@@ -21,9 +21,10 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, RunConflict, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan, shard_rows
+from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.progress import Counts, ProgressLine
 from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.shards import ShardReader
 
 __all__ = ["check_resources", "run_shards"]
 
@@ -56,7 +57,6 @@ class _ActorTask:
     config: SegmentConfig
     checkpoint_sha256: str
     identity: str
-    manifest_uri: str
     board: Any
 
 
@@ -72,11 +72,11 @@ class _ShardActor:
             raise RunConflict(f"{config.checkpoint} was replaced while the run was starting: submit it again")
         network = from_bytes(checkpoint).to("cuda" if config.gpus_per_actor else "cpu")
         self._segmenter = Segmenter(network, config, task.identity[:16], self._storage)
-        self._manifest = self._storage.read(task.manifest_uri)
+        self._manifest = ShardReader(self._storage, config.output, config.shard_images)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard, task = int(row["shard"]), self._task
-        result = self._segmenter.segment(shard_rows(self._manifest, shard), lambda ok: task.board.image.remote(ok))
+        result = self._segmenter.segment(self._manifest.rows(shard), lambda ok: task.board.image.remote(ok))
         data = part_bytes(result.table, result.confusion, shard, task.identity)
         # Whoever comes second (a retry, a zombie, another driver) finds the part there, and drops its own.
         created = self._storage.write_once(part_uri(task.config.output, shard, task.identity), data)
@@ -110,7 +110,7 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
     """
     actors = min(check_resources(plan.config), len(shards))
     board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
-    task = _ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, plan.manifest_uri, board)
+    task = _ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, board)
     dataset = _dataset(plan.config, task, shards, actors)
     try:
         _watch(plan, shards, board, dataset)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.manifest import build_manifest, digest, glob_pattern
+from pipeline.data.manifest import build_manifest, glob_pattern
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from tests.shared import STORAGE
@@ -30,7 +30,7 @@ def filled(bucket: str) -> str:
 
 
 def test_prefix(filled: str) -> None:
-    rows = build_manifest(STORAGE, join(filled, "in")).to_pylist()
+    rows = list(build_manifest(STORAGE, join(filled, "in")).rows())
     names = [row["image_uri"].removeprefix(filled + "/in/") for row in rows]
     assert names == ["_hidden.jpg", "a.png", "b.JPG", "deep/d.jpeg", "deep/er/c.tiff"]
     assert rows[1]["size"] == 5
@@ -38,7 +38,7 @@ def test_prefix(filled: str) -> None:
 
 
 def test_labels_pair_by_relative_path_without_extension(filled: str) -> None:
-    rows = build_manifest(STORAGE, join(filled, "in") + "/", join(filled, "lab")).to_pylist()
+    rows = list(build_manifest(STORAGE, join(filled, "in") + "/", join(filled, "lab")).rows())
     pairs = {row["image_uri"]: row["label_uri"] for row in rows}
     assert pairs[join(filled, "in/deep/er/c.tiff")] == join(filled, "lab/deep/er/c.png")
     assert pairs[join(filled, "in/a.png")] == join(filled, "lab/a.png")
@@ -52,7 +52,7 @@ def test_two_labels_for_one_image_are_refused(filled: str) -> None:
 
 
 def test_glob_and_limit(filled: str) -> None:
-    uris = build_manifest(STORAGE, join(filled, "in", "**", "*.j*g"))["image_uri"].to_pylist()
+    uris = [row["image_uri"] for row in build_manifest(STORAGE, join(filled, "in", "**", "*.j*g")).rows()]
     assert [uri.rsplit("/", 1)[1] for uri in uris] == ["_hidden.jpg", "d.jpeg"]
     assert build_manifest(STORAGE, join(filled, "in"), limit=2).num_rows == 2
     assert build_manifest(STORAGE, join(filled, "in"), limit=0).num_rows == 0
@@ -73,7 +73,7 @@ def test_manifest_files(filled: str, kind: str) -> None:
         "txt": "\n".join(images).encode() + b"\n\n",
     }
     STORAGE.write(join(filled, f"list.{kind}"), contents[kind])
-    rows = build_manifest(STORAGE, join(filled, f"list.{kind}")).to_pylist()
+    rows = list(build_manifest(STORAGE, join(filled, f"list.{kind}")).rows())
     assert [row["image_uri"] for row in rows] == sorted(images)
     assert rows[0]["label_uri"] == (None if kind == "txt" else labels[1])
     assert rows[2]["size"] is None, "an image that is not there stays, to become an error row"
@@ -97,13 +97,13 @@ def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for folder, name in (("in", "x.jpg"), ("lab", "x.png")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_bytes(b"1")
-    row = build_manifest(STORAGE, "in", "lab").to_pylist()[0]
+    row = next(build_manifest(STORAGE, "in", "lab").rows())
     assert row["image_uri"] == str(tmp_path / "in" / "x.jpg")
     assert row["label_uri"] == str(tmp_path / "lab" / "x.png")
 
 
 def test_labels_among_the_images_are_no_images(filled: str) -> None:
-    rows = build_manifest(STORAGE, filled, join(filled, "lab")).to_pylist()
+    rows = list(build_manifest(STORAGE, filled, join(filled, "lab")).rows())
     assert rows and not any("/lab/" in row["image_uri"] for row in rows)
 
 
@@ -114,9 +114,9 @@ def test_images_and_labels_need_a_prefix_each(filled: str) -> None:
 
 def test_digest_follows_the_content(filled: str) -> None:
     first, second = (build_manifest(STORAGE, join(filled, "in")) for _ in range(2))
-    assert digest(first) == digest(second)
+    assert first.digest() == second.digest()
     STORAGE.write(join(filled, "in", "a.png"), b"other")
-    assert digest(build_manifest(STORAGE, join(filled, "in"))) != digest(first)
+    assert build_manifest(STORAGE, join(filled, "in")).digest() != first.digest()
 
 
 @given(st.text("ab/*?", max_size=8), st.text("ab/", max_size=8))

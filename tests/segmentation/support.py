@@ -16,8 +16,9 @@ from model.network import DilatedNetwork, NetworkSpec, dilation8
 from pipeline.data.storage import join
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan, shard_rows
+from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.shards import ShardReader
 from tests.shared import STORAGE
 
 CLASSES = ("road", "sky", "tree", "car")
@@ -98,9 +99,9 @@ def run_shards_here(plan: Plan, shards: list[int]) -> None:
     """What the actors do, in this process and without Ray."""
 
     segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, STORAGE)
-    manifest = STORAGE.read(plan.manifest_uri)
+    reader = ShardReader(STORAGE, plan.config.output, plan.config.shard_images)
     for shard in shards:
-        result = segmenter.segment(shard_rows(manifest, shard))
+        result = segmenter.segment(reader.rows(shard))
         data = part_bytes(result.table, result.confusion, shard, plan.identity)
         STORAGE.write_once(part_uri(plan.config.output, shard, plan.identity), data)
 

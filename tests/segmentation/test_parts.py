@@ -21,7 +21,7 @@ IDENTITY = "ab" * 32
 def result(tmp_path_factory: pytest.TempPathFactory) -> ShardResult:
     inputs = write_inputs(str(tmp_path_factory.mktemp("parts")), 3)
     config = config_of(inputs)
-    manifest = build_manifest(STORAGE, config.images, config.labels).to_pylist()
+    manifest = list(build_manifest(STORAGE, config.images, config.labels).rows())
     return Segmenter(narrow_network(), config, IDENTITY[:16], STORAGE).segment(manifest)
 
 

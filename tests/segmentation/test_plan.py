@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from demo.object_store import ObjectStore
 from model.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.plan import claim, make_plan, shard_rows
+from pipeline.segmentation.plan import claim, make_plan
+from pipeline.segmentation.shards import ShardReader, part_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
 
@@ -45,12 +48,22 @@ def test_identity_follows_network_and_images(inputs: Inputs) -> None:
     assert len({first, second, identity(inputs)}) == 3
 
 
-def test_the_frozen_manifest_holds_a_shard_in_each_row_group(inputs: Inputs) -> None:
-    plan = make_plan(config_of(inputs), STORAGE)
+@pytest.mark.parametrize(("shard_images", "files"), [(3, 2), (1, 5), (4, 2), (100, 1)])
+def test_the_frozen_manifest_lies_in_files_of_whole_shards(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, shard_images: int, files: int
+) -> None:
+    monkeypatch.setattr("pipeline.segmentation.shards._PART_ROWS", shard_images)
+    plan = make_plan(config_of(inputs, shard_images=shard_images), STORAGE)
     claim(plan, STORAGE)
-    data = STORAGE.read(plan.manifest_uri)
-    rows = [row for shard in range(plan.shards) for row in shard_rows(data, shard)]
-    assert plan.shards == 2 and rows == plan.manifest.to_pylist()
+    reader = ShardReader(STORAGE, plan.config.output, shard_images)
+    rows = [row for shard in range(plan.shards) for row in reader.rows(shard)]
+    assert rows == list(plan.manifest.rows()) and len(rows) == 5
+    assert len(STORAGE.list(join(plan.config.output, "manifest"))) == plan.manifest_parts == files
+
+
+@given(st.integers(1, 10_000))
+def test_a_shard_never_lies_in_two_files(shard_images: int) -> None:
+    assert part_rows(shard_images) % shard_images == 0 and 0 < part_rows(shard_images) <= 16_384
 
 
 def test_pictures_below_the_output_are_no_inputs(inputs: Inputs) -> None:

@@ -38,7 +38,7 @@ def inputs(tmp_path: Path) -> Inputs:
 
 def segment(inputs: Inputs, rows: list[dict[str, object]] | None = None, **changes: object) -> pa.Table:
     config = config_of(inputs, **changes)
-    manifest = build_manifest(STORAGE, config.images, config.labels).to_pylist()
+    manifest = list(build_manifest(STORAGE, config.images, config.labels).rows())
     chosen = manifest if rows is None else rows
     return Segmenter(narrow_network(), config, "run", STORAGE).segment(chosen).table
 
@@ -71,7 +71,7 @@ def test_every_class_is_predicted_somewhere(inputs: Inputs) -> None:
 def test_bad_images_become_rows_and_neighbours_stay_as_they_are(inputs: Inputs) -> None:
     before = segment(inputs).to_pylist()
     root = Path(inputs.root)
-    manifest = build_manifest(STORAGE, *(str(root / name) for name in ("images", "labels"))).to_pylist()
+    manifest = list(build_manifest(STORAGE, *(str(root / name) for name in ("images", "labels"))).rows())
     (root / "images/00001.png").unlink()
     (root / "images/00002.png").write_bytes(png(picture(99)))
     (root / "labels/00003.png").write_bytes(png(label(3, 20, 20)))
@@ -135,7 +135,7 @@ def test_broken_storage_ends_the_shard_instead_of_blaming_images(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(RetryPolicy(attempts=2, first_delay=0.01, max_delay=0.02))
-    manifest = build_manifest(storage, f"{inputs.root}/images").to_pylist()
+    manifest = list(build_manifest(storage, f"{inputs.root}/images").rows())
 
     def refuse(*_: object, **__: object) -> bytes:
         raise OSError("the disk is gone")
@@ -170,6 +170,6 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
 
 def test_progress_is_told_image_by_image(tmp_path: Path) -> None:
     inputs, told = write_inputs(str(tmp_path), 4, bad=(2,)), []
-    manifest = build_manifest(STORAGE, f"{inputs.root}/images").to_pylist()
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
     Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, told.append)
     assert told == [True, True, False, True]

@@ -1,0 +1,90 @@
+"""Listings and files of any length, a page at a time: memory does not grow with a bucket or a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from pipeline.data.filesystems import Transient
+from pipeline.data.single_put import is_local
+from pipeline.data.storage import ObjectInfo, Storage
+from pipeline.errors import ObjectChanged
+
+__all__ = ["spooled", "walk"]
+
+# Bytes of one request when a file is copied here.
+_BLOCK = 8 * 2**20
+# Names of one request: S3 gives no more.
+_PAGE = 1000
+
+
+def walk(storage: Storage, prefix: str) -> Iterator[ObjectInfo]:
+    """All objects below a prefix, as `Storage.list` finds them, in storage's own order.
+
+    On S3 no more than a page of 1,000 is in memory; elsewhere fsspec holds the whole listing.
+
+    Raises:
+        StorageError: if the bucket does not exist, or storage does not do its work.
+    """
+    filesystem, path = storage.filesystem(prefix)
+    if is_local(filesystem) or "s3" not in filesystem.protocol:
+        yield from storage.list(prefix)
+        return
+    found = False
+    for info in _walk_s3(storage, prefix, path):
+        found = True
+        yield info
+    if not found:
+        # The prefix may be an object itself, and a bucket that does not exist must not pass for an empty one.
+        yield from storage.list(prefix)
+
+
+def _walk_s3(storage: Storage, prefix: str, path: str) -> Iterator[ObjectInfo]:
+    bucket, _, key = path.partition("/")
+    below = f"{key.rstrip('/')}/" if key else ""
+    query: dict[str, Any] = {"Bucket": bucket, "Prefix": below, "MaxKeys": _PAGE}
+    while True:
+        page = storage.call("list", prefix, partial(_page, query))
+        for entry in page.get("Contents", ()):
+            # Names with a dot are trials and half-written files, ours or others'.
+            if not entry["Key"].endswith("/") and not PurePosixPath(entry["Key"]).name.startswith("."):
+                yield ObjectInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), entry["ETag"].strip('"'))
+        if not page.get("IsTruncated"):
+            return
+        query["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _page(query: dict[str, Any], filesystem: Any, path: str) -> dict[str, Any]:
+    page: dict[str, Any] = filesystem.call_s3("list_objects_v2", **query)
+    return page
+
+
+@contextlib.contextmanager
+def spooled(storage: Storage, uri: str) -> Iterator[IO[bytes]]:
+    """An object's bytes in a temporary file without a name, at its start.
+
+    Raises:
+        ObjectMissing: if there is no such object.
+        ObjectChanged: if it was replaced meanwhile.
+    """
+    info = storage.info(uri)
+    with tempfile.TemporaryFile(prefix="spooled-") as file:
+        for start in range(0, info.size, _BLOCK):
+            file.write(storage.call("read", uri, partial(_block, start, min(start + _BLOCK, info.size))))
+        if storage.info(uri).version != info.version:
+            raise ObjectChanged(f"{uri} was replaced while it was read: submit the same command again")
+        file.seek(0)
+        yield file
+
+
+def _block(start: int, end: int, filesystem: Any, path: str) -> bytes:
+    # By name: the second argument of s3fs is a version, that of other filesystems the start.
+    data: bytes = filesystem.cat_file(path, start=start, end=end)
+    if len(data) != end - start:
+        # A connection cut short can still look like a whole answer.
+        raise Transient(f"{path} gave {len(data)} of {end - start} bytes from {start} on")
+    return data

@@ -1,0 +1,138 @@
+"""The inputs of a run while they are gathered: sorted, paired and searched for duplicates in bounded memory.
+
+SQLite holds them in a temporary file of its own, which has no name and so is gone with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.data.storage import ObjectInfo
+from pipeline.errors import ConfigError
+
+__all__ = ["MANIFEST_SCHEMA", "Input", "Manifest", "ManifestTable"]
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("label_uri", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("version", pa.string()),
+    ]
+)
+_BATCH = 10_000
+_TABLES = """
+    CREATE TABLE image (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT, stem TEXT, times INTEGER)
+        WITHOUT ROWID;
+    CREATE TABLE label (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
+    CREATE TABLE manifest (position INTEGER PRIMARY KEY, uri TEXT, label TEXT, size INTEGER, version TEXT);
+"""
+_ADD_IMAGE = """
+    INSERT INTO image VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (uri) DO UPDATE SET times = times + 1
+"""
+_ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
+# SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
+_FREEZE = """
+    INSERT INTO manifest
+    SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri, coalesce(label.uri, image.label), size, version
+    FROM image LEFT JOIN label USING (stem) ORDER BY image.uri LIMIT ?
+"""
+
+# URI, label named beside it, what storage says of it, and by what it pairs with a label file.
+Input = tuple[str, str | None, ObjectInfo | None, str | None]
+
+
+class Manifest:
+    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI. Safe to share by threads."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database, self._lock = database, threading.Lock()
+        self.num_rows: int = database.execute("SELECT count(*) FROM manifest").fetchone()[0]
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """So many rows from `offset` on; fewer at the end."""
+        query = "SELECT uri, label, size, version FROM manifest WHERE position >= ? AND position < ? ORDER BY position"
+        with self._lock:
+            rows = self._database.execute(query, (offset, offset + length)).fetchall()
+        columns = zip(*rows, strict=True) if rows else [()] * len(MANIFEST_SCHEMA)
+        return pa.table([list(column) for column in columns], schema=MANIFEST_SCHEMA)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows, some thousands at a time."""
+        for offset in range(0, self.num_rows, _BATCH):
+            yield self.slice(offset, _BATCH)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows, one at a time."""
+        for table in self.tables():
+            yield from table.to_pylist()
+
+    def digest(self) -> str:
+        """SHA-256 of the content, whatever files it lies in."""
+        content = hashlib.sha256()
+        for row in self.rows():
+            content.update(json.dumps(list(row.values()), ensure_ascii=False).encode() + b"\n")
+        return content.hexdigest()
+
+
+class ManifestTable:
+    """Gathers images and labels in any order."""
+
+    def __init__(self) -> None:
+        # An empty name: a file that SQLite makes, unlinks at once, and fills beyond its cache of a few MiB.
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
+
+    def add_images(self, inputs: Iterable[Input]) -> None:
+        """Adds images; a URI that comes twice is found by `freeze`.
+
+        Raises:
+            ConfigError: for a name that is not text.
+        """
+        rows = ((uri, label, info and info.size, info and info.version, stem) for uri, label, info, stem in inputs)
+        self._add(_ADD_IMAGE, rows)
+
+    def add_labels(self, labels: Iterable[tuple[str, str]]) -> None:
+        """Adds (stem, URI) of label files; each is paired with the images of its stem."""
+        self._add(_ADD_LABEL, labels)
+
+    def freeze(self, source: str, limit: int | None = None) -> Manifest:
+        """The first `limit` inputs by URI.
+
+        Raises:
+            ConfigError: if an image comes twice, or two labels have one stem; the message names them and `source`.
+        """
+        self._refuse_ambiguous_labels()
+        self._database.execute(_FREEZE, (-1 if limit is None else limit,))
+        self._refuse_duplicates(source)
+        self._database.executescript("DROP TABLE image; DROP TABLE label")
+        return Manifest(self._database)
+
+    def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        self._database.execute("BEGIN")
+        try:
+            self._database.executemany(statement, rows)
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"the name {error.object!r} is not valid UTF-8: rename the file or leave it out"
+            ) from None
+        finally:
+            self._database.execute("COMMIT")
+
+    def _refuse_ambiguous_labels(self) -> None:
+        query = "SELECT stem, uri, other FROM label WHERE other IS NOT NULL ORDER BY stem LIMIT 1"
+        for stem, first, second in self._database.execute(query):
+            raise ConfigError(f"labels {first} and {second} both pair with `{stem}`: remove one")
+
+    def _refuse_duplicates(self, source: str) -> None:
+        query = "SELECT count(*), min(uri) FROM image JOIN manifest USING (uri) WHERE times > 1"
+        count, first = self._database.execute(query).fetchone()
+        if count:
+            raise ConfigError(f"{source} names {count} images twice, first {first}: remove the repetition")

@@ -1,0 +1,63 @@
+"""Listings page by page and files block by block, against the plain ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data import listing
+from pipeline.data.listing import spooled, walk
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ObjectChanged, ObjectMissing, StorageError
+from tests.shared import STORAGE
+
+NAMES = ("a.jpg", "b/c.jpg", "b/d e+%25.jpg", "b/.hidden", "ü/ß.png", "z//double.jpg", "b.jpg", "b-.jpg", "zz/y/x")
+
+
+@pytest.fixture(params=["s3", "local"])
+def root(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("bucket") if request.param == "s3" else str(request.getfixturevalue("tmp_path"))
+
+
+@pytest.mark.parametrize("page", [1, 2, 1000])
+def test_pages_together_are_the_listing(root: str, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(NAMES):
+        STORAGE.write(join(root, "in", name), b"x" * number)
+    STORAGE.write(join(root, "in-side"), b"a neighbour, not below")
+    monkeypatch.setattr(listing, "_PAGE", page)
+    walked = list(walk(STORAGE, join(root, "in")))
+    assert set(walked) == set(STORAGE.list(join(root, "in")))
+    assert len(walked) == len(NAMES) - 1, "all but the name that begins with a dot"
+    assert list(walk(STORAGE, join(root, "in", "a.jpg"))) == STORAGE.list(join(root, "in", "a.jpg"))
+    assert list(walk(STORAGE, join(root, "none"))) == []
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_one(bucket: str) -> None:
+    with pytest.raises(StorageError):
+        list(walk(STORAGE, "s3://no-such-bucket/in"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 35])
+def test_files_come_whole_block_by_block(root: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_BLOCK", 10)
+    STORAGE.write(join(root, "file"), bytes(range(size)))
+    with spooled(STORAGE, join(root, "file")) as file:
+        assert file.read() == bytes(range(size))
+    with pytest.raises(ObjectMissing), spooled(STORAGE, join(root, "missing")):
+        pass
+
+
+class _Replacing(Storage):
+    """Another writer puts a file of the same length there while it is read."""
+
+    def call(self, action, uri, request):  # type: ignore[no-untyped-def]
+        result = super().call(action, uri, request)
+        if action == "read":
+            STORAGE.write(uri, b"Z" * 30)
+        return result
+
+
+def test_a_file_replaced_meanwhile_is_not_read_as_a_mixture(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_BLOCK", 10)
+    STORAGE.write(join(bucket, "file"), b"a" * 30)
+    with pytest.raises(ObjectChanged), spooled(_Replacing(), join(bucket, "file")):
+        pass
