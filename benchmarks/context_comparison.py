@@ -22,12 +22,10 @@ import torch
 from benchmarks.scenes import draw_scenes
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
-from pipeline.training.maps import MapWork
-from pipeline.training.phases import current_phase
+from pipeline.training.local import train_here
 from pipeline.training.recipe_schema import Recipe, StageConfig
 from pipeline.training.recipes import recipe
-from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
-from pipeline.training.world import World
+from pipeline.training.trainer import NETWORK_FILE, Hooks
 
 VARIANTS = ("front_end", "basic", "large", "random", "joint", "front_end_longer")
 _NONE = StageConfig()
@@ -46,7 +44,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="seeds at the same time")
     options = parser.parse_args()
     data = options.data or draw_scenes(join(options.output, "scenes"), train=options.scenes[0], val=options.scenes[1])
-    chosen = _overridden(recipe(options.recipe), options.set)
+    chosen = overridden(recipe(options.recipe), options.set)
     with ProcessPoolExecutor(options.processes) as pool:
         maps = options.maps or join(options.output, "maps")
         jobs = [
@@ -92,12 +90,7 @@ def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
 def _train(config: TrainConfig) -> dict[str, Any]:
     storage, output = Storage(), config.output
     log = Path(output) / "log.txt" if "://" not in output else None
-    while not storage.exists(join(output, NETWORK_FILE)):
-        phase = current_phase(config.recipe, storage, output)
-        for kind in phase.maps:
-            work = MapWork(config, kind, storage)
-            work.compute(work.missing())
-        Trainer(config, World(), storage, Hooks(say=lambda line: _note(log, line))).run(phase.stages)
+    train_here(config, storage, Hooks(say=lambda line: _note(log, line)))
     metrics: dict[str, Any] = json.loads(storage.read(join(output, "metrics.json")))
     return metrics
 
@@ -109,7 +102,8 @@ def _note(log: Path | None, line: str) -> None:
             file.write(line + "\n")
 
 
-def _overridden(chosen: Recipe, settings: list[str]) -> Recipe:
+def overridden(chosen: Recipe, settings: list[str]) -> Recipe:
+    """A recipe with `path=JSON` settings put in."""
     tree = chosen.model_dump()
     for setting in settings:
         path, _, value = setting.partition("=")

@@ -1,6 +1,6 @@
 """Training throughput: the whole job on Ray against the bare step on tensors in memory; memory of a full-width crop.
 
-    python -m benchmarks.training [--recipe street_scenes] [--data URI] [--iterations 60] [--rounds 5] [--memory]
+    python -m benchmarks.training [--recipe street_scenes] [--data URI] [--iterations 60] [--cpus 1] [--memory]
 
 For each stage: `bare` repeats one step on one batch that is there; `loop` adds samples that are drawn, decoded and cut
 by threads; both alternate in one process, medians of the rounds. `job` is the same stage under Ray Train, timed between
@@ -13,10 +13,7 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +22,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.scenes import draw_scenes
+from benchmarks.steps import WARM_UP, alternate
 from pipeline.data.storage import Storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.dry_run import dry_run
-from pipeline.training.initial_weights import initial_network
-from pipeline.training.loop import run_steps
-from pipeline.training.maps import map_caches
 from pipeline.training.ray_train import check_workers, run_phase
-from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig, StageName
+from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
 from pipeline.training.recipes import recipe
 from pipeline.training.run import train
-from pipeline.training.samplers import sampler
-from pipeline.training.schedule import build_optimizer
-from pipeline.training.sources import Sources
-from pipeline.training.stages import set_modes, trainable
-from pipeline.training.step import Step
-from pipeline.training.world import World
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
-_WARM_UP = 3
 
 
 def main() -> None:
@@ -52,9 +40,10 @@ def main() -> None:
     parser.add_argument("--data", help="default: drawn scenes")
     parser.add_argument("--iterations", type=int, default=60, help="of each stage of the job")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpus", type=int, default=1, help="of the worker, and its torch threads")
     parser.add_argument("--memory", action="store_true", help="only a full-width crop of 628 pixels: time and memory")
     options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(options.cpus)
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
         data = options.data or draw_scenes(folder, train=24, val=2)
         content = _memory(data, folder) if options.memory else _throughput(options, data, folder)
@@ -67,68 +56,22 @@ def main() -> None:
 def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str, Any]:
     """Images per second of each stage, by the three ways."""
     chosen = _shortened(recipe(options.recipe), options.iterations)
-    config = TrainConfig(data=data, output=f"{folder}/run", recipe=chosen, cpus_per_worker=os.cpu_count() or 1)
+    config = TrainConfig(data=data, output=f"{folder}/run", recipe=chosen, cpus_per_worker=options.cpus)
     of_job = _job(config)
     rows: dict[str, Any] = {}
     print(f"{'stage':<12}{'bare':>9}{'loop':>9}{'job':>9}   images/s{'loop/bare':>12}{'job/bare':>10}{'stall':>8}")
     for stage in chosen.stages:
-        bare, loop, stall = _alternate(config, stage, options.rounds)
+        bare, loop, stall = alternate(config, stage, options.rounds)
         job = of_job[stage]
         rows[stage] = {"bare": bare, "loop": loop, "job": job, "stall": stall}
         ratios = f"{loop / bare:>23.3f}{job / bare:>10.3f}{stall:>8.3f}"
         print(f"{stage:<12}{bare:>9.2f}{loop:>9.2f}{job:>9.2f}{ratios}", flush=True)
-    return {"recipe": options.recipe, "iterations": options.iterations, "images_per_second": rows}
+    return {"recipe": options.recipe, "iterations": options.iterations, "cpus": options.cpus, "images_per_second": rows}
 
 
 def _shortened(chosen: Recipe, iterations: int) -> Recipe:
     stages = {name: chosen.stage(name).model_copy(update={"iterations": iterations}) for name in chosen.stages}
     return chosen.model_copy(update={**stages, "checkpoint_every": 10**6, "validate_every": 10**6})
-
-
-def _alternate(config: TrainConfig, stage: StageName, rounds: int) -> tuple[float, float, float]:
-    """Images per second of the bare step and of the loop, and the share of time that the loop waits for data."""
-    step, sample = _prepared(config, stage)
-    batch = config.recipe.stage(stage).batch
-    samples = [sample(0, position) for position in range(batch)]
-    steps = 10
-    short = config.recipe.model_copy(
-        update={stage: config.recipe.stage(stage).model_copy(update={"iterations": steps + _WARM_UP})}
-    )
-    looping = Step(step.network, stage, short, step.optimizer, step.world, step.weights)
-    bare, loop, stall = [], [], []
-    for _ in range(_WARM_UP):
-        step(samples, 0)
-    for _ in range(rounds):
-        bare.append(batch * steps / _timed(lambda: [step(samples, 0) for _ in range(steps)]))
-        results = list(run_steps(looping, sample, 0))[_WARM_UP:]
-        seconds = sum(result.seconds for result in results)
-        loop.append(batch * steps / seconds)
-        stall.append(sum(result.waited for result in results) / seconds)
-    return statistics.median(bare), statistics.median(loop), statistics.median(stall)
-
-
-def _prepared(config: TrainConfig, stage: StageName) -> tuple[Step, Callable[[int, int], Any]]:
-    """A stage's step and samples; maps that it starts from are computed first."""
-    storage, chosen = Storage(), config.recipe
-    network, _ = initial_network(chosen, storage)
-    network.to(memory_format=torch.channels_last)
-    cache, kind = None, chosen.stage_input(stage)
-    if kind != "images":
-        # On the first weights: what the maps hold does not matter here.
-        alone = TrainConfig(data=config.data, output=f"{config.output}-{stage}", recipe=chosen)
-        cache = map_caches(alone, storage, network)[kind]
-        sources = Sources(alone, storage)
-        cache.fill(sources.of(stage), cache.missing(sources.of(stage), [False, True]))
-    set_modes(network, stage, chosen)
-    optimizer = build_optimizer(chosen.stage(stage), trainable(network, stage, chosen))
-    sample = sampler(chosen, stage, network.spec, Sources(config, storage).of(stage), cache)
-    return Step(network, stage, chosen, optimizer, World()), sample
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def _job(config: TrainConfig) -> dict[str, float]:
@@ -142,7 +85,7 @@ def _job(config: TrainConfig) -> dict[str, float]:
     rates, first = {}, 0
     for stage in config.recipe.stages:
         last = first + config.recipe.stage(stage).iterations
-        steps = times[first + _WARM_UP : last]
+        steps = times[first + WARM_UP : last]
         rates[stage] = config.recipe.stage(stage).batch * (len(steps) - 1) / (steps[-1] - steps[0])
         first = last
     return rates

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from model.gathered_convolution import convolve_gathered
 from model.sample_dropout import SampleDropout
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
@@ -118,7 +119,10 @@ class FrontEnd(nn.Module):
         return self.final(maps)
 
     def _fc6(self, features: Tensor) -> Tensor:
-        if self.widths.fc6 <= _FC6_SLICE or features.device.type != "cpu" or not torch.is_grad_enabled():
+        if features.device.type == "cuda":
+            # cuDNN has no fast kernels for a 7x7 window at dilation 4: trying them out took minutes on an H200.
+            return convolve_gathered(self.fc6, features)
+        if self.widths.fc6 <= _FC6_SLICE or not torch.is_grad_enabled():
             return self.fc6(features)
         parts = [functional.conv2d(features, weight, dilation=4) for weight in self.fc6.weight.split(_FC6_SLICE)]
         return torch.cat(parts, dim=1) + cast(Tensor, self.fc6.bias).view(-1, 1, 1)

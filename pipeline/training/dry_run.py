@@ -79,10 +79,11 @@ def _measure(
     optimizer = build_optimizer(config.recipe.stage(stage), trainable(network, stage, config.recipe))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     step = Step(network, stage, config.recipe, optimizer, World(device=device), weights)
-    loss, _ = step(batch, 0)
+    batches = step.batches(batch)
+    loss, _ = step(batches, 0)
     with _PeakMemory(device) as memory:
         started = time.perf_counter()
-        step(batch, 0)
+        step(batches, 0)
         seconds = time.perf_counter() - started
     network.load_state_dict(before)
     return _Measured(len(batch), seconds, loss, memory.peak)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.training.samples import Sample
 from pipeline.training.schedule import rate
-from pipeline.training.step import Step
+from pipeline.training.step import Batch, Step
 
 __all__ = ["StepResult", "run_steps"]
 
@@ -54,11 +54,13 @@ def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, load
     config = step.recipe.stage(step.stage)
     positions = step.world.share(config.batch)
     with ThreadPoolExecutor(loaders, "samples") as pool:
-        ahead: deque[list[Future[Sample]]] = deque()
+        ahead: deque[Future[list[Batch]]] = deque()
 
         def prepare(iteration: int) -> None:
             if iteration < config.iterations:
-                ahead.append([pool.submit(sample, iteration, position) for position in positions])
+                parts = [pool.submit(sample, iteration, position) for position in positions]
+                # The pool begins its work in this order: what a thread waits for here is done or being done.
+                ahead.append(pool.submit(lambda: step.batches([part.result() for part in parts])))
 
         for iteration in range(first, first + _AHEAD):
             prepare(iteration)
@@ -66,9 +68,9 @@ def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, load
             for iteration in range(first, config.iterations):
                 started = time.perf_counter()
                 prepare(iteration + _AHEAD)
-                samples = [future.result() for future in ahead.popleft()]
+                batches = ahead.popleft().result()
                 waited = time.perf_counter() - started
-                loss, leaving = step(samples, iteration)
+                loss, leaving = step(batches, iteration)
                 seconds = time.perf_counter() - started
                 yield StepResult(iteration, loss, rate(config, iteration), seconds, waited, leaving)
         finally:

@@ -19,7 +19,22 @@ from pipeline.training.schedule import rate, set_rate
 from pipeline.training.stages import stage_forward, trainable
 from pipeline.training.world import World
 
-__all__ = ["Step"]
+__all__ = ["Batch", "Step"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one shape that go through the network together.
+
+    Attributes:
+        inputs: (N, …) of the samples, on the worker's device.
+        target: (N, h, w) uint8, there too.
+        samples: where they come from.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    samples: Sequence[Sample]
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,15 @@ class Step:
     leaving: Callable[[], bool] = lambda: False
     forward: Callable[[Tensor], Tensor] | None = None
 
-    def __call__(self, samples: Sequence[Sample], iteration: int) -> tuple[float, bool]:
+    def batches(self, samples: Sequence[Sample]) -> list[Batch]:
+        """This worker's samples as it takes them, on its device; may be called from another thread, ahead of time."""
+        return [self._batch(run) for run in self._runs(samples)]
+
+    def __call__(self, batches: Sequence[Batch], iteration: int) -> tuple[float, bool]:
         """Takes the step.
 
         Args:
-            samples: this worker's part of the batch; may be empty.
+            batches: this worker's part of the whole batch; may be empty.
             iteration: from 0.
 
         Returns:
@@ -60,18 +79,21 @@ class Step:
             PipelineError: if the loss is not finite, naming iteration, ranks and images; no parameter has moved then.
         """
         set_rate(self.optimizer, rate(self.recipe.stage(self.stage), iteration))
-        valid = self.world.sum(sum((self._weight(sample) for sample in samples), torch.zeros(1)))
+        own = sum((self._weight(sample) for batch in batches for sample in batch.samples), torch.zeros(1))
+        valid = self.world.sum(own)
         # Divided by the cells of all workers: the mean of per-worker means would weigh cells unevenly.
         divisor = torch.where(valid > 0, valid, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(batch, divisor) for batch in self._micro_batches(samples)]
-        own = torch.stack([*(loss for loss, _ in losses), torch.zeros((), device=self.world.device)]).sum()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=self.recipe.stage(self.stage).crop is not None):
+            losses = [self._backward(batch, divisor) for batch in batches]
+        loss = torch.stack([*losses, torch.zeros((), device=self.world.device)]).sum()
         leaving = torch.tensor(float(self.leaving()), device=self.world.device)
         # One message for both: what a worker knows of its machine costs no time.
-        total, left = self.world.sum(torch.stack([own, leaving])).tolist()
+        total, left = self.world.sum(torch.stack([loss, leaving])).tolist()
         mean = total / float(divisor)
         if not math.isfinite(mean):
-            self._refuse(mean, iteration, [batch for loss, batch in losses if not torch.isfinite(loss)])
+            pairs = zip(losses, batches, strict=True)
+            self._refuse(mean, iteration, [batch.samples for loss, batch in pairs if not torch.isfinite(loss)])
         self.world.sum_gradients(parameter for _, parameter in trainable(self.network, self.stage, self.recipe))
         self.optimizer.step()
         return mean, left > 0
@@ -79,32 +101,39 @@ class Step:
     def _weight(self, sample: Sample) -> Tensor:
         return valid_weight(sample.target, self.network.spec.ignore_label, self.weights)
 
-    def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    def _runs(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """Runs of samples of one shape, no longer than the configuration allows."""
-        most, batch = self.recipe.stage(self.stage).micro_batch, list[Sample]()
+        most, run = self.recipe.stage(self.stage).micro_batch, list[Sample]()
         for sample in samples:
-            if batch and (len(batch) == most or batch[0].inputs.shape != sample.inputs.shape):
-                yield batch
-                batch = []
-            batch.append(sample)
-        if batch:
-            yield batch
+            if run and (len(run) == most or run[0].inputs.shape != sample.inputs.shape):
+                yield run
+                run = []
+            run.append(sample)
+        if run:
+            yield run
 
-    def _backward(self, batch: list[Sample], divisor: Tensor) -> tuple[Tensor, list[Sample]]:
-        device, spec = self.world.device, self.network.spec
-        inputs = torch.stack([sample.inputs for sample in batch]).to(device)
-        target = torch.stack([sample.target for sample in batch]).to(device)
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        device = self.world.device
+        inputs = torch.stack([sample.inputs for sample in samples])
         if self.recipe.stage_input(self.stage) == "images":
             # Early layers, with few channels and many pixels, are up to twice as fast so, on CPUs and GPUs alike.
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if device.type == "cuda":
+            # Out of pinned memory the copy neither waits for the step that is running nor makes it wait.
+            inputs = inputs.pin_memory()
+        target = torch.stack([sample.target for sample in samples])
+        return Batch(inputs.to(device, non_blocking=True), target.to(device), samples)
+
+    def _backward(self, batch: Batch, divisor: Tensor) -> Tensor:
+        device, spec = self.world.device, self.network.spec
         # Dropout is the only randomness left here: tied to the sample it needs no state to resume.
-        self.network.front_end.dropout.generators = [_generator(sample.seed, device) for sample in batch]
+        self.network.front_end.dropout.generators = [_generator(sample.seed, device) for sample in batch.samples]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            scores = self._scores(inputs)
+            scores = self._scores(batch.inputs)
         weights = None if self.weights is None else self.weights.to(device)
-        loss = summed_loss(scores, target, spec.ignore_label, weights)[0]
+        loss = summed_loss(scores, batch.target, spec.ignore_label, weights)[0]
         (loss / divisor).sum().backward()
-        return loss.detach(), batch
+        return loss.detach()
 
     def _scores(self, inputs: Tensor) -> Tensor:
         forward = self.forward or (lambda maps: stage_forward(self.network, self.stage, self.recipe, maps))

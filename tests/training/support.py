@@ -13,10 +13,10 @@ import torch.multiprocessing as mp
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
-from pipeline.training.maps import MapWork
-from pipeline.training.phases import Phase, current_phase
+from pipeline.training.local import compute_maps, run_phases, train_here
+from pipeline.training.phases import Phase
 from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig, StageName
-from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.trainer import Hooks, Trainer
 from pipeline.training.world import World
 from tests.segmentation.support import png
 from tests.shared import STORAGE
@@ -46,28 +46,23 @@ def write_data(root: str, train: int = 6, val: int = 3) -> str:
 
 def run_here(config: TrainConfig, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
     """A whole run in this process, as `jobs/train.py` does it with Ray."""
-    while not storage.exists(join(config.output, NETWORK_FILE)):
-        run_phase_here(config, current_phase(config.recipe, storage, config.output), hooks, storage)
+    train_here(config, storage, hooks)
 
 
 def run_phase_here(config: TrainConfig, phase: Phase, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
     """Maps, then stages, as one worker."""
-    for kind in phase.maps:
-        work = MapWork(config, kind, storage)
-        work.compute(work.missing())
+    compute_maps(config, phase, storage, World())
     Trainer(config, World(), storage, hooks).run(phase.stages)
 
 
 def run_spawned(config: TrainConfig, workers: int) -> None:
     """A whole run in processes of its own, joined by gloo, without Ray."""
-    while not STORAGE.exists(join(config.output, NETWORK_FILE)):
-        phase = current_phase(config.recipe, STORAGE, config.output)
-        for kind in phase.maps:
-            work = MapWork(config, kind, STORAGE)
-            work.compute(work.missing())
+
+    def spawn(stages: tuple[StageName, ...]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            arguments = (workers, folder, config.model_dump(mode="json"), phase.stages)
-            mp.spawn(_spawned, args=arguments, nprocs=workers)
+            mp.spawn(_spawned, args=(workers, folder, config.model_dump(mode="json"), stages), nprocs=workers)
+
+    run_phases(config, STORAGE, World(), spawn)
 
 
 def _spawned(rank: int, size: int, folder: str, settings: dict[str, Any], stages: tuple[StageName, ...]) -> None:

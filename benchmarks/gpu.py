@@ -1,0 +1,172 @@
+"""Trains and predicts on this machine's GPU (or CPU, to try it), without Ray, and measures both.
+
+    python -m benchmarks.gpu camvid_vgg16 --data D/camvid --output out/gpu --weights vgg16_conv_fp16.safetensors \
+        [--steps] [--set joint.iterations=500 …]
+
+`--steps` only times steps: each stage's bare step on tensors that are there beside the loop with its samples. Otherwise
+the recipe is trained; then the network predicts the validation images in float32 and in bfloat16, image by image as a
+job does and in batches. Writes gpu.json and a few masks into the output, a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.context_comparison import overridden
+from benchmarks.steps import alternate
+from model.checkpoint import from_bytes
+from model.dense_prediction import predict, preprocess
+from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
+from model.network import DilatedNetwork
+from model.upsampling import cells_needed, labels_from_scores
+from pipeline.data.storage import Storage, join
+from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.training.config import TrainConfig
+from pipeline.training.local import train_here
+from pipeline.training.recipes import recipe
+from pipeline.training.sources import Images, Sources
+from pipeline.training.trainer import NETWORK_FILE, Hooks
+from pipeline.training.world import World
+
+_TERA = 1e12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--output", required=True, help="folder")
+    parser.add_argument("--weights", default="torchvision", help="VGG-16's convolutions (BGR convention)")
+    parser.add_argument("--steps", action="store_true", help="only time steps")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpus", type=int, default=8, help="threads that prepare samples")
+    parser.add_argument("--set", nargs="*", default=[], metavar="PATH=JSON", help="recipe overrides")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = overridden(recipe(options.recipe), [f'network.weights="{options.weights}"', *options.set])
+    gpus = 1.0 if device.type == "cuda" else 0.0
+    config = TrainConfig(
+        data=options.data, output=options.output, recipe=chosen, cpus_per_worker=options.cpus, gpus_per_worker=gpus
+    )
+    content = {"machine": machine(device)}
+    content |= time_steps(config, options.rounds, device) if options.steps else train_and_predict(config, device)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Names, versions, and the rate of a matrix product: the ceiling of everything else."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    side = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    seconds = median_seconds(lambda: matrix @ matrix, 10)
+    content = {"device": name, "torch": torch.__version__, "bf16_product_tflops": 2 * side**3 / seconds / _TERA}
+    print(json.dumps(content), flush=True)
+    return content
+
+
+def time_steps(config: TrainConfig, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Images per second of every stage's bare step and of the loop, and the loop's share of waiting for samples."""
+    rows: dict[str, Any] = {}
+    for stage in config.recipe.stages:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        bare, loop, stall = alternate(config, stage, rounds, device)
+        peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+        rows[stage] = {"bare": bare, "loop": loop, "stall": stall, "peak_gib": peak}
+        print(stage, json.dumps(rows[stage]), flush=True)
+    return {"steps": rows}
+
+
+def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Trains; then measures the network that came out."""
+    storage, started = Storage(), time.perf_counter()
+    train_here(config, storage, Hooks(say=lambda line: print(line, flush=True)), World(device=device))
+    seconds = time.perf_counter() - started
+    data = storage.read(join(config.output, NETWORK_FILE))
+    content: dict[str, Any] = {"recipe": config.recipe.model_dump(mode="json"), "train_seconds": seconds}
+    content |= {"network_bytes": len(data), "metrics": json.loads(storage.read(join(config.output, "metrics.json")))}
+    images = Sources(config, storage).val
+    return content | measure_prediction(from_bytes(data).to(device), images, Path(config.output))
+
+
+def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) -> dict[str, Any]:
+    """Images per second and arithmetic of prediction; how many labels bfloat16 changes; a sheet of masks."""
+    network.to(memory_format=torch.channels_last)
+    pairs = [images.pair(index) for index in range(len(images))]
+    content: dict[str, Any] = {"images": len(pairs)}
+    predicted = [predict(network, image).labels for image, _ in pairs]
+    exact = [_float32(network, image) for image, _ in pairs[:20]]
+    equal = [float((ours == theirs).mean()) for ours, theirs in zip(predicted, exact, strict=False)]
+    content |= {"labels_as_float32": statistics.mean(equal), "labels_as_float32_worst": min(equal)}
+    each = median_seconds(lambda: [predict(network, image) for image, _ in pairs[:20]], 5) / 20
+    content |= {"predict_images_per_second": 1 / each}
+    batches = (1, 4, 8) if next(network.parameters()).is_cuda else (1,)
+    content["network"] = [bare_network(network, pairs[0][0], size) for size in batches]
+    _paint(network, pairs, predicted, folder)
+    print(json.dumps(content, indent=1), flush=True)
+    return content
+
+
+def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[str, float]:
+    """The network alone on tensors that are there."""
+    one = _inputs(network, image)
+    inputs, device = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last), one.device
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with FlopCounterMode(display=False) as counter:
+            network(inputs)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            seconds = median_seconds(lambda: network(inputs), 7)
+    rate = counter.get_total_flops() / seconds / _TERA
+    return {"batch": size, "images_per_second": size / seconds, "tflops": rate}
+
+
+def median_seconds(work: Callable[[], Any], rounds: int) -> float:
+    """Median time of calls after two warm ones, whatever the device does counted in."""
+    times = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+@torch.inference_mode()
+def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
+    """The labels by products of float32, nothing rounded to fewer bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        scores = network(_inputs(network, image))[0]
+    return labels_from_scores(scores, *image.shape[:2], network.spec.upsampling).labels
+
+
+def _inputs(network: DilatedNetwork, image: np.ndarray) -> Tensor:
+    """(1, 3, H, W) of the whole image with its margin."""
+    sides = zip(image.shape, cells_needed(*image.shape[:2], network.spec.upsampling), strict=False)
+    rows, columns = (reflect_indices(side, MARGIN, cells * OUTPUT_STRIDE + MARGIN - side) for side, cells in sides)
+    return preprocess(gather(image, rows, columns), network.spec.mean_bgr)[None].to(next(network.parameters()))
+
+
+def _paint(network: DilatedNetwork, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:
+    spec = network.spec
+    shown = range(0, len(pairs), max(1, len(pairs) // 6))
+    panels = [Panel(f"{index}", pairs[index][0], predicted[index], pairs[index][1]) for index in shown]
+    sheet = paint_sheet(panels, spec.classes, np.asarray(spec.palette, np.uint8), spec.ignore_label)
+    sheet.convert("RGB").save(folder / "masks.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Speed of a stage's optimizer steps in this process, without Ray."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipeline.data.storage import Storage
+from pipeline.training.config import TrainConfig
+from pipeline.training.initial_weights import initial_network
+from pipeline.training.loop import run_steps
+from pipeline.training.maps import map_caches
+from pipeline.training.recipe_schema import StageName
+from pipeline.training.samplers import sampler
+from pipeline.training.schedule import build_optimizer
+from pipeline.training.sources import Sources
+from pipeline.training.stages import set_modes, trainable
+from pipeline.training.step import Step
+from pipeline.training.world import World
+
+__all__ = ["WARM_UP", "alternate"]
+
+WARM_UP = 3
+
+
+def alternate(
+    config: TrainConfig, stage: StageName, rounds: int, device: torch.device | None = None
+) -> tuple[float, float, float]:
+    """Images per second of the bare step and of the loop, and the share of time that the loop waits for data.
+
+    Samples are prepared by as many threads as the configuration gives a worker CPUs, two at least.
+    """
+    step, sample = _prepared(config, stage, device or torch.device("cpu"))
+    loaders = max(2, int(config.cpus_per_worker))
+    batch = config.recipe.stage(stage).batch
+    batches = step.batches([sample(0, position) for position in range(batch)])
+    steps = 10
+    short = config.recipe.model_copy(
+        update={stage: config.recipe.stage(stage).model_copy(update={"iterations": steps + WARM_UP})}
+    )
+    looping = Step(step.network, stage, short, step.optimizer, step.world, step.weights)
+    bare, loop, stall = [], [], []
+    for _ in range(WARM_UP):
+        step(batches, 0)
+    for _ in range(rounds):
+        bare.append(batch * steps / _timed(lambda: [step(batches, 0) for _ in range(steps)]))
+        results = list(run_steps(looping, sample, 0, loaders))[WARM_UP:]
+        seconds = sum(result.seconds for result in results)
+        loop.append(batch * steps / seconds)
+        stall.append(sum(result.waited for result in results) / seconds)
+    return statistics.median(bare), statistics.median(loop), statistics.median(stall)
+
+
+def _prepared(config: TrainConfig, stage: StageName, device: torch.device) -> tuple[Step, Callable[[int, int], Any]]:
+    """A stage's step and samples; maps that it starts from are computed first."""
+    storage, chosen = Storage(), config.recipe
+    network, _ = initial_network(chosen, storage)
+    network.to(device).to(memory_format=torch.channels_last)
+    cache, kind = None, chosen.stage_input(stage)
+    if kind != "images":
+        # On the first weights: what the maps hold does not matter here.
+        alone = TrainConfig(data=config.data, output=f"{config.output}-{stage}", recipe=chosen)
+        cache = map_caches(alone, storage, network)[kind]
+        sources = Sources(alone, storage)
+        cache.fill(sources.of(stage), cache.missing(sources.of(stage), [False, True]))
+    set_modes(network, stage, chosen)
+    optimizer = build_optimizer(chosen.stage(stage), trainable(network, stage, chosen))
+    sample = sampler(chosen, stage, network.spec, Sources(config, storage).of(stage), cache)
+    return Step(network, stage, chosen, optimizer, World(device=device)), sample
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

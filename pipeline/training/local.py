@@ -1,0 +1,38 @@
+"""A run in this process alone, without Ray: for tests, benchmarks, and a machine that has no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.data.storage import Storage, join
+from pipeline.training.config import TrainConfig
+from pipeline.training.maps import MapWork
+from pipeline.training.phases import Phase, current_phase
+from pipeline.training.recipe_schema import StageName
+from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.world import World
+
+__all__ = ["compute_maps", "run_phases", "train_here"]
+
+
+def train_here(config: TrainConfig, storage: Storage, hooks: Hooks | None = None, world: World | None = None) -> None:
+    """Trains from wherever the run stands to its end, as the only worker; unlike a job it claims nothing."""
+    alone = world or World()
+    run_phases(config, storage, alone, lambda stages: Trainer(config, alone, storage, hooks).run(stages))
+
+
+def run_phases(
+    config: TrainConfig, storage: Storage, world: World, run_stages: Callable[[tuple[StageName, ...]], object]
+) -> None:
+    """Phase after phase until the network is there: maps in this process, stages by `run_stages`."""
+    while not storage.exists(join(config.output, NETWORK_FILE)):
+        phase = current_phase(config.recipe, storage, config.output)
+        compute_maps(config, phase, storage, world)
+        run_stages(phase.stages)
+
+
+def compute_maps(config: TrainConfig, phase: Phase, storage: Storage, world: World) -> None:
+    """Computes the maps of a phase that are not there yet, on this worker's device."""
+    for kind in phase.maps:
+        work = MapWork(config, kind, storage, world.device)
+        work.compute(work.missing())
