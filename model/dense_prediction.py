@@ -7,6 +7,7 @@ and the result does not depend on the size of the window.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ def predict(
     max_window: int = DEFAULT_WINDOW,
     geometry: Geometry = "image",
     confidence: bool = False,
+    on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
     """Labels every pixel.
 
@@ -43,15 +45,17 @@ def predict(
         max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
         geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
         confidence: whether to keep the winning probability of each pixel.
+        on_window: called after each window, or tile, and once more before upsampling.
 
     Raises:
         PredictionError: if a score is NaN or infinite.
         ValueError: if `max_window` is too small, or the network has no reference window.
     """
     if geometry == "reference":
-        return reference_geometry.predict(network, preprocess(image, network.spec.mean_bgr), confidence=confidence)
+        pixels = preprocess(image, network.spec.mean_bgr)
+        return reference_geometry.predict(network, pixels, confidence=confidence, on_window=on_window)
     height, width = image.shape[:2]
-    scores = score_map(network, image, max_window=max_window)
+    scores = score_map(network, image, max_window=max_window, on_window=on_window)
     if not bool(torch.isfinite(scores).all()):
         raise PredictionError(
             f"the score map of this {height}×{width} image holds NaN or infinite values: check the checkpoint"
@@ -68,7 +72,13 @@ def preprocess(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -
 
 
 @torch.inference_mode()
-def score_map(network: DilatedNetwork, image: NDArray[np.uint8], *, max_window: int = DEFAULT_WINDOW) -> Tensor:
+def score_map(
+    network: DilatedNetwork,
+    image: NDArray[np.uint8],
+    *,
+    max_window: int = DEFAULT_WINDOW,
+    on_window: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Scores of the whole image after the context module, (C, rows, columns) float32 on the network's device."""
     height, width = image.shape[:2]
     rows, columns = cells_needed(height, width, network.spec.upsampling)
@@ -81,7 +91,10 @@ def score_map(network: DilatedNetwork, image: NDArray[np.uint8], *, max_window: 
             pixels = _window_pixels(image, window, source_rows, source_columns)
             batch = preprocess(pixels, network.spec.mean_bgr)[None].to(parameter)
             whole[:, *window.cells] = network.front_end(batch)[0]
-        return network.add_context(whole[None])[0].float()
+            on_window()
+        scores = network.add_context(whole[None])[0].float()
+        on_window()
+        return scores
 
 
 def _window_pixels(

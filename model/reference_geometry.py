@@ -7,7 +7,7 @@ differ from whole-image geometry: that is the point of this module, parity with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from model.upsampling import LabelMap, cells_needed, labels_from_scores
 __all__ = ["predict", "tiled_scores"]
 
 
-def predict(network: DilatedNetwork, image: Tensor, *, confidence: bool = False) -> LabelMap:
-    """Labels every pixel of a preprocessed image, (3, H, W) float32 BGR minus mean.
+def predict(
+    network: DilatedNetwork, image: Tensor, *, confidence: bool = False, on_window: Callable[[], None] = lambda: None
+) -> LabelMap:
+    """Labels every pixel of a preprocessed image, (3, H, W) float32 BGR minus mean; `on_window` after each tile.
 
     Raises:
         ValueError: if the network's metadata give no reference window.
@@ -31,8 +33,8 @@ def predict(network: DilatedNetwork, image: Tensor, *, confidence: bool = False)
     """
     height, width = image.shape[1:]
     if network.spec.upsampling == "deconvolution":
-        return _predict_by_tile(network, image, confidence)
-    scores = tiled_scores(network, image)
+        return _predict_by_tile(network, image, confidence, on_window)
+    scores = tiled_scores(network, image, on_window)
     rows, columns = cells_needed(height, width, network.spec.upsampling)
     # The reference reads one row beyond the map when an image is an exact multiple of the tile; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
@@ -41,7 +43,7 @@ def predict(network: DilatedNetwork, image: Tensor, *, confidence: bool = False)
 
 
 @torch.inference_mode()
-def tiled_scores(network: DilatedNetwork, image: Tensor) -> Tensor:
+def tiled_scores(network: DilatedNetwork, image: Tensor, on_window: Callable[[], None] = lambda: None) -> Tensor:
     """Scores of all tiles side by side, (C, tiles down · rows, tiles across · columns), float32.
 
     The KITTI release's tiles are 1268 pixels wide and 159 cells (158.5 rounded up): from the second tile on the
@@ -50,38 +52,44 @@ def tiled_scores(network: DilatedNetwork, image: Tensor) -> Tensor:
     Raises:
         ValueError: if the network's metadata give no reference window.
     """
-    return torch.cat([torch.cat(list(band), dim=2) for band in _scores_by_tile(network, image)], dim=1)
+    bands = _scores_by_tile(network, image, on_window)
+    return torch.cat([torch.cat(list(band), dim=2) for band in bands], dim=1)
 
 
 @torch.inference_mode()
-def _scores_by_tile(network: DilatedNetwork, image: Tensor) -> Iterator[Iterator[Tensor]]:
+def _scores_by_tile(
+    network: DilatedNetwork, image: Tensor, on_window: Callable[[], None]
+) -> Iterator[Iterator[Tensor]]:
     """Rows of tiles, from the top, each from the left."""
     window = network.spec.reference_window
     if window is None:
         raise ValueError("this checkpoint names no reference_window: use --geometry image")
     padded = _reflect(_reflect(image, 1, MARGIN, MARGIN), 2, MARGIN, MARGIN)
     for tile_row in _tiles(padded, 1, window[0]):
-        yield (_scores(network, tile) for tile in _tiles(tile_row, 2, window[1]))
+        yield (_scores(network, tile, on_window) for tile in _tiles(tile_row, 2, window[1]))
 
 
 @torch.inference_mode()
-def _scores(network: DilatedNetwork, tile: Tensor) -> Tensor:
+def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]) -> Tensor:
     parameter = next(network.parameters())
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
         scores = network(tile[None].to(parameter))[0].float()
     if not bool(torch.isfinite(scores).all()):
         raise PredictionError(f"a tile of {tile.shape[1]}×{tile.shape[2]} pixels gives NaN or infinite scores")
+    on_window()
     return scores
 
 
-def _predict_by_tile(network: DilatedNetwork, image: Tensor, confidence: bool) -> LabelMap:
+def _predict_by_tile(
+    network: DilatedNetwork, image: Tensor, confidence: bool, on_window: Callable[[], None]
+) -> LabelMap:
     """The Cityscapes release: the deconvolution is part of the net, so each tile sees zeros beyond its own cells."""
     height, width = image.shape[1:]
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
     total_confidence = total_entropy = 0.0
     top = 0
-    for band in _scores_by_tile(network, image):
+    for band in _scores_by_tile(network, image, on_window):
         left = rows = 0
         for scores in band:
             rows, columns = (OUTPUT_STRIDE * size for size in scores.shape[1:])

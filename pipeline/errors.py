@@ -14,6 +14,7 @@ __all__ = [
     "ObjectChanged",
     "ObjectMissing",
     "PipelineError",
+    "ProcessDied",
     "RunConflict",
     "StorageError",
     "UnknownClasses",
@@ -73,6 +74,10 @@ class ObjectChanged(StorageError):
 
 class DecodeError(PipelineError):
     """The bytes are not an image or a label that can be used; the message is the reason."""
+
+
+class ProcessDied(PipelineError):
+    """Processes that worked on an image died, so often that it is left out."""
 
 
 class UnknownClasses(DecodeError):

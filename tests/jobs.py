@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,14 @@ class Finished:
 
 
 @contextlib.contextmanager
-def driver(cluster: Cluster, script: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A running job script; killed on leaving if it has not ended."""
+def driver(
+    cluster: Cluster, script: str, arguments: Sequence[str], workers_env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A running job script; killed on leaving if it has not ended. `workers_env` is what Ray gives its workers."""
     env = {**cluster.env, "RAY_ADDRESS": cluster.address}
+    if workers_env:
+        # As `ray job submit --runtime-env-json` does it.
+        env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"env_vars": dict(workers_env)}})
     command = [sys.executable, f"jobs/{script}.py", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True) as process:

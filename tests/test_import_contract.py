@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RAY_ADAPTERS = {
     "pipeline/cluster.py",
+    "pipeline/segmentation/ray_actor.py",
     "pipeline/segmentation/ray_data.py",
     "pipeline/training/ray_maps.py",
     "pipeline/training/ray_train.py",

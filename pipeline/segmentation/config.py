@@ -48,6 +48,10 @@ class SegmentConfig(BaseModel):
     """Largest share of images that may fail before nothing is committed."""
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
     """Larger images become error rows before they are decoded."""
+    step_seconds: Annotated[float, Field(gt=0)] = 100.0
+    """Seconds that decoding an image, or one window of the network, may take; then its process is ended."""
+    image_attempts: Positive = 3
+    """Processes that may die in one image, after a first one died in its shard, before it becomes an error row."""
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes without a finished image or shard after which the run ends with an error."""
 

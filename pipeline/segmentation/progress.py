@@ -14,11 +14,12 @@ _PLAIN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What actors have reported since the start of this submission."""
+    """What actors have reported since the start of this submission; signs are those of life within images."""
 
     images: int = 0
     errors: int = 0
     shards: int = 0
+    signs: int = 0
 
 
 class ProgressLine:

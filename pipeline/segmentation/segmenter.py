@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace, label_space
 from pipeline.data.labels import decode_label, encode_confidence, encode_mask
 from pipeline.data.storage import Storage
-from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing
+from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.results.schemas import predictions_schema
 from pipeline.results.scores import (
     Matrix,
@@ -36,12 +37,10 @@ from pipeline.results.scores import (
 )
 from pipeline.segmentation.config import SegmentConfig
 
-__all__ = ["Segmenter", "ShardResult"]
+__all__ = ["Segmenter", "ShardResult", "Surroundings"]
 
 logger = logging.getLogger(__name__)
 Row = Mapping[str, Any]
-# Images fetched and decoded ahead of the network: enough to hide a slow GET, few enough to bound memory.
-_AHEAD = 4
 _THREADS = 2
 
 
@@ -53,8 +52,32 @@ class ShardResult:
     confusion: Matrix
 
 
+class Surroundings:
+    """What a segmenter tells whoever runs it, and hears from there. This one does nothing with it.
+
+    Attributes:
+        quarantined: image's position in the shard → stage; such an image is not touched.
+        ahead: images fetched and decoded ahead of the network: enough to hide a slow GET, few enough to bound memory.
+    """
+
+    quarantined: Mapping[int, str] = {}
+    ahead = 4
+
+    def image(self, ok: bool) -> None:
+        """An image is done."""
+
+    def stage(self, position: int, name: str) -> None:
+        """A stage of an image begins; stages of several images overlap, unless `ahead` is 0."""
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        """Around work that may not come back; what is yielded is called when a part of it is done."""
+        yield lambda: None
+
+
 @dataclass(frozen=True)
 class _Loaded:
+    uri: str
     image: NDArray[np.uint8]
     label: NDArray[np.uint8] | None
     seconds: float
@@ -82,59 +105,67 @@ class Segmenter:
         self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
         self._schema = predictions_schema(config.confidence_maps)
 
-    def segment(self, rows: Sequence[Row], on_image: Callable[[bool], None] = lambda ok: None) -> ShardResult:
+    def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
         """Segments the images of a shard, in order.
 
         Args:
             rows: of the manifest.
-            on_image: called after each image with whether it succeeded.
+            around: told of every image and stage.
 
         Raises:
             StorageError: if storage does not do its work; never for one missing or replaced image.
         """
+        around = around or Surroundings()
         confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
         done: list[dict[str, Any]] = []
-        for row, loading in self._load_ahead(rows):
+        for position, (row, loading) in enumerate(self._load_ahead(rows, around)):
             head = {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
             try:
-                columns, counts = self._segment_one(loading)
+                columns, counts = self._segment_one(loading, position, around)
                 confusion += counts
                 done.append({**head, "status": "ok", **columns})
             except _ImageError as error:
                 logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
                 done.append({**head, "status": "error", **_error_columns(error)})
-            on_image(done[-1]["status"] == "ok")
+            around.image(done[-1]["status"] == "ok")
         return ShardResult(pa.Table.from_pylist(done, schema=self._schema), confusion)
 
-    def _load_ahead(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Future[_Loaded]]]:
+    def _load_ahead(self, rows: Sequence[Row], around: Surroundings) -> Iterator[tuple[Row, Future[_Loaded]]]:
         """Yields rows in order with their image under way; a few later ones load meanwhile."""
         with ThreadPoolExecutor(_THREADS, "load") as pool:
             waiting: deque[tuple[Row, Future[_Loaded]]] = deque()
             try:
-                for row in rows:
-                    waiting.append((row, pool.submit(self._load, row)))
-                    if len(waiting) > _AHEAD:
+                for position, row in enumerate(rows):
+                    waiting.append((row, pool.submit(self._load, row, position, around)))
+                    if len(waiting) > around.ahead:
                         yield waiting.popleft()
                 while waiting:
                     yield waiting.popleft()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, row: Row) -> _Loaded:
-        started = time.perf_counter()
+    def _load(self, row: Row, position: int, around: Surroundings) -> _Loaded:
+        if (stage := around.quarantined.get(position)) is not None:
+            raise _ImageError(stage, ProcessDied(f"processes died or hung repeatedly in stage {stage}"))
+        started, limit = time.perf_counter(), self._config.max_pixels
+        around.stage(position, "fetch")
         data = _stage("fetch", lambda: self._fetch(row))
-        image = _stage("decode", lambda: decode_image(data, max_pixels=self._config.max_pixels))
-        label = _stage("label", lambda: self._label(row["label_uri"], image)) if row["label_uri"] else None
-        return _Loaded(image, label, time.perf_counter() - started)
+        around.stage(position, "decode")
+        with around.step(f"decoding {row['image_uri']}"):
+            image = _stage("decode", lambda: decode_image(data, max_pixels=limit))
+        label = None
+        if row["label_uri"]:
+            around.stage(position, "label")
+            label = _stage("label", lambda: self._label(row["label_uri"], image, around))
+        return _Loaded(row["image_uri"], image, label, time.perf_counter() - started)
 
     def _fetch(self, row: Row) -> bytes:
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
 
-    def _label(self, uri: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        spec, data = self._network.spec, self._storage.read(uri)
-        label = decode_label(
-            data, len(spec.classes), spec.ignore_label, self._space, max_pixels=self._config.max_pixels
-        )
+    def _label(self, uri: str, image: NDArray[np.uint8], around: Surroundings) -> NDArray[np.uint8]:
+        spec, data, limit = self._network.spec, self._storage.read(uri), self._config.max_pixels
+        with around.step(f"decoding {uri}"):
+            label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit)
         if label.shape != image.shape[:2]:
             raise DecodeError(
                 f"the label {uri} has {label.shape[0]}×{label.shape[1]} pixels (height×width), "
@@ -142,15 +173,19 @@ class Segmenter:
             )
         return label
 
-    def _segment_one(self, loading: Future[_Loaded]) -> tuple[dict[str, Any], Matrix]:
+    def _segment_one(
+        self, loading: Future[_Loaded], position: int, around: Surroundings
+    ) -> tuple[dict[str, Any], Matrix]:
         loaded = loading.result()
         started = time.perf_counter()
-        prediction = _stage("predict", lambda: self._predict(loaded.image))
+        around.stage(position, "predict")
+        with around.step(f"predicting {loaded.uri}") as renew:
+            prediction = _stage("predict", lambda: self._predict(loaded.image, renew))
         columns, counts = self._columns(prediction, loaded.label)
         columns["seconds"] = loaded.seconds + time.perf_counter() - started
         return columns, counts
 
-    def _predict(self, image: NDArray[np.uint8]) -> LabelMap:
+    def _predict(self, image: NDArray[np.uint8], on_window: Callable[[], None]) -> LabelMap:
         window = self._config.window
         while True:
             try:
@@ -160,6 +195,7 @@ class Segmenter:
                     max_window=window,
                     geometry=self._config.geometry,
                     confidence=self._config.confidence_maps,
+                    on_window=on_window,
                 )
             except (MemoryError, RuntimeError) as error:
                 # A smaller window gives the same labels in less memory; other runtime errors are not the image's.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -113,3 +115,13 @@ def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
 def without_time(table: pa.Table) -> pa.Table:
     """A table that equal runs have in common: all of it but the seconds."""
     return table.drop_columns(["seconds"]) if "seconds" in table.column_names else table
+
+
+def predictions_of(output: str) -> dict[str, dict[str, Any]]:
+    """Every row of a run by image, masks included, seconds and run_id left out."""
+    parts = sorted(info.uri for info in STORAGE.list(join(output, "predictions")))
+    tables = [pq.read_table(pa.BufferReader(STORAGE.read(uri))) for uri in parts]
+    rows = pa.concat_tables(tables).drop_columns(["seconds", "run_id"]).to_pylist()
+    found = {row["image_uri"]: row for row in rows}
+    assert len(found) == len(rows), "an image has two rows"
+    return found

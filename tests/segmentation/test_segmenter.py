@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import StorageError
 from pipeline.segmentation import segmenter as module
-from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.segmenter import Segmenter, Surroundings
 from tests.segmentation.support import (
     CLASSES,
     Inputs,
@@ -168,8 +170,55 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
     assert set(segment(inputs)["error_stage"].to_pylist()) == {"predict"}
 
 
-def test_progress_is_told_image_by_image(tmp_path: Path) -> None:
-    inputs, told = write_inputs(str(tmp_path), 4, bad=(2,)), []
+class _Noting(Surroundings):
+    """Writes down all that it is told."""
+
+    def __init__(self, ahead: int = 4, quarantined: dict[int, str] | None = None) -> None:
+        self.ahead, self.quarantined = ahead, quarantined or {}
+        self.images: list[bool] = []
+        self.stages: list[tuple[int, str]] = []
+        self.parts = 0
+
+    def image(self, ok: bool) -> None:
+        self.images.append(ok)
+
+    def stage(self, position: int, name: str) -> None:
+        self.stages.append((position, name))
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        def count() -> None:
+            self.parts += 1
+
+        yield count
+
+
+def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) -> None:
+    inputs, around = write_inputs(str(tmp_path), 4, bad=(2,)), _Noting()
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
-    Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, told.append)
-    assert told == [True, True, False, True]
+    Segmenter(narrow_network(), config_of(inputs, window=380), "run", STORAGE).segment(manifest, around)
+    assert around.images == [True, True, False, True]
+    windows = [(-(-height // 8) + 1) * (-(-width // 8) + 1) for height, width in ((41, 30), (24, 32), (41, 30))]
+    assert around.parts == sum(windows) + 3, "after every window of one cell, and after the context module"
+
+
+def test_a_careful_attempt_is_at_one_stage_of_one_image(inputs: Inputs) -> None:
+    """Whoever was told of a stage knows what the process was doing when it died."""
+    around = _Noting(ahead=0)
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
+    Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, around)
+    stages = ("fetch", "decode", "label", "predict")
+    assert around.stages == [(position, stage) for position in range(5) for stage in stages]
+
+
+def test_a_quarantined_image_is_not_touched(inputs: Inputs) -> None:
+    around = _Noting(quarantined={1: "decode"})
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
+    segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
+    rows = segmenter.segment(manifest, around).table.to_pylist()
+    assert 1 not in {position for position, _ in around.stages}
+    assert (rows[1]["status"], rows[1]["error_stage"], rows[1]["error_type"]) == ("error", "decode", "ProcessDied")
+    whole = segmenter.segment(manifest).table.drop_columns(["seconds"]).to_pylist()
+    for row in rows:
+        row.pop("seconds")
+    assert rows[:1] + rows[2:] == whole[:1] + whole[2:]

@@ -1,0 +1,129 @@
+"""What runs in Ray's actors: one board that outlives the others, and actors that turn shards into parts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from model.checkpoint import from_bytes
+from pipeline.data.storage import Storage
+from pipeline.errors import PipelineError, RunConflict
+from pipeline.segmentation.attempts import Attempt, Ledger
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.parts import part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter, Surroundings
+from pipeline.segmentation.shards import ShardReader
+from pipeline.segmentation.watchdog import Watchdog
+
+__all__ = ["ActorTask", "ShardActor", "start_board"]
+
+logger = logging.getLogger(__name__)
+_ANSWER_SECONDS = 30.0
+_SIGN_SECONDS = 1.0
+
+
+def start_board(config: SegmentConfig) -> Any:
+    """An actor that keeps the run's ledger, on the driver's own node: images that kill nodes do not kill it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger)
+    return board.remote(config.image_attempts)
+
+
+@dataclass(frozen=True)
+class ActorTask:
+    """All that an actor needs to know; small, since Ray keeps it to restart the actor."""
+
+    config: SegmentConfig
+    checkpoint_sha256: str
+    identity: str
+    board: Any
+
+
+class ShardActor:
+    """Turns shards into parts. Everything heavy is built here, in the actor, so that a restart builds it again."""
+
+    def __init__(self, task: ActorTask) -> None:
+        self._task, self._storage = task, Storage()
+        config = task.config
+        torch.set_num_threads(max(1, math.floor(config.cpus_per_actor)))
+        checkpoint = self._storage.read(config.checkpoint)
+        if hashlib.sha256(checkpoint).hexdigest() != task.checkpoint_sha256:
+            raise RunConflict(f"{config.checkpoint} was replaced while the run was starting: submit it again")
+        network = from_bytes(checkpoint).to("cuda" if config.gpus_per_actor else "cpu")
+        self._segmenter = Segmenter(network, config, task.identity[:16], self._storage)
+        self._manifest = ShardReader(self._storage, config.output, config.shard_images)
+        self._watchdog = Watchdog(config.step_seconds)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard, task = int(row["shard"]), self._task
+        attempt = self._begin(shard)
+        if attempt is None:
+            return {"shard": shard, "images": 0, "created": False}
+        around = _Reporter(task.board, shard, attempt, self._watchdog)
+        result = self._segmenter.segment(self._manifest.rows(shard), around)
+        around.images_done()
+        data = part_bytes(result.table, result.confusion, shard, task.identity)
+        # Whoever comes second (a retry, a zombie, another driver) finds the part there, and drops its own.
+        created = self._storage.write_once(part_uri(task.config.output, shard, task.identity), data)
+        task.board.end.remote(shard)
+        return {"shard": shard, "images": result.table.num_rows, "created": created}
+
+    def _begin(self, shard: int) -> Attempt | None:
+        """What the board says of this shard; an attempt like any other where it does not answer."""
+        try:
+            attempt: Attempt | None = ray.get(self._task.board.begin.remote(shard), timeout=_ANSWER_SECONDS)
+        except PipelineError:
+            raise
+        except ray.exceptions.RayError:
+            return Attempt()
+        return attempt
+
+
+class _Reporter(Surroundings):
+    """Tells the board of images, and in a careful attempt of every stage before it begins."""
+
+    def __init__(self, board: Any, shard: int, attempt: Attempt, watchdog: Watchdog) -> None:
+        self._board, self._shard, self._attempt, self._watchdog = board, shard, attempt, watchdog
+        self._last_sign = 0.0
+        self.quarantined = attempt.quarantined
+        if attempt.careful:
+            self.ahead = 0
+
+    def image(self, ok: bool) -> None:
+        self._board.image.remote(self._shard, self._attempt.number, ok)
+
+    def stage(self, position: int, name: str) -> None:
+        self._stand((position, name))
+
+    def images_done(self) -> None:
+        """What dies from here on is no image's fault."""
+        self._stand(None)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        with self._watchdog.step(name) as renew:
+
+            def on_part() -> None:
+                renew()
+                if time.monotonic() - self._last_sign > _SIGN_SECONDS:
+                    self._last_sign = time.monotonic()
+                    self._board.alive.remote()
+
+            yield on_part
+
+    def _stand(self, place: tuple[int, str] | None) -> None:
+        if not self._attempt.careful:
+            return
+        with contextlib.suppress(ray.exceptions.RayError):
+            # Awaited: a message still in this process would die with it.
+            ray.get(self._board.stand.remote(self._shard, self._attempt.number, place), timeout=_ANSWER_SECONDS)

@@ -1,0 +1,69 @@
+"""Images that kill or hang the process that decodes them cost themselves alone, and the run ends."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo.cluster import Cluster
+from pipeline.data.storage import join
+from pipeline.results.verify import verify
+from pipeline.segmentation.run import segment_bucket
+from tests.jobs import driver, finish
+from tests.segmentation.support import config_of, predictions_of, run_shards_here, write_inputs
+from tests.shared import STORAGE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+KILL, HANG = b"this pixel kills", b"this pixel hangs"
+# Workers import this first: a decoder with two bugs of the kind that only C has.
+BUGS = f"""
+    import ctypes, PIL.Image
+    _open = PIL.Image.open
+    def buggy(file, *arguments, **options):
+        data = file.getvalue() if hasattr(file, "getvalue") else b""
+        if {KILL!r} in data:
+            ctypes.string_at(0)  # a segmentation fault
+        if {HANG!r} in data:
+            ctypes.PyDLL(None).sleep(10**6)  # and keeps the interpreter's lock
+        return _open(file, *arguments, **options)
+    PIL.Image.open = buggy
+"""
+
+
+def bitmap(marker: bytes) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    pixels.reshape(-1)[: len(marker)] = np.frombuffer(marker, np.uint8)
+    sink = io.BytesIO()
+    # Blue comes first in a bitmap: written so that the marker stands in the file as it is.
+    Image.fromarray(pixels[:, :, ::-1].copy()).save(sink, "BMP")
+    return sink.getvalue()
+
+
+def test_images_that_kill_and_hang_their_decoder(cluster: Cluster, bucket: str, tmp_path: Path) -> None:
+    inputs = write_inputs(bucket, 20, labelled=False)
+    poison = {"00003.bmp": KILL, "00011.bmp": HANG, "00012.bmp": KILL}
+    for name, marker in poison.items():
+        assert marker in bitmap(marker)
+        STORAGE.write(join(bucket, "images", name), bitmap(marker))
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(BUGS))
+    changes = {"labels": None, "shard_images": 5, "max_error_fraction": 0.2}
+    limits = {"step_seconds": 2, "image_attempts": 1}
+    with driver(
+        cluster, "segment_bucket", inputs.arguments(**changes, **limits), {"PYTHONPATH": str(tmp_path)}
+    ) as process:
+        done = finish(process, 300)
+    assert done.code == 0, done.err
+    assert verify(join(bucket, "out")).ok
+    segment_bucket(config_of(inputs, **changes, output=str(tmp_path / "out")), lambda c: None, run_shards_here, STORAGE)
+    ours, undisturbed = predictions_of(join(bucket, "out")), predictions_of(str(tmp_path / "out"))
+    assert ours.keys() == undisturbed.keys() and len(ours) == 23
+    for uri, row in ours.items():
+        if uri.rsplit("/", 1)[1] in poison:
+            assert (row["status"], row["error_stage"], row["error_type"]) == ("error", "decode", "ProcessDied"), row
+        else:
+            assert row == undisturbed[uri]

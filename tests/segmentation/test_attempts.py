@@ -1,0 +1,102 @@
+"""The ledger: every shard ends, whatever its images do to the processes that work on them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import IncompleteRun
+from pipeline.segmentation.attempts import Ledger
+from pipeline.segmentation.progress import Counts
+
+STAGES = ("fetch", "decode", "predict")
+
+
+def work(ledger: Ledger, shard: int, images: int, deadly: dict[int, str]) -> dict[int, str] | None:
+    """One process's work on a shard. None if it died, as it does in a stage of a `deadly` image."""
+    attempt = ledger.begin(shard)
+    assert attempt is not None
+    for position in range(images):
+        if position not in attempt.quarantined:
+            for stage in STAGES:
+                if attempt.careful:
+                    ledger.stand(shard, attempt.number, (position, stage))
+                if deadly.get(position) == stage:
+                    return None
+        ledger.image(shard, attempt.number, position not in attempt.quarantined)
+    if attempt.careful:
+        ledger.stand(shard, attempt.number, None)
+    ledger.end(shard)
+    return dict(attempt.quarantined)
+
+
+@given(st.dictionaries(st.integers(0, 7), st.sampled_from(STAGES)), st.integers(1, 4))
+def test_deadly_images_are_found_and_no_others(deadly: dict[int, str], most: int) -> None:
+    ledger = Ledger(most)
+    died = 0
+    while (quarantined := work(ledger, 5, 8, deadly)) is None:
+        died += 1
+    assert quarantined == deadly
+    assert died == (1 + most * len(deadly) if deadly else 0)
+    assert ledger.counts() == Counts(8, len(deadly), 1)
+    assert ledger.begin(5) is None, "what has ended is not done again"
+
+
+@given(st.lists(st.integers(0, 23), max_size=12), st.integers(3, 4))
+def test_processes_killed_here_and_there_cost_no_image(moments: list[int], most: int) -> None:
+    """A kill from outside hits another image each time; one that hits the same often enough is not told apart."""
+    ledger, hit = Ledger(most), dict.fromkeys(range(8), 0)
+    for moment in moments:
+        if max(hit.values()) == most - 1:
+            break
+        attempt = ledger.begin(0)
+        assert attempt is not None and not attempt.quarantined
+        if attempt.careful:
+            ledger.stand(0, attempt.number, (moment // 3, STAGES[moment % 3]))
+            hit[moment // 3] += 1
+    assert work(ledger, 0, 8, {}) == {} or max(hit.values()) >= most
+
+
+def test_deaths_outside_images_end_the_run_in_the_end() -> None:
+    ledger = Ledger(3)
+    with pytest.raises(IncompleteRun, match="shard 2, outside any image"):
+        for _ in range(100):
+            attempt = ledger.begin(2)
+            assert attempt is not None
+            ledger.stand(2, attempt.number, (0, "fetch"))
+            ledger.stand(2, attempt.number, None)
+
+
+def test_an_attempt_that_was_given_up_is_not_heard() -> None:
+    """It may go on in a process that is cut off from the rest."""
+    ledger = Ledger(1)
+    first, second = ledger.begin(0), ledger.begin(0)
+    assert first is not None and second is not None
+    ledger.stand(0, second.number, None)
+    ledger.stand(0, first.number, (3, "decode"))
+    ledger.image(0, first.number, False)
+    third = ledger.begin(0)
+    assert third is not None and not third.quarantined
+    assert ledger.counts() == Counts()
+
+
+def test_images_count_once_however_often_they_are_tried() -> None:
+    ledger = Ledger(3)
+    for _ in range(3):
+        attempt = ledger.begin(0)
+        assert attempt is not None
+        for ok in (True, False, True):
+            ledger.image(0, attempt.number, ok)
+    assert ledger.counts() == Counts(3, 1, 0)
+    ledger.end(0)
+    ledger.end(0)
+    assert ledger.counts() == Counts(3, 1, 1)
+
+
+def test_a_ledger_that_was_lost_hears_of_shards_it_does_not_know() -> None:
+    ledger = Ledger(3)
+    ledger.image(7, 2, True)
+    ledger.stand(7, 2, (0, "decode"))
+    ledger.end(7)
+    assert ledger.counts() == Counts(0, 0, 1)
