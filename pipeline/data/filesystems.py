@@ -9,10 +9,11 @@ from typing import Any
 
 import fsspec
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+from fsspec.asyn import sync
 
 from pipeline.errors import AccessDenied, ConfigError, ObjectMissing, StorageError
 
-__all__ = ["Transient", "already_there", "classify", "join", "normalise", "open_filesystem", "split"]
+__all__ = ["Transient", "already_there", "classify", "get_object", "join", "normalise", "open_filesystem", "split"]
 
 # Seconds. A peer that says nothing for this long is treated as gone, and the request is tried again.
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
@@ -68,6 +69,21 @@ def open_filesystem(protocol: str) -> Any:
     if protocol == "s3":
         filesystem.retries = 1
     return filesystem
+
+
+def get_object(filesystem: Any, path: str) -> tuple[bytes, str | None]:
+    """All bytes of an object, and the version that the answer itself names, if it names one."""
+    if "s3" not in filesystem.protocol:
+        return filesystem.cat_file(path), None
+
+    bucket, _, key = path.partition("/")
+
+    async def get() -> tuple[bytes, str | None]:
+        answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key)
+        async with answer["Body"] as body:
+            return await body.read(), str(answer["ETag"]).strip('"')
+
+    return sync(filesystem.loop, get)
 
 
 def classify(error: Exception, action: str, uri: str) -> Exception:

@@ -19,7 +19,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, split
+from pipeline.data.filesystems import Transient, already_there, classify, get_object, join, open_filesystem, split
 from pipeline.data.single_put import create_object, is_local, replace_object
 from pipeline.errors import ObjectChanged, ObjectMissing, StorageError
 
@@ -80,7 +80,7 @@ class Storage:
 
         Args:
             uri: of the object.
-            size: expected length in bytes. A shorter or longer body is tried again, then an error.
+            size: expected length in bytes. A body that is not whole is tried again, then an error.
             version: expected version.
 
         Raises:
@@ -90,20 +90,22 @@ class Storage:
         """
 
         def attempt(filesystem: Any, path: str) -> bytes:
-            data: bytes = filesystem.cat_file(path)
-            if version is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() == version:
-                return data
-            if version is not None or (size is not None and len(data) != size):
-                self._check_version(uri, data, version)
+            data, now = get_object(filesystem, path)
+            whole = now is not None and now == hashlib.md5(data, usedforsecurity=False).hexdigest()
+            # Versions that are no digests (multipart, encryption by keys, files) say nothing of the bytes.
+            if not whole and (now or version or size not in (None, len(data))):
+                self._check(uri, data, now, version)
+            if whole and version not in (None, now):
+                raise _replaced(uri, now, version)
             return data
 
         return self.call("read", uri, attempt)
 
-    def _check_version(self, uri: str, data: bytes, version: str | None) -> None:
+    def _check(self, uri: str, data: bytes, read: str | None, wanted: str | None) -> None:
         now = self.info(uri)
-        if version is not None and now.version != version:
-            raise ObjectChanged(f"{uri} is now version {now.version}, not {version}: it was replaced after listing")
-        if len(data) != now.size:
+        if wanted is not None and now.version != wanted:
+            raise _replaced(uri, now.version, wanted)
+        if len(data) != now.size or read not in (None, now.version):
             # A connection cut short can still look like a whole answer: never take it for the object.
             raise Transient(f"{uri} has {now.size} bytes, {len(data)} arrived")
 
@@ -216,6 +218,10 @@ class Storage:
             raise
         except Exception as error:
             raise classify(error, action, uri) from error
+
+
+def _replaced(uri: str, now: str | None, wanted: str | None) -> ObjectChanged:
+    return ObjectChanged(f"{uri} is now version {now}, not {wanted}: it was replaced after listing")
 
 
 def _find(filesystem: Any, path: str) -> dict[str, Any]:

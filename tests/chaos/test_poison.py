@@ -13,9 +13,8 @@ from PIL import Image
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from pipeline.segmentation.run import segment_bucket
 from tests.jobs import driver, finish
-from tests.segmentation.support import config_of, predictions_of, run_shards_here, write_inputs
+from tests.segmentation.support import config_of, predictions_of, run_here, write_inputs
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -59,7 +58,7 @@ def test_images_that_kill_and_hang_their_decoder(cluster: Cluster, bucket: str, 
         done = finish(process, 300)
     assert done.code == 0, done.err
     assert verify(join(bucket, "out")).ok
-    segment_bucket(config_of(inputs, **changes, output=str(tmp_path / "out")), lambda c: None, run_shards_here, STORAGE)
+    run_here(config_of(inputs, **changes, output=str(tmp_path / "out")))
     ours, undisturbed = predictions_of(join(bucket, "out")), predictions_of(str(tmp_path / "out"))
     assert ours.keys() == undisturbed.keys() and len(ours) == 23
     for uri, row in ours.items():

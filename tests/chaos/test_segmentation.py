@@ -5,16 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from pipeline.segmentation.run import segment_bucket
 from tests.jobs import await_condition, driver, finish, ray_processes, run_job
-from tests.segmentation.support import Inputs, config_of, run_shards_here, without_time, write_inputs
+from tests.segmentation.support import Inputs, assert_same_tables, config_of, run_here, write_inputs
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
@@ -33,14 +30,9 @@ def parts(inputs: Inputs) -> int:
 
 def assert_undisturbed(inputs: Inputs, folder: Path) -> None:
     """Every table equals that of a run in this process, `seconds` apart; and the run verifies."""
-    segment_bucket(config_of(inputs, shard_images=SHARD, output=str(folder)), lambda c: None, run_shards_here, STORAGE)
-    out = join(inputs.root, "out")
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.parquet"))
-    assert sorted(info.uri.removeprefix(out + "/") for info in STORAGE.list(out) if ".json" not in info.uri) == names
-    for name in names:
-        ours = pq.read_table(pa.BufferReader(STORAGE.read(join(out, name))))
-        assert without_time(ours).equals(without_time(pq.read_table(folder / name))), name
-    assert verify(out).ok
+    run_here(config_of(inputs, shard_images=SHARD, output=str(folder)))
+    assert_same_tables(join(inputs.root, "out"), str(folder))
+    assert verify(join(inputs.root, "out")).ok
 
 
 def test_a_killed_actor(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -130,79 +128,6 @@ def test_read_only_output(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where a folder should be")
     with pytest.raises(StorageError):
         Storage(QUICK).check_writable(str(tmp_path / "out"))
-
-
-class Flaky:
-    """Wraps a filesystem; fails in the given ways, one a call, before it works."""
-
-    def __init__(self, inner: Any, failures: list[Callable[[], bytes] | Exception]) -> None:
-        self.inner, self.failures, self.calls = inner, failures, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def cat_file(self, path: str) -> bytes:
-        return self._fail_or(lambda: self.inner.cat_file(path))
-
-    def pipe_file(self, path: str, data: bytes, **options: Any) -> None:
-        failure = self.failures.pop(0) if self.failures else None
-        self.calls += 1
-        if failure == "lost reply":
-            self.inner.pipe_file(path, data, **options)
-            raise ConnectionResetError("reply lost")
-        self.inner.pipe_file(path, data, **options)
-
-    def _fail_or(self, work: Callable[[], bytes]) -> bytes:
-        self.calls += 1
-        failure = self.failures.pop(0) if self.failures else None
-        if isinstance(failure, Exception):
-            raise failure
-        return failure() if callable(failure) else work()
-
-
-def flaky(storage: Storage, uri: str, failures: list[Any]) -> Flaky:
-    wrapped = Flaky(storage.filesystem(uri)[0], failures)
-    storage._filesystems["s3"] = wrapped
-    return wrapped
-
-
-def test_transient_failures_are_retried_and_counted(bucket: str) -> None:
-    storage, uri = Storage(QUICK), join(bucket, "x")
-    storage.write(uri, b"content")
-    filesystem = flaky(storage, uri, [ConnectionResetError("reset"), TimeoutError("slow")])
-    assert storage.read(uri) == b"content"
-    assert filesystem.calls == 3
-    filesystem.failures = [ConnectionResetError("reset")] * 3
-    with pytest.raises(StorageError, match="3 attempts"):
-        storage.read(uri)
-
-
-def test_a_short_body_is_never_taken_for_the_object(bucket: str) -> None:
-    storage, uri = Storage(QUICK), join(bucket, "x")
-    storage.write(uri, b"whole content")
-    info = storage.info(uri)
-    for expectation in ({"size": info.size}, {"version": info.version}, {"size": info.size, "version": info.version}):
-        filesystem = flaky(storage, uri, [lambda: b"whole"])
-        assert storage.read(uri, **expectation) == b"whole content"  # type: ignore[arg-type]
-        assert filesystem.calls == 2
-        storage = Storage(QUICK)
-
-
-def test_a_lost_reply_to_a_create_is_success(bucket: str) -> None:
-    storage, uri = Storage(QUICK), join(bucket, "x")
-    flaky(storage, uri, ["lost reply"])
-    assert storage.write_once(uri, b"mine")
-    assert Storage().read(uri) == b"mine"
-
-
-def test_refusals_are_not_retried(bucket: str) -> None:
-    storage, uri = Storage(RetryPolicy(attempts=9, first_delay=5)), join(bucket, "x")
-    filesystem = flaky(storage, uri, [PermissionError("no"), FileNotFoundError("gone")])
-    for kind in (AccessDenied, ObjectMissing):
-        before = filesystem.calls
-        with pytest.raises(kind):
-            storage.read(uri)
-        assert filesystem.calls == before + 1
 
 
 def test_storage_travels_to_another_process(place: str) -> None:

@@ -15,10 +15,11 @@ from PIL import Image
 from model.checkpoint import to_bytes
 from model.front_end import FrontEndWidths
 from model.network import DilatedNetwork, NetworkSpec, dilation8
-from pipeline.data.storage import join
+from pipeline.data.storage import Storage, join
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
 from pipeline.segmentation.plan import Plan
+from pipeline.segmentation.run import segment_bucket
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.shards import ShardReader
 from tests.shared import STORAGE
@@ -97,15 +98,28 @@ def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tupl
     return Inputs(root)
 
 
-def run_shards_here(plan: Plan, shards: list[int]) -> None:
+def run_shards_here(plan: Plan, shards: list[int], storage: Storage = STORAGE) -> None:
     """What the actors do, in this process and without Ray."""
-
-    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, STORAGE)
-    reader = ShardReader(STORAGE, plan.config.output, plan.config.shard_images)
+    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, storage)
+    reader = ShardReader(storage, plan.config.output, plan.config.shard_images)
     for shard in shards:
         result = segmenter.segment(reader.rows(shard))
         data = part_bytes(result.table, result.confusion, shard, plan.identity)
-        STORAGE.write_once(part_uri(plan.config.output, shard, plan.identity), data)
+        storage.write_once(part_uri(plan.config.output, shard, plan.identity), data)
+
+
+def run_here(config: SegmentConfig, storage: Storage = STORAGE) -> None:
+    """A whole submission in this process."""
+    segment_bucket(config, lambda config: None, lambda plan, shards: run_shards_here(plan, shards, storage), storage)
+
+
+def assert_same_tables(output: str, undisturbed: str) -> None:
+    """Every Parquet file of a run equals that of another, `seconds` apart, and none is there besides."""
+    names = {info.uri.removeprefix(undisturbed + "/") for info in STORAGE.list(undisturbed)}
+    assert {info.uri.removeprefix(output + "/") for info in STORAGE.list(output)} == names
+    for name in sorted(name for name in names if name.endswith(".parquet")):
+        ours, theirs = (pq.read_table(pa.BufferReader(STORAGE.read(join(out, name)))) for out in (output, undisturbed))
+        assert without_time(ours).equals(without_time(theirs)), name
 
 
 def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
