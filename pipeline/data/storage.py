@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import uuid
@@ -19,9 +18,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from pipeline.data.filesystems import Transient, already_there, classify, get_object, join, open_filesystem, split
+from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, split
 from pipeline.data.single_put import create_object, is_local, replace_object
-from pipeline.errors import ObjectChanged, ObjectMissing, StorageError
+from pipeline.data.whole_reads import WholeReads
+from pipeline.errors import ObjectMissing, StorageError
 
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "join"]
 
@@ -62,6 +62,7 @@ class Storage:
     def __init__(self, retry: RetryPolicy | None = None) -> None:
         self.retry = retry or RetryPolicy()
         self._filesystems: dict[str, Any] = {}
+        self._whole = WholeReads()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Storage], tuple[RetryPolicy]]:
@@ -90,24 +91,9 @@ class Storage:
         """
 
         def attempt(filesystem: Any, path: str) -> bytes:
-            data, now = get_object(filesystem, path)
-            whole = now is not None and now == hashlib.md5(data, usedforsecurity=False).hexdigest()
-            # Versions that are no digests (multipart, encryption by keys, files) say nothing of the bytes.
-            if not whole and (now or version or size not in (None, len(data))):
-                self._check(uri, data, now, version)
-            if whole and version not in (None, now):
-                raise _replaced(uri, now, version)
-            return data
+            return self._whole.read(filesystem, path, uri, lambda: self.info(uri), size, version)
 
         return self.call("read", uri, attempt)
-
-    def _check(self, uri: str, data: bytes, read: str | None, wanted: str | None) -> None:
-        now = self.info(uri)
-        if wanted is not None and now.version != wanted:
-            raise _replaced(uri, now.version, wanted)
-        if len(data) != now.size or read not in (None, now.version):
-            # A connection cut short can still look like a whole answer: never take it for the object.
-            raise Transient(f"{uri} has {now.size} bytes, {len(data)} arrived")
 
     def write_once(self, uri: str, data: bytes) -> bool:
         """Creates an object from complete bytes with one request, unless it exists.
@@ -218,10 +204,6 @@ class Storage:
             raise
         except Exception as error:
             raise classify(error, action, uri) from error
-
-
-def _replaced(uri: str, now: str | None, wanted: str | None) -> ObjectChanged:
-    return ObjectChanged(f"{uri} is now version {now}, not {wanted}: it was replaced after listing")
 
 
 def _find(filesystem: Any, path: str) -> dict[str, Any]:

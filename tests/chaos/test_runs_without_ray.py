@@ -69,7 +69,7 @@ class _Mortal(Storage):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_request_costs_nothing(tmp_path: Path, after: bool) -> None:
     """In listing, claim, a part or commit: the next submission ends the run as if undisturbed."""
-    inputs = write_inputs(str(tmp_path / "in"), 4, bad=(1,))
+    inputs = write_inputs(str(tmp_path / "in"), 5, bad=(1,))
     changes: dict[str, Any] = {"max_error_fraction": 0.5, "shard_images": 2}
     counting = _Mortal(10**9, after=after)
     run_here(config_of(inputs, output=str(tmp_path / "calm"), **changes), counting)
