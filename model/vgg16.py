@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from model.errors import ModelError
+from model.errors import CheckpointError, ModelError
 from model.front_end import CONV_NAMES, FrontEnd
+from model.metadata import header_of, short
 
 __all__ = ["load_torchvision_vgg16", "load_vgg16_bytes"]
 
@@ -42,9 +43,10 @@ def load_vgg16_bytes(front_end: FrontEnd, data: bytes, source: str) -> dict[str,
         ModelError: if the file is not such a one or the front end has other widths.
     """
     try:
+        header_of(data)
         tensors = load(data)
-    except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{source} is not a safetensors file ({error}): give VGG-16 weights") from error
+    except (CheckpointError, SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{source} is not a safetensors file ({short(error)}): give VGG-16 weights") from error
     _copy_convolutions(front_end, {name: tensor.float() for name, tensor in tensors.items()})
     return {"source": source, "sha256": hashlib.sha256(data).hexdigest(), "convention": "BGR 0-255 minus mean"}
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.images import DAMAGE, MAX_PIXELS, open_image
+from pipeline.data.exif import turned
+from pipeline.data.images import MAX_PIXELS, one_reason, open_image
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.errors import DecodeError, UnknownClasses
 
@@ -43,11 +44,9 @@ def decode_label(
         DecodeError: for damage, or another kind of file.
         UnknownClasses: for values that mean nothing.
     """
-    try:
-        image = open_image(data, _LABEL_FORMATS, max_pixels)
-        values = np.array(image)
-    except DAMAGE as error:
-        raise DecodeError(f"damaged: {type(error).__name__}: {error}") from error
+    with one_reason():
+        image, orientation = open_image(data, _LABEL_FORMATS, max_pixels)
+        values = turned(_as_written(image, data), orientation)
     if image.mode in ("P", "L"):
         return _check(_by_value(ignore_label, space)[values], classes, ignore_label)
     if image.mode in ("RGB", "RGBA") and space is not None:
@@ -73,10 +72,8 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     Raises:
         DecodeError: if it is no such file.
     """
-    try:
-        image = open_image(data, ("PNG",), MAX_PIXELS)
-    except DAMAGE as error:
-        raise DecodeError(f"damaged: {type(error).__name__}: {error}") from error
+    with one_reason():
+        image, _ = open_image(data, ("PNG",), MAX_PIXELS)
     if image.mode not in ("P", "L"):
         raise DecodeError(f"a mask is a palette or grey PNG, this one is {image.mode}")
     return np.array(image)
@@ -86,6 +83,20 @@ def _png(image: Image.Image) -> bytes:
     sink = io.BytesIO()
     image.save(sink, "PNG", compress_type=_RUN_LENGTHS)
     return sink.getvalue()
+
+
+def _as_written(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    """Pillow spreads grey of fewer than eight bits over 0–255, and inverts that of TIFFs in which 0 is white."""
+    values = np.asarray(image)
+    if image.mode != "L" or image.format == "BMP":
+        return values
+    if image.format == "PNG":
+        bits, inverted = data[24], False
+    else:
+        tags = getattr(image, "tag_v2", {})
+        bits, inverted = tags.get(258, (8,))[0], tags.get(262) == 0
+    values = 255 - values if inverted else values
+    return values // np.uint8(255 // (2**bits - 1)) if bits < 8 else values
 
 
 def _by_value(ignore_label: int, space: LabelSpace | None) -> NDArray[np.uint8]:
@@ -99,7 +110,10 @@ def _by_value(ignore_label: int, space: LabelSpace | None) -> NDArray[np.uint8]:
 
 def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int) -> NDArray[np.uint8]:
     """Colours of the palette become ids, every other colour is void, as published colour labels have it."""
-    packed = colours.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    packed = np.zeros(colours.shape[:2], np.uint32)
+    for channel in range(3):
+        packed <<= 8
+        packed |= colours[:, :, channel]
     ids = np.full(packed.shape, ignore_label, np.uint8)
     for class_id, (red, green, blue) in enumerate(space.palette):
         ids[packed == red * 65536 + green * 256 + blue] = class_id

@@ -1,0 +1,80 @@
+"""Limits of what a TIFF's directories may claim: Pillow and libtiff read all of it before they look at a pixel."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+
+from pipeline.errors import DecodeError
+
+__all__ = ["check_tiff"]
+
+# Bytes of a value by its type; types that are no numbers stay bytes in memory.
+_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_BYTES = (1, 2, 7)
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+# Exif, GPS and interoperability: Pillow reads these directories too.
+_POINTERS = (34665, 34853, 40965)
+_DIRECTORIES = 8
+_VALUES = 2**18  # numbers in all directories; a transfer function of 16 bits has 196,608
+_TILE_PIXELS = 2**20  # that a tile may have, whatever the image
+
+
+def check_tiff(data: bytes, max_pixels: int) -> None:
+    """Refuses tags that claim more than the file holds, too many numbers, and tiles or images that are too large.
+
+    Many tags may name the same bytes, and libtiff copies them for each: what counts is the sum of their claims.
+
+    Raises:
+        DecodeError: with the reason.
+        struct.error: for a file that is cut.
+    """
+    order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    (first,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)
+    waiting, known, values, claimed = [first], {first}, 0, 0
+    while waiting:
+        sides = dict.fromkeys((_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT), 0)
+        for tag, kind, count, inline in _entries(data, waiting.pop(), order, big):
+            size = count * _UNITS.get(kind, 0)
+            values += 1 if kind in _BYTES else count
+            claimed += size if size > len(inline) else 0
+            if claimed > len(data):
+                raise DecodeError(f"damaged: the tags of a TIFF claim more than the {len(data)} bytes of the file")
+            if values > _VALUES:
+                raise DecodeError(f"damaged: more than {_VALUES} values in the tags of a TIFF")
+            if tag in sides:
+                sides[tag] = max(sides[tag], _number(inline, kind, order))
+            elif tag in _POINTERS:
+                place = _number(inline, kind, order)
+                if place not in known and len(known) < _DIRECTORIES:
+                    known.add(place)
+                    waiting.append(place)
+        _check_sides(sides, max_pixels)
+
+
+def _entries(data: bytes, place: int, order: str, big: bool) -> Iterator[tuple[int, int, int, bytes]]:
+    """Tag, type, number of values, and the bytes that hold the value or its place."""
+    (entries,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, place)
+    place += 8 if big else 2
+    entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHI4s")
+    for _ in range(entries):
+        yield entry.unpack_from(data, place)
+        place += entry.size
+
+
+def _number(inline: bytes, kind: int, order: str) -> int:
+    """A whole number within its entry; 0 for other types, which make no sense where one is wanted."""
+    form = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind, "")
+    size = struct.calcsize(f"{order}{form}")
+    return int(struct.unpack_from(f"{order}{form}", inline)[0]) if form and size <= len(inline) else 0
+
+
+def _check_sides(sides: Mapping[int, int], max_pixels: int) -> None:
+    width, height = sides[_WIDTH], sides[_HEIGHT]
+    if width * height > max_pixels:
+        raise DecodeError(f"{width}×{height} pixels are more than the limit of {max_pixels}")
+    tile = sides[_TILE_WIDTH] * sides[_TILE_HEIGHT]
+    if tile > max(_TILE_PIXELS, max_pixels):
+        raise DecodeError(
+            f"tiles of {sides[_TILE_WIDTH]}×{sides[_TILE_HEIGHT]} pixels in an image of {width}×{height} are too large"
+        )
