@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-jobs test-modules hosts lint format clean
+.PHONY: demo test test-jobs test-modules hosts chaos lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ test-modules: $(STAMP)
 ## Training on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
 hosts: $(STAMP)
 	$(BIN)/python -m tests.hosts
+
+## Segmentations under faults at random moments, for ten minutes (docs/reliability.md); MINUTES and SEED to choose.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 ## Style, types and the import contract.
 lint: $(STAMP)

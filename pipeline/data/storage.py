@@ -18,7 +18,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, split
+from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, require_bucket, split
 from pipeline.data.single_put import create_object, is_local, replace_object
 from pipeline.data.whole_reads import WholeReads
 from pipeline.errors import ObjectMissing, StorageError
@@ -118,7 +118,11 @@ class Storage:
         return self.call("create", uri, attempt)
 
     def _holds(self, uri: str, data: bytes) -> bool:
-        return self.info(uri).size == len(data) and self.read(uri) == data
+        try:
+            return self.info(uri).size == len(data) and self.read(uri) == data
+        except ObjectMissing as error:
+            # S3 also refuses while somebody else creates it, who may yet fail.
+            raise Transient(f"cannot create {uri}: it is being created or removed by another request") from error
 
     def write(self, uri: str, data: bytes) -> None:
         """Creates or replaces an object with one request; a reader sees the old or the new bytes whole."""
@@ -208,9 +212,8 @@ class Storage:
 
 def _find(filesystem: Any, path: str) -> dict[str, Any]:
     found: dict[str, Any] = filesystem.find(path.rstrip("/"), detail=True) if path else {}
-    bucket = path.split("/")[0]
-    if not found and not is_local(filesystem) and not filesystem.exists(bucket):
-        raise FileNotFoundError(f"no bucket {bucket}")
+    if not found and not is_local(filesystem):
+        require_bucket(filesystem, path)
     # Some servers list an emptied folder. Names with a dot are trials and half-written files, ours or others.
     return {
         name: entry for name, entry in found.items() if entry["type"] == "file" and not Path(name).name.startswith(".")

@@ -7,6 +7,7 @@ run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
 __all__ = ["SUCCESS", "Run"]
 
 SUCCESS = "_SUCCESS.json"
+_PATH = re.compile(r"[\w-]+(/[\w-]+)*\.\w+")
 _LIGHT = tuple(name for name in PREDICTIONS.names if name not in ("mask", "classes"))
 
 
@@ -32,7 +34,7 @@ class Run:
     """A committed run below `output`.
 
     Raises:
-        ConfigError: if there is no committed run, or one of an unknown table format.
+        ConfigError: if there is no committed run, one of an unknown table format, or one that names files elsewhere.
     """
 
     def __init__(self, output: str, storage: Storage | None = None) -> None:
@@ -47,6 +49,10 @@ class Run:
             raise ConfigError(
                 f"{output} has table format {self.success.get('format')!r}, this version reads {TABLE_FORMAT}: upgrade"
             )
+        for entry in self.success["files"]:
+            # Whoever wrote this file is not believed: readers open what it names.
+            if not _PATH.fullmatch(entry["path"]) or ".." in entry["path"]:
+                raise ConfigError(f"{output}/{SUCCESS} names {entry['path']!r}, which is no file below the run")
 
     @property
     def classes(self) -> list[str]:

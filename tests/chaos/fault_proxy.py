@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-__all__ = ["Fault", "FaultProxy", "Request", "fault_proxy", "random_weather"]
+__all__ = ["Fault", "FaultProxy", "Request", "fault_proxy", "random_fault", "random_weather"]
 
 Kind = Literal["latency", "reset", "status", "truncate", "shorten", "stall", "drop_reply", "corrupt"]
 # The server behind must answer within this; nothing here waits longer.
@@ -117,17 +117,16 @@ class FaultProxy:
             return fault
 
 
+def random_fault(rng: random.Random) -> Fault:
+    """One of those after which a request can be made again at once."""
+    kinds: tuple[Kind, ...] = ("latency", "reset", "status", "truncate", "shorten", "drop_reply", "corrupt")
+    return Fault(rng.choice(kinds), size=rng.randrange(100), seconds=rng.random() / 20)
+
+
 def random_weather(seed: int, share: float) -> Callable[[Request], Fault | None]:
     """Breaks this share of requests, each in another way; the same requests in the same order get the same."""
     rng = random.Random(seed)
-    kinds: tuple[Kind, ...] = ("latency", "reset", "status", "truncate", "shorten", "drop_reply", "corrupt")
-
-    def weather(request: Request) -> Fault | None:
-        if rng.random() > share:
-            return None
-        return Fault(rng.choice(kinds), size=rng.randrange(100), seconds=rng.random() / 20)
-
-    return weather
+    return lambda request: random_fault(rng) if rng.random() < share else None
 
 
 @contextlib.contextmanager

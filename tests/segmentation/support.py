@@ -115,11 +115,18 @@ def run_here(config: SegmentConfig, storage: Storage = STORAGE) -> None:
 
 def assert_same_tables(output: str, undisturbed: str) -> None:
     """Every Parquet file of a run equals that of another, `seconds` apart, and none is there besides."""
-    names = {info.uri.removeprefix(undisturbed + "/") for info in STORAGE.list(undisturbed)}
-    assert {info.uri.removeprefix(output + "/") for info in STORAGE.list(output)} == names
-    for name in sorted(name for name in names if name.endswith(".parquet")):
+    assert differing_tables(output, undisturbed) == []
+
+
+def differing_tables(output: str, undisturbed: str) -> list[str]:
+    """Names of files that one of two runs lacks, and of tables that are not equal but for `seconds`."""
+    names, others = ({info.uri.removeprefix(out + "/") for info in STORAGE.list(out)} for out in (output, undisturbed))
+    different = sorted(names ^ others)
+    for name in sorted(name for name in names & others if name.endswith(".parquet")):
         ours, theirs = (pq.read_table(pa.BufferReader(STORAGE.read(join(out, name)))) for out in (output, undisturbed))
-        assert without_time(ours).equals(without_time(theirs)), name
+        if not without_time(ours).equals(without_time(theirs)):
+            different.append(name)
+    return different
 
 
 def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
@@ -131,9 +138,9 @@ def without_time(table: pa.Table) -> pa.Table:
     return table.drop_columns(["seconds"]) if "seconds" in table.column_names else table
 
 
-def predictions_of(output: str) -> dict[str, dict[str, Any]]:
-    """Every row of a run by image, masks included, seconds and run_id left out."""
-    parts = sorted(info.uri for info in STORAGE.list(join(output, "predictions")))
+def predictions_of(output: str, part: str | None = None) -> dict[str, dict[str, Any]]:
+    """Every row of a run (or of the part of that URI) by image, masks included, seconds and run_id left out."""
+    parts = [part] if part else sorted(info.uri for info in STORAGE.list(join(output, "predictions")))
     tables = [pq.read_table(pa.BufferReader(STORAGE.read(uri))) for uri in parts]
     rows = pa.concat_tables(tables).drop_columns(["seconds", "run_id"]).to_pylist()
     found = {row["image_uri"]: row for row in rows}

@@ -1,0 +1,124 @@
+"""Faults at random moments: what is killed, stopped or broken, and how often it was."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from demo.cluster import Cluster
+from tests.chaos.fault_proxy import FaultProxy, random_fault, random_weather
+from tests.jobs import joined_node, ray_processes
+
+__all__ = ["Assaults"]
+
+# Weights: what happens often in a cluster of spot machines, and what seldom.
+_KINDS = {
+    "actor killed": 8.0,
+    "actor stopped": 4.0,
+    "board killed": 1.0,
+    "driver killed": 0.4,
+    "driver terminated": 0.2,
+    "node killed": 0.4,
+    "storage": 8.0,
+    "storm": 1.0,
+}
+_PAUSE = (0.3, 3.0)  # seconds between two
+_STOPPED = (0.5, 4.0)  # seconds
+_STORM_SECONDS = 4.0
+
+
+class Assaults:
+    """Breaks a cluster and its storage, and mends what does not mend itself.
+
+    Attributes:
+        cluster: whose head is left alone.
+        counts: faults by kind, as far as they met something; requests broken by the proxy one by one.
+    """
+
+    def __init__(self, rng: random.Random, cluster: Cluster, proxy: FaultProxy, folder: Path) -> None:
+        self.cluster, self.counts = cluster, Counter[str]()
+        self._rng, self._proxy, self._folder = rng, proxy, folder
+        self._next, self._storm_ends, self._broken = 0.0, 0.0, 0
+        self._node = contextlib.ExitStack()
+        self._timers: list[threading.Timer] = []
+
+    def __enter__(self) -> Assaults:
+        self._node.enter_context(joined_node(self.cluster, self._folder, cpus=2))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for timer in self._timers:
+            timer.join(timeout=10)
+        self._node.close()
+
+    def maybe(self, driver: subprocess.Popen[str]) -> None:
+        """Does the next thing, if it is time to."""
+        now = time.monotonic()
+        if self._storm_ends and now > self._storm_ends:
+            self._proxy.clear()
+            self._storm_ends = 0.0
+        self.counts["requests"] = len(self._proxy.injected)
+        if now < self._next:
+            return
+        self._next = now + self._rng.uniform(*_PAUSE)
+        kind = self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
+        # What is drawn does not depend on what there is to hit: the next fault is the same either way.
+        fate, index = self._rng.random(), self._rng.randrange(1000)
+        if self._do(kind, driver, fate, index):
+            self.counts[kind] += 1
+
+    def _do(self, kind: str, driver: subprocess.Popen[str], fate: float, index: int) -> bool:
+        if kind.startswith("driver"):
+            driver.send_signal(signal.SIGKILL if kind == "driver killed" else signal.SIGTERM)
+            return True
+        if kind == "node killed":
+            return self._kill_node()
+        if kind == "storage":
+            rng = random.Random(index)
+            self._proxy.inject(*(replace(random_fault(rng), after=2 * n) for n in range(1 + index % 6)))
+            return False  # counted request by request
+        if kind == "storm":
+            self._proxy.storm(random_weather(index, 0.25))
+            self._storm_ends = time.monotonic() + _STORM_SECONDS
+            return False
+        victims = sorted(ray_processes("Ledger" if kind == "board killed" else "ShardActor"), key=lambda p: p.pid)
+        if not victims:
+            return False
+        victim = victims[index % len(victims)]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if kind != "actor stopped":
+                victim.kill()
+                return True
+            victim.suspend()
+            low, high = _STOPPED
+            self._resume_later(victim, low + fate * (high - low))
+            return True
+        return False
+
+    def _resume_later(self, victim: psutil.Process, seconds: float) -> None:
+        def resume() -> None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.resume()
+
+        timer = threading.Timer(seconds, resume)
+        timer.start()
+        self._timers.append(timer)
+
+    def _kill_node(self) -> bool:
+        """The raylet beside the head's, and with it its workers; another node takes its place."""
+        raylets = [each for each in ray_processes("node_ip_address=127.0.0.2") if each.name() == "raylet"]
+        for raylet in raylets:
+            raylet.kill()
+        self._node.close()
+        self._node.enter_context(joined_node(self.cluster, self._folder, cpus=2))
+        return bool(raylets)

@@ -1,0 +1,179 @@
+"""Segmentations of one bucket, one after another, under faults at random moments.
+
+    make chaos                                   ten minutes, another seed each time
+    python -m tests.chaos.soak --minutes 30 --seed 7
+
+A run that ends early is submitted again, as a user would. Each ends up with the tables of an undisturbed run, nothing
+lost, doubled or different, or the soak fails (exit code 1). The seed decides which faults come, in which order and
+after which pauses; what they meet is up to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from demo.cluster import local_cluster
+from demo.object_store import object_store
+from pipeline.background import in_background
+from pipeline.data.storage import join
+from pipeline.results.verify import verify
+from tests.chaos.assaults import Assaults
+from tests.chaos.fault_proxy import fault_proxy
+from tests.jobs import driver
+from tests.segmentation.support import (
+    Inputs,
+    config_of,
+    differing_tables,
+    predictions_of,
+    run_here,
+    write_inputs,
+)
+from tests.shared import STORAGE
+
+IMAGES, SHARD, ACTORS, HEAD_CPUS = 240, 5, 4, 2
+MOST_SUBMISSIONS = 40
+# A run that stands still for longer than this is a hang, whatever was done to it.
+MOST_STILL = 180.0
+_POLL_SECONDS = 0.2
+# What a driver may end with: killed, terminated, or "submit it again".
+_TOLERABLE = {0, 3, 143, -9, -15}
+
+
+@dataclass
+class Tally:
+    """What became of it all."""
+
+    runs: int = 0
+    submissions: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    lost: int = 0
+    doubled: int = 0
+    differing: int = 0
+    unsound: int = 0
+    stillest: float = 0.0
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.differing or self.unsound or self.complaints)
+
+    def text(self, faults: Counter[str], seconds: float) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()))
+        return (
+            f"{self.runs} runs in {seconds / 60:.1f} minutes, {self.submissions} submissions, "
+            f"{faults.total()} faults ({kinds})\n"
+            f"rows in {self.rows_in}, rows out {self.rows_out}, lost {self.lost}, doubled {self.doubled}, "
+            f"tables that differ {self.differing}, runs that do not verify {self.unsound}\n"
+            f"longest time without progress {self.stillest:.0f} s"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    tally, started = Tally(), time.monotonic()
+    with _surroundings(options.seed) as (inputs, calm, assaults):
+        for number in itertools.count():
+            if time.monotonic() - started > 60 * options.minutes:
+                break
+            _one_run(inputs, f"out-{number}", calm, assaults, tally)
+            print(f"run {number}: {assaults.counts.total()} faults so far, {tally.submissions} submissions", flush=True)
+    print(tally.text(assaults.counts, time.monotonic() - started))
+    for complaint in tally.complaints:
+        print(f"NOT sound: {complaint}")
+    return 0 if tally.good else 1
+
+
+@contextlib.contextmanager
+def _surroundings(seed: int) -> Iterator[tuple[Inputs, str, Assaults]]:
+    """An S3 server behind a proxy, a cluster of two nodes, inputs, and the tables of an undisturbed run."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        store = stack.enter_context(object_store(folder / "weed"))
+        os.environ.update(store.env)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("soak")
+        inputs = write_inputs("s3://soak/in", IMAGES, bad=(7, 130))
+        calm = str(folder / "calm")
+        run_here(config_of(inputs, output=calm, shard_images=SHARD))
+        # This process goes straight to the server; whatever starts from here on goes through the proxy.
+        proxy = stack.enter_context(fault_proxy(store.endpoint))
+        os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+        cluster = stack.enter_context(local_cluster(folder / "ray.log", cpus=HEAD_CPUS))
+        yield inputs, calm, stack.enter_context(Assaults(random.Random(seed), cluster, proxy, folder))
+
+
+def _one_run(inputs: Inputs, name: str, calm: str, assaults: Assaults, tally: Tally) -> None:
+    output = join(inputs.root, name)
+    settings: dict[str, Any] = {"output": output, "shard_images": SHARD, "actors": ACTORS}
+    tally.runs += 1
+    for _ in range(MOST_SUBMISSIONS):
+        tally.submissions += 1
+        with driver(assaults.cluster, "segment_bucket", inputs.arguments(**settings)) as process:
+            code, err = _await_end(process, output, assaults, tally)
+        if code not in _TOLERABLE:
+            tally.complaints.append(f"{name}: exit code {code}: {err[-2000:]}")
+        if code == 0:
+            return _judge(output, calm, tally)
+        if code not in _TOLERABLE:
+            break
+    tally.complaints.append(f"{name}: not done after {MOST_SUBMISSIONS} submissions")
+    return None
+
+
+def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> tuple[int, str]:
+    """Faults at random moments until the driver ends by itself, or by one of them."""
+    parts, changed = -1, time.monotonic()
+    # Its output is read all the while: a full pipe would stop it.
+    for ended in in_background(lambda put: put(process.communicate()), _POLL_SECONDS):
+        if ended is not None:
+            return process.returncode, ended[1]
+        assaults.maybe(process)
+        now = len(STORAGE.list(join(output, "predictions")))
+        if now != parts:
+            parts, changed = now, time.monotonic()
+        still = time.monotonic() - changed
+        tally.stillest = max(tally.stillest, still)
+        if still > MOST_STILL:
+            tally.complaints.append(f"{output}: nothing went on for {still:.0f} s")
+            process.kill()
+    raise AssertionError("unreachable")
+
+
+def _judge(output: str, calm: str, tally: Tally) -> None:
+    expected, uris = predictions_of(calm), []
+    for info in STORAGE.list(join(output, "predictions")):
+        uris += list(predictions_of(output, info.uri))
+    counts = Counter(uris)
+    tally.rows_in += len(expected)
+    tally.rows_out += len(uris)
+    tally.lost += len(expected.keys() - counts.keys())
+    tally.doubled += sum(count - 1 for count in counts.values())
+    different = differing_tables(output, calm)
+    tally.differing += len(different)
+    tally.complaints += [f"{output}: {name} differs" for name in different]
+    if not (verdict := verify(output, STORAGE)).ok:
+        tally.unsound += 1
+        tally.complaints.append(f"{output}: {verdict}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
