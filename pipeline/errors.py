@@ -17,6 +17,7 @@ __all__ = [
     "ProcessDied",
     "RunConflict",
     "StorageError",
+    "StorageUnavailable",
     "UnknownClasses",
     "known_cause",
     "last_line",
@@ -58,6 +59,10 @@ class NoProgress(IncompleteRun):
 
 class StorageError(PipelineError):
     """Storage does not do its work: infrastructure, never the fault of one image."""
+
+
+class StorageUnavailable(StorageError):
+    """Storage did not answer, or not rightly, as often as it was asked: another time it may."""
 
 
 class AccessDenied(StorageError):

@@ -21,7 +21,7 @@ from tenacity import (
 from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, require_bucket, split
 from pipeline.data.single_put import create_object, is_local, replace_object
 from pipeline.data.whole_reads import WholeReads
-from pipeline.errors import ObjectMissing, StorageError
+from pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
 
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "join"]
 
@@ -198,7 +198,7 @@ class Storage:
         try:
             return retrying(self._once, action, uri, request)
         except Transient as error:
-            raise StorageError(f"{error} ({self.retry.attempts} attempts)") from error
+            raise StorageUnavailable(f"{error} ({self.retry.attempts} attempts)") from error
 
     def _once(self, action: str, uri: str, request: Callable[[Any, str], Result]) -> Result:
         filesystem, path = self.filesystem(uri)

@@ -23,7 +23,15 @@ from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, DecodeError, ObjectMissing, RunConflict, StorageError, UnknownClasses
+from pipeline.errors import (
+    ConfigError,
+    DecodeError,
+    ObjectMissing,
+    RunConflict,
+    StorageError,
+    StorageUnavailable,
+    UnknownClasses,
+)
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig
@@ -86,6 +94,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
 
     Raises:
         ConfigError: naming the value and the remedy.
+        StorageUnavailable: if storage does not answer.
     """
     try:
         checkpoint = storage.read(config.checkpoint)
@@ -93,6 +102,8 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         manifest = build_manifest(storage, config.images, config.labels, config.limit, config.output)
     except ObjectMissing as error:
         raise ConfigError(f"{error}: give the URI of an existing object") from error
+    except StorageUnavailable:
+        raise
     except StorageError as error:
         raise ConfigError(str(error)) from error
     except CheckpointError as error:
@@ -118,6 +129,8 @@ def claim(plan: Plan, storage: Storage) -> None:
     output = plan.config.output
     try:
         storage.check_writable(output)
+    except StorageUnavailable:
+        raise
     except StorageError as error:
         raise ConfigError(f"the output {output} cannot be written: {error}") from error
     run_uri = join(output, RUN_FILE)

@@ -10,7 +10,15 @@ from typing import Any
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
+from pipeline.errors import (
+    ConfigError,
+    IncompleteRun,
+    MachineLeaving,
+    NoProgress,
+    RunConflict,
+    StorageError,
+    StorageUnavailable,
+)
 from pipeline.training.config import TrainConfig
 from pipeline.training.lease import Lease
 from pipeline.training.phases import Phase, current_phase, newest_place
@@ -112,6 +120,8 @@ def check_data(config: TrainConfig, storage: Storage) -> Sources:
         weights = recipe.network.weights
         if weights not in ("none", "torchvision") and not storage.exists(weights):
             raise ConfigError(f"--network.weights {weights}: there is no such object")
+    except StorageUnavailable:
+        raise
     except StorageError as error:
         raise ConfigError(str(error)) from error
     return sources
@@ -131,6 +141,8 @@ def _claim(config: TrainConfig, sources: Sources, storage: Storage) -> None:
     recipe, output = config.recipe, config.output
     try:
         storage.check_writable(output)
+    except StorageUnavailable:
+        raise
     except StorageError as error:
         raise ConfigError(f"the output {output} cannot be written: {error}") from error
     own: dict[str, Any] = {
