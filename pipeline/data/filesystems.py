@@ -114,7 +114,7 @@ def classify(error: Exception, action: str, uri: str) -> Exception:
         return ObjectMissing(f"{what}: there is no such object")
     if isinstance(error, _NO_ACCESS) or status in (401, 403) or code in _DENIED:
         return AccessDenied(f"{what}: access denied ({error}); {_who_may(uri)}")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG):
         return StorageError(f"{what}: {error.strerror}; free space or choose another output")
     if status is not None and 400 <= status < 500 and status not in (408, 429) and code not in _PASSING:
         return StorageError(f"{what}: refused with HTTP status {status} ({error}); {_who_may(uri)}")

@@ -120,6 +120,15 @@ def test_expired_credentials_are_told_at_once_and_without_secrets(
         assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(refused.value) + caplog.text
 
 
+def test_objects_of_any_size_come_with_one_request(storage: Storage, behind: str, proxy: FaultProxy) -> None:
+    """No multipart upload: none can be left behind half done, or be completed by nobody."""
+    size = 60 * 2**20
+    assert storage.write_once(join(behind, "x"), bytes(size))
+    storage.write(join(behind, "y"), bytes(size))
+    assert STORAGE.info(join(behind, "x")).size == size
+    assert [request.method for request in proxy.requests] == ["PUT", "PUT"]
+
+
 def test_a_missing_object_is_not_asked_for_again(storage: Storage, behind: str, proxy: FaultProxy) -> None:
     with pytest.raises(ObjectMissing):
         storage.read(join(behind, "none"))
