@@ -160,6 +160,7 @@ class Trainer:
             return following
         if self._world.rank == 0:
             self._hooks.still_ours()
+            summaries.upload()
             self._storage.write(join(self._output, "metrics.json"), json.dumps(metrics, indent=1).encode())
         # The network comes last: whoever finds it knows that the run has ended.
         self._write_network(NETWORK_FILE, stage, metrics)
@@ -171,8 +172,9 @@ class Trainer:
             # A stage begins with fresh momenta: at its start there are none to save.
             named = trainable(self._network, position.stage, self._recipe) if position.iteration else []
             arguments = (position, self._network, optimizer, named, self._recipe.keep_checkpoints)
-            save_state(self._storage, self._output, self._recipe.digest(), *arguments)
+            # First of all: a run that ends after the checkpoint goes on behind these steps, and never takes them again.
             summaries.upload()
+            save_state(self._storage, self._output, self._recipe.digest(), *arguments)
         # The others would else wait in the next step's sum, which gives up sooner than a large upload may take.
         self._world.wait()
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from model.checkpoint import from_bytes
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.local import compute_maps, run_phases, train_here
 from pipeline.training.phases import Phase
 from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig, StageName
-from pipeline.training.trainer import Hooks, Trainer
+from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
 from pipeline.training.world import World
 from tests.segmentation.support import png
 from tests.shared import STORAGE
@@ -88,3 +91,27 @@ def small_recipe(**changes: Any) -> Recipe:
         "validate_every": 100,
     }
     return Recipe(**{**settings, **changes})
+
+
+def tensors(output: str) -> dict[str, np.ndarray]:
+    """The trained network's weights."""
+    network = from_bytes(STORAGE.read(join(output, NETWORK_FILE)))
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def losses(output: str) -> list[tuple[int, float]]:
+    """Step and loss, as TensorBoard shows them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for info in STORAGE.list(join(output, "tensorboard")):
+            Path(folder, info.uri.rsplit("/", 1)[1]).write_bytes(STORAGE.read(info.uri))
+        events = EventAccumulator(folder)
+        events.Reload()
+        return [(event.step, event.value) for event in events.Scalars("train/loss")]
+
+
+def assert_same_training(output: str, undisturbed: str) -> None:
+    """Weights and losses of two runs are equal to the bit."""
+    ours, theirs = tensors(output), tensors(undisturbed)
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
+    assert losses(output) == losses(undisturbed)

@@ -31,7 +31,7 @@ from pipeline.training.validation import validate
 from pipeline.training.world import World
 from tests.segmentation.support import png
 from tests.shared import STORAGE
-from tests.training.support import run_here, scene, small_recipe, write_data
+from tests.training.support import losses, run_here, scene, small_recipe, write_data
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,7 @@ def test_a_run_that_died_at_any_step_ends_with_the_same_network_and_losses(
     run_here(config)
     ours, theirs = ((Path(folder) / "network.safetensors").read_bytes() for folder in (tmp_path, finished))
     assert ours == theirs
-    assert losses(tmp_path) == losses(Path(finished))
-
-
-def losses(output: Path) -> list[tuple[int, float]]:
-    events = EventAccumulator(str(output / "tensorboard"))
-    events.Reload()
-    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert losses(str(tmp_path)) == losses(finished)
 
 
 def test_a_machine_that_leaves_is_left_after_a_checkpoint(finished: str, data: str, tmp_path: Path) -> None:
