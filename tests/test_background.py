@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from pipeline.background import in_background
-from pipeline.errors import IncompleteRun, StorageError, known_cause, last_line
+from pipeline.background import Patience, in_background
+from pipeline.errors import IncompleteRun, NoProgress, StorageError, known_cause, last_line
 
 
 def test_items_come_in_order_and_silence_as_none() -> None:
@@ -56,3 +57,15 @@ def test_the_last_line_of_a_long_error_stays_short() -> None:
     assert last_line(RuntimeError("first\nsecond")) == "second"
     assert last_line(IncompleteRun()) == "IncompleteRun"
     assert len(last_line(RuntimeError("word " * 500))) <= 240
+
+
+def test_patience_ends_after_silence_and_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    patience = Patience(2, "no map was finished")
+    for alive, seconds in ((False, 119), (True, 1), (False, 120)):
+        now[0] += seconds
+        patience.look(alive)
+    now[0] += 1
+    with pytest.raises(NoProgress, match=r"no map was finished in 2 minutes; 3 are awaited: look at the cluster"):
+        patience.look(False, "3 are awaited")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
 import ray.data
 
-from pipeline.background import in_background
+from pipeline.background import Patience, in_background
 from pipeline.cluster import describe_cluster, places, quiet_data
-from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, known_cause, last_line
+from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.progress import Counts, ProgressLine
@@ -78,7 +77,8 @@ def _dataset(config: SegmentConfig, task: ActorTask, shards: list[int], actors: 
 def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset) -> None:
     before = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in shards)
     line = ProgressLine(plan.manifest.num_rows, before)
-    counts, changed, received = Counts(), time.monotonic(), 0
+    patience = Patience(plan.config.no_progress_minutes, "no image and no shard was finished")
+    counts, received = Counts(), 0
 
     def receipts(put: Callable[[dict[str, Any]], None]) -> None:
         for receipt in dataset.iter_rows():
@@ -87,15 +87,9 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
     for receipt in in_background(receipts, _POLL_SECONDS):
         received += receipt is not None
         latest = _read(board, counts)
-        if latest != counts or receipt is not None:
-            counts, changed = latest, time.monotonic()
+        alive, counts = latest != counts or receipt is not None, latest
         line.show(counts)
-        if time.monotonic() - changed > 60 * plan.config.no_progress_minutes:
-            raise NoProgress(
-                f"no image and no shard was finished in {plan.config.no_progress_minutes:g} minutes; "
-                f"{len(shards) - received} of {len(shards)} shards are still awaited. Look at the cluster with "
-                "`ray status` (lost nodes, actors that cannot start), then submit the same command again"
-            )
+        patience.look(alive, f"{len(shards) - received} of {len(shards)} shards are still awaited")
     line.show(_read(board, counts), final=True)
 
 

@@ -12,10 +12,10 @@ import ray
 import ray.data
 import torch
 
-from pipeline.background import in_background
+from pipeline.background import Patience, in_background
 from pipeline.cluster import quiet_data
 from pipeline.data.storage import Storage
-from pipeline.errors import IncompleteRun, NoProgress, PipelineError, known_cause, last_line
+from pipeline.errors import IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.training.config import TrainConfig
 from pipeline.training.maps import MapWork, Task
 from pipeline.training.ray_worker import Board
@@ -54,7 +54,7 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
         return
     board: Any = Board.remote()  # type: ignore[attr-defined]
     dataset, started, done = _dataset(config, kind, tasks, board), time.monotonic(), 0
-    printed = changed = started
+    patience, printed = Patience(config.no_progress_minutes, "no map was finished"), started
 
     def counts(put: Callable[[int], None]) -> None:
         for row in dataset.iter_rows():
@@ -63,15 +63,11 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
     try:
         for count in in_background(counts, _POLL_SECONDS):
             now = time.monotonic()
-            done, changed = done + (count or 0), now if count or _any_map(board) else changed
+            done += count or 0
             if done and (now - printed >= _LINE_SECONDS or done == len(tasks)):
                 printed = now
                 print(_line(kind, done, len(tasks), now - started), flush=True)
-            if now - changed > 60 * config.no_progress_minutes:
-                raise NoProgress(
-                    f"no map was finished in {config.no_progress_minutes:g} minutes: look at the cluster with "
-                    "`ray status`, then submit the same command again"
-                )
+            patience.look(bool(count) or _any_map(board))
     except PipelineError:
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from pipeline.background import in_background
+from pipeline.background import Patience, in_background
 from pipeline.cluster import describe_cluster, places
 from pipeline.data.storage import Storage, join
 from pipeline.errors import (
@@ -76,19 +76,13 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
         compute_maps(config, kind)
     size, board = _await_places(config), Board.remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, phase, lease.number, board, size)
-    alive = looked = time.monotonic()
+    patience = Patience(config.no_progress_minutes, "no step was taken and no image validated")
+    looked = time.monotonic()
     try:
         for _ in in_background(lambda put: trainer.fit(), _POLL_SECONDS):
-            now = time.monotonic()
-            alive = now if _show(board) else alive
-            if now - alive > 60 * config.no_progress_minutes:
-                raise NoProgress(
-                    f"no step was taken and no image validated in {config.no_progress_minutes:g} minutes: look at the "
-                    "cluster with `ray status` (lost nodes, workers that cannot start), then submit the same command "
-                    "again"
-                )
-            if size < config.workers and now - looked > _LOOK_SECONDS:
-                looked = now
+            patience.look(_show(board))
+            if size < config.workers and time.monotonic() - looked > _LOOK_SECONDS:
+                looked = time.monotonic()
                 if places(config.cpus_per_worker, config.gpus_per_worker) > size:
                     # Ray's own elasticity would end the group without a word, and its work since the last checkpoint.
                     board.regroup.remote()
