@@ -40,7 +40,7 @@ class RetryPolicy:
     """
 
     attempts: int = 6
-    first_delay: float = 0.2
+    first_delay: float = 0.5
     max_delay: float = 10.0
 
 

@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 __all__ = ["Fault", "FaultProxy", "Request", "fault_proxy", "random_fault", "random_weather"]
 
 Kind = Literal["latency", "reset", "status", "truncate", "shorten", "stall", "drop_reply", "corrupt"]
-# The server behind must answer within this; nothing here waits longer.
-_UPSTREAM_SECONDS = 60
+_UPSTREAM_SECONDS = 60  # the server behind must answer within this; nothing here waits longer
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -134,7 +133,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
     """A proxy before the server at the URL `upstream`; without faults it changes nothing."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.proxy = FaultProxy(upstream, server)
-    threading.Thread(target=server.serve_forever, name="fault-proxy", daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield server.proxy
     finally:
@@ -160,6 +159,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
 
     def _serve(self) -> None:

@@ -57,7 +57,7 @@ def upstream() -> Iterator[type[_Upstream]]:
     handler = type("Upstream", (_Upstream,), {"objects": {"/b/x": BODY}, "hosts": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     handler.endpoint = f"http://127.0.0.1:{server.server_address[1]}"  # type: ignore[attr-defined]
     yield handler
     server.shutdown()

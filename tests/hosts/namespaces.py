@@ -53,6 +53,14 @@ class Host:
         """Undoes `cut`."""
         _ip("link", "set", self.cable, "up")
 
+    def turn_from(self, other: Host) -> None:
+        """Answers another host no more, and that one alone: nothing from here gets there."""
+        _ip("-netns", self.namespace, "route", "add", "blackhole", f"{other.address}/32")
+
+    def turn_back(self, other: Host) -> None:
+        """Undoes `turn_from`."""
+        _ip("-netns", self.namespace, "route", "delete", "blackhole", f"{other.address}/32")
+
     def kill(self, seconds: float = _END_SECONDS) -> None:
         """Kills every process on it.
 

@@ -16,8 +16,8 @@ from pipeline.data.storage import join
 from tests.hosts.cluster import HostCluster, Job, await_true, ray_on
 from tests.hosts.namespaces import Host, Network
 from tests.shared import STORAGE
-from tests.training.support import write_data
-from tests.training.test_job import arguments, tensors
+from tests.training.support import tensors, write_data
+from tests.training.test_job import arguments
 
 # By a signal: the other way ends this process at once, before it has cleared up.
 pytestmark = pytest.mark.timeout(900, method="signal")
@@ -68,7 +68,7 @@ def undisturbed(
         with ray_on(hosts.hosts, object_store.env, folder) as cluster, cluster.submit(script(root)) as job:
             assert job.finish(START_SECONDS + END_SECONDS) == 0, job.text
             assert len(set(cluster.group())) == 2
-        return tensors(root, "run")
+        return tensors(join(root, "run"))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_run_that_loses_a_host_ends_as_one_undisturbed(
         assert job.finish(END_SECONDS) == 0, job.text
     assert len(set(after)) == 2 and victim not in after and set(after) - set(before)
     print(f"  trained on {names(before)}, then on {names(after)}")
-    difference = largest_difference(tensors(bucket, "run"), undisturbed)
+    difference = largest_difference(tensors(join(bucket, "run")), undisturbed)
     print(f"  largest difference of a weight from the undisturbed run: {difference:g}", flush=True)
     assert difference == 0
 
