@@ -17,7 +17,7 @@ from tests.segmentation.support import Inputs, assert_same_tables, config_of, ru
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-IMAGES, SHARD = 150, 5
+IMAGES, SHARD = 100, 5
 JOB = "segment_bucket"
 # Seconds. What Ray waits for by itself is a minute and more; these are its settings for it.
 QUICK = {
