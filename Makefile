@@ -28,7 +28,7 @@ test-other-jobs: $(STAMP)
 test-modules: $(STAMP)
 	$(BIN)/python -m pytest -m "not cluster"
 
-## Training on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
+## Training and segmenting on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
 hosts: $(STAMP)
 	$(BIN)/python -m tests.hosts
 
