@@ -48,11 +48,12 @@ def test_a_host_that_loses_the_head_and_keeps_the_bucket(cluster: HostCluster, b
     inputs = write_inputs(bucket, IMAGES, bad=(30,))
     output = join(bucket, "out")
     script = ["python", "jobs/segment_bucket.py", *inputs.arguments(shard_images=SHARD, actors=3)]
-    with cluster.submit(script) as job:
+    with contextlib.ExitStack() as back, cluster.submit(script) as job:
         await_true(lambda: len(versions(join(output, "predictions"))) >= 2, "two parts", START_SECONDS, job)
         victim = next(host for host in cluster.workers if actors(host))
         zombies = actors(victim)
         victim.turn_from(cluster.head)
+        back.callback(victim.turn_back, cluster.head)
         struck, before = time.monotonic(), len(versions(join(output, "predictions")))
         dead = await_true(lambda: victim.address not in cluster.alive(), "the loss of a node", 120, job)
         assert job.finish(END_SECONDS) == 0, job.text
