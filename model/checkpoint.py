@@ -14,7 +14,7 @@ from torch import Tensor
 from model.context import ContextModule, context_layer_names
 from model.errors import CheckpointError
 from model.front_end import CONV_NAMES, FrontEnd, FrontEndWidths
-from model.metadata import METADATA_KEY, check_tensors, describe, parse_spec, read_metadata, short
+from model.metadata import METADATA_KEY, describe, parse_spec, read_metadata, short
 from model.network import DilatedNetwork, NetworkSpec
 
 __all__ = ["METADATA_KEY", "from_bytes", "network_tensors", "read_metadata", "to_bytes"]
@@ -36,33 +36,20 @@ def from_bytes(data: bytes) -> DilatedNetwork:
     """Rebuilds a network, in evaluation mode, from a file's bytes.
 
     Widths and the size of the context module are read from the tensors' shapes. The VOC release's names
-    (`fc-final`, `ct_*`) are accepted. All that the header can tell is judged before a tensor is read.
+    (`fc-final`, `ct_*`) are accepted.
 
     Raises:
         CheckpointError: if the bytes are not such a file or contradict themselves; the message says where.
     """
-    spec = parse_spec(read_metadata(data, METADATA_KEY))
-    check_tensors(data)
-    tensors = _read_tensors(data)
+    metadata = read_metadata(data, METADATA_KEY)
+    try:
+        tensors = {_contract_name(name): tensor.float() for name, tensor in load(data).items()}
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the tensors cannot be read ({short(error)}): the file is damaged") from error
+    spec = parse_spec(metadata)
     network = DilatedNetwork(spec, _front_end(spec, tensors), _context(spec, tensors))
     _load(network, tensors)
     return network.eval()
-
-
-def _read_tensors(data: bytes) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    try:
-        for name, tensor in load(data).items():
-            own = _contract_name(name)
-            if own in tensors:
-                raise ValueError(f"`{own}` stands there under two names")
-            # Extremes and not a mask of the finite ones: they take no memory.
-            if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(converted := tensor.float())):
-                raise ValueError(f"`{own}` holds values that are not finite")
-            tensors[own] = converted
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"the tensors cannot be read ({short(error)}): the file is damaged") from error
-    return tensors
 
 
 def _contract_name(name: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointError, ModelError
 from model.front_end import CONV_NAMES, FrontEnd
-from model.metadata import check_tensors, short
+from model.metadata import header_of, short
 
 __all__ = ["load_torchvision_vgg16", "load_vgg16_bytes"]
 
@@ -43,7 +43,7 @@ def load_vgg16_bytes(front_end: FrontEnd, data: bytes, source: str) -> dict[str,
         ModelError: if the file is not such a one or the front end has other widths.
     """
     try:
-        check_tensors(data)
+        header_of(data)
         tensors = load(data)
     except (CheckpointError, SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"{source} is not a safetensors file ({short(error)}): give VGG-16 weights") from error
