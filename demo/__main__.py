@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -73,9 +74,17 @@ def _run(cluster: Cluster, keep: Path) -> int:
 
 
 def _fill(storage: Storage, prefix: str, seeds: range) -> None:
-    # Ctrl-C goes to the whole group: the drawing processes leave the answer to this one.
-    with ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        for seed, (image, label) in zip(seeds, pool.map(encode_scene, seeds, chunksize=4), strict=True):
+    # Spawned: a fork would copy locks that the storage's threads hold.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        # A signal to the whole group is answered by this process. The drawing ones are deaf to it from their first
+        # instruction: one that it reached while it started could hang, and the pool with it.
+        ours = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+        try:
+            scenes = pool.map(encode_scene, seeds, chunksize=4)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+        for seed, (image, label) in zip(seeds, scenes, strict=True):
             storage.write(join(_BUCKET, prefix, "images", f"{seed:06d}.jpg"), image)
             storage.write(join(_BUCKET, prefix, "labels", f"{seed:06d}.png"), label)
 
