@@ -8,6 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.truncation import truncate
+
 __all__ = ["CONTEXT_DILATIONS", "LARGE_MULTIPLIERS", "ContextModule", "context_layer_names"]
 
 # Dilations of the 3x3 layers by the number of layers; the 1x1 layer that closes each module is not listed.
@@ -73,7 +75,7 @@ class ContextModule(nn.Module):
         for layer, dilation in zip(self.layers, self.dilations, strict=True):
             if self.padding == "layer":
                 maps = functional.pad(maps, [dilation] * 4)
-            maps = functional.relu(layer(maps))
+            maps = truncate(layer(maps))
         # Table 1: the last layer has no truncation, scores may be negative.
         return self.ctx_final(maps)
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.gathered_convolution import convolve_gathered
 from model.sample_dropout import SampleDropout
+from model.truncation import truncate
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 
@@ -108,14 +109,14 @@ class FrontEnd(nn.Module):
 
     def _block(self, maps: Tensor, block: int) -> Tensor:
         for layer in range(1, _BLOCKS[block - 1] + 1):
-            maps = functional.relu(self.get_submodule(f"conv{block}_{layer}")(maps))
+            maps = truncate(self.get_submodule(f"conv{block}_{layer}")(maps))
         # Caffe rounds pooled sizes up; floor would lose a column of the 1640-pixel KITTI release.
         return functional.max_pool2d(maps, 2, 2, ceil_mode=True) if block <= _POOLED_BLOCKS else maps
 
     def head(self, features: Tensor) -> Tensor:
         """conv5_3 maps → scores."""
-        maps = self.dropout(functional.relu(self._fc6(features)))
-        maps = self.dropout(functional.relu(self.fc7(maps)))
+        maps = self.dropout(truncate(self._fc6(features)))
+        maps = self.dropout(truncate(self.fc7(maps)))
         return self.final(maps)
 
     def _fc6(self, features: Tensor) -> Tensor:

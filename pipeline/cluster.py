@@ -9,14 +9,18 @@ import ray
 import ray._private.state
 import ray.data
 
-__all__ = ["describe_cluster", "draining", "places", "quiet_data"]
+__all__ = ["describe_cluster", "draining", "memory_share", "places", "quiet_data"]
 
 
 def places(cpus: float, gpus: float) -> int:
     """How many processes of so many CPUs and GPUs the nodes that stay hold at once; each must fit on one node."""
-    leaving = draining()
-    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    return sum(_on_node(node["Resources"], cpus, gpus) for node in staying)
+    return sum(_on_node(resources, cpus, gpus) for resources in _staying())
+
+
+def memory_share(cpus: float) -> int:
+    """Bytes that fall to so many CPUs, if a node's memory is shared by its CPUs; on the node that has least of it."""
+    rooms = [node["memory"] / node["CPU"] for node in _staying() if node.get("memory") and node.get("CPU")]
+    return int(cpus * min(rooms, default=0))
 
 
 def draining() -> set[str]:
@@ -39,6 +43,12 @@ def quiet_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # It would warn that progress bars are off, which the line above asked for.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def _staying() -> list[dict[str, float]]:
+    """Resources of the nodes that are there to stay."""
+    leaving = draining()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def _on_node(resources: dict[str, float], cpus: float, gpus: float) -> int:

@@ -16,6 +16,8 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.checkpoint import from_bytes
+from model.host_memory import keep_freed_memory
+from model.preparation import prepare
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
 from pipeline.segmentation.attempts import Attempt, Ledger
@@ -47,6 +49,7 @@ class ActorTask:
     checkpoint_sha256: str
     identity: str
     board: Any
+    transform_bytes: int
 
 
 class ShardActor:
@@ -59,8 +62,11 @@ class ShardActor:
         checkpoint = self._storage.read(config.checkpoint)
         if hashlib.sha256(checkpoint).hexdigest() != task.checkpoint_sha256:
             raise RunConflict(f"{config.checkpoint} was replaced while the run was starting: submit it again")
+        if not config.gpus_per_actor:
+            keep_freed_memory()
         network = from_bytes(checkpoint).to("cuda" if config.gpus_per_actor else "cpu")
-        self._segmenter = Segmenter(network, config, task.identity[:16], self._storage)
+        prepared = prepare(network, task.transform_bytes)
+        self._segmenter = Segmenter(prepared, config, task.identity[:16], self._storage)
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
 

@@ -10,7 +10,7 @@ import ray
 import ray.data
 
 from pipeline.background import Patience, in_background
-from pipeline.cluster import describe_cluster, places, quiet_data
+from pipeline.cluster import describe_cluster, memory_share, places, quiet_data
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
@@ -50,7 +50,8 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
     """
     actors = min(check_resources(plan.config), len(shards))
     board = start_board(plan.config)
-    task = ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, board)
+    room = min(plan.config.transform_memory * 2**30, memory_share(plan.config.cpus_per_actor) / 2)
+    task = ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, board, int(room))
     dataset = _dataset(plan.config, task, shards, actors)
     try:
         _watch(plan, shards, board, dataset)

@@ -1,0 +1,58 @@
+"""Makes a network ready to predict: for every layer, the algorithm that suits it and the device. Decided here only."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from model.network import DilatedNetwork
+from model.transform_convolution import TransformConvolution, pays
+from model.transforms import Transform, fourier, winograd
+
+__all__ = ["prepare"]
+
+logger = logging.getLogger(__name__)
+# Outputs a side for which a layer's transform must pay to be prepared at all: a window of average size.
+_TYPICAL = 64
+# Outputs of a tile of fc6, best first: the first fits 48 x 32 cells of the score map, so images of 480x360 and of
+# 500x375 pixels without waste. Fewer bins need less memory and more operations.
+_FC6_TILES = ((12, 8), (6, 8))
+
+
+def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
+    """The same network, with its layers prepared for many predictions; weights that stay as they are are shared.
+
+    On the CPU, convolutions with enough channels are computed in a transform domain (`model.transforms`).
+
+    Args:
+        network: in evaluation mode, in float32.
+        memory: bytes that transformed weights may take in all; 2.2 GiB serve every layer of a full-width network.
+    """
+    network.to(memory_format=torch.channels_last)
+    # Parameters are not copied: the memo says that they are.
+    prepared = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+    if next(network.parameters()).device.type == "cpu":
+        left = memory
+        for owner, name, layer, transform in _candidates(prepared):
+            size = 4 * len(transform.forward) * layer.in_channels * layer.out_channels
+            if size <= left and getattr(owner, name) is layer:
+                setattr(owner, name, TransformConvolution(layer, transform))
+                left -= size
+        logger.info("transformed weights: %.2f GiB", (memory - left) / 2**30)
+    return prepared
+
+
+def _candidates(network: DilatedNetwork) -> Iterator[tuple[nn.Module, str, nn.Conv2d, Transform]]:
+    """Layers and their possible transforms, the most rewarding first."""
+    choices = {7: [fourier(outputs, 7) for outputs in _FC6_TILES], 3: [winograd()]}
+    owners = [module for module in (network.front_end, network.context) if module is not None]
+    layers = [(owner, name, layer) for owner in owners for name, layer in owner.named_children()]
+    for owner, name, layer in sorted(layers, key=lambda item: item[1] != "fc6"):
+        if isinstance(layer, nn.Conv2d):
+            for transform in choices.get(layer.kernel_size[0], []):
+                if pays(layer, transform, _TYPICAL, _TYPICAL):
+                    yield owner, name, layer, transform

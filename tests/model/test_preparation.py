@@ -1,0 +1,80 @@
+"""A prepared network is the same network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.dense_prediction import predict, score_map
+from model.front_end import FrontEndWidths
+from model.network import DilatedNetwork, NetworkSpec, dilation8
+from model.preparation import prepare
+from model.transform_convolution import TransformConvolution
+
+ROOM = 2**30
+SPEC = NetworkSpec(
+    tuple(f"class {n}" for n in range(6)), tuple((40 * n, 255 - 40 * n, 9) for n in range(6)), (110.0, 115.0, 120.0)
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> DilatedNetwork:
+    """Wide enough for every transform to pay, the context module too."""
+    torch.manual_seed(3)
+    net = dilation8(SPEC, FrontEndWidths(conv=(16,) * 5 + (160,) * 8, fc6=256, fc7=64), large=True).eval()
+    for layer in net.context.layers if net.context is not None else []:
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    return net
+
+
+def transformed(network: DilatedNetwork) -> set[str]:
+    return {name.rpartition(".")[2] for name, part in network.named_modules() if isinstance(part, TransformConvolution)}
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(200, 260), (33, 400)])
+def test_the_same_scores(network: DilatedNetwork, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    plain, ours = score_map(network, image), score_map(prepare(network, ROOM), image)
+    assert (ours - plain).abs().max() < 2e-5 * plain.abs().max()
+    assert float((ours.argmax(0) == plain.argmax(0)).float().mean()) >= 0.9999
+
+
+def test_the_same_labels_whatever_the_window(network: DilatedNetwork) -> None:
+    image, prepared = picture(210, 330), prepare(network, ROOM)
+    whole, tiled = (predict(prepared, image, max_window=window).labels for window in (1236, 500))
+    assert (whole == tiled).mean() > 0.9999
+
+
+def test_layers_are_chosen_by_their_channels(network: DilatedNetwork) -> None:
+    names = transformed(prepare(network, ROOM))
+    assert {"fc6", "conv3_3", "conv4_1", "conv5_3", "ctx_fc1"} <= names
+    assert not names & {"conv1_1", "conv1_2", "fc7", "final", "ctx_conv1_1", "ctx_final"}
+    assert transformed(network) == set()
+
+
+def test_memory_is_capped(network: DilatedNetwork) -> None:
+    def taken(memory: int) -> int:
+        parts = prepare(network, memory).modules()
+        return sum(4 * part.weights.numel() for part in parts if isinstance(part, TransformConvolution))
+
+    assert taken(0) == 0
+    whole = taken(ROOM)
+    for memory in (whole, whole - 1, whole // 2, whole // 8):
+        assert 0 < taken(memory) <= memory
+    # Where the best tile of fc6 has no room, a smaller one is taken.
+    fc6 = prepare(network, whole // 2).front_end.fc6
+    assert isinstance(fc6, TransformConvolution) and fc6.weights.shape[0] == 86
+
+
+def test_other_weights_are_shared_and_the_network_stays_as_it_is(network: DilatedNetwork) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prepared = prepare(network, ROOM)
+    assert prepared.front_end.fc7.weight.data_ptr() == network.front_end.fc7.weight.data_ptr()
+    assert prepared.spec == network.spec and not prepared.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
