@@ -65,7 +65,10 @@ def job(main: Callable[[list[str]], int]) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return main(sys.argv[1:])
+        code = main(sys.argv[1:])
+        # Left to the interpreter's end, Ray takes two seconds for it.
+        ray.shutdown()
+        return code
     except NoProgress as error:
         print(f"error: {error}", file=sys.stderr)
         _leave(error.exit_code)

@@ -24,7 +24,7 @@ _FC6_TILES = ((12, 8), (6, 8))
 
 
 def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
-    """The same network, with its layers prepared for many predictions; weights that stay as they are are shared.
+    """The same network, with its layers prepared for many predictions; weights that keep their layout are shared.
 
     On the CPU, convolutions with enough channels are computed in a transform domain (`model.transforms`).
 
@@ -32,18 +32,33 @@ def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
         network: in evaluation mode, in float32.
         memory: bytes that transformed weights may take in all; 2.2 GiB serve every layer of a full-width network.
     """
-    network.to(memory_format=torch.channels_last)
     # Parameters are not copied: the memo says that they are.
     prepared = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
     if next(network.parameters()).device.type == "cpu":
-        left = memory
-        for owner, name, layer, transform in _candidates(prepared):
-            size = 4 * len(transform.forward) * layer.in_channels * layer.out_channels
-            if size <= left and getattr(owner, name) is layer:
-                setattr(owner, name, TransformConvolution(layer, transform))
-                left -= size
-        logger.info("transformed weights: %.2f GiB", (memory - left) / 2**30)
+        _transform(prepared, memory)
+    for layer in _direct(prepared):
+        # A parameter of its own: the layout of the given network's stays.
+        layer.weight = nn.Parameter(layer.weight.detach().contiguous(memory_format=torch.channels_last), False)
     return prepared
+
+
+def _transform(network: DilatedNetwork, memory: int) -> None:
+    """Puts transforms in the place of layers, as far as memory goes."""
+    left = memory
+    for owner, name, layer, transform in _candidates(network):
+        size = 4 * len(transform.forward) * layer.in_channels * layer.out_channels
+        if size <= left and getattr(owner, name) is layer:
+            setattr(owner, name, TransformConvolution(layer, transform))
+            left -= size
+    logger.info("transformed weights: %.2f GiB", (memory - left) / 2**30)
+
+
+def _direct(network: DilatedNetwork) -> Iterator[nn.Conv2d]:
+    """The layers that stay as they are."""
+    for owner in (network.front_end, network.context):
+        for layer in owner.children() if owner is not None else ():
+            if isinstance(layer, nn.Conv2d):
+                yield layer
 
 
 def _candidates(network: DilatedNetwork) -> Iterator[tuple[nn.Module, str, nn.Conv2d, Transform]]:

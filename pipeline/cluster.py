@@ -7,7 +7,6 @@ import math
 
 import ray
 import ray._private.state
-import ray.data
 
 __all__ = ["describe_cluster", "draining", "memory_share", "places", "quiet_data"]
 
@@ -36,7 +35,10 @@ def describe_cluster() -> str:
 
 def quiet_data() -> None:
     """Settings of Ray Data for a run whose progress is ours to show and whose every row counts."""
-    context = ray.data.DataContext.get_current()
+    # Imported here: it takes a second, in which other processes can start already.
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     # A lost block would be lost images: every error must surface.
     context.max_errored_blocks = 0

@@ -74,7 +74,10 @@ def test_memory_is_capped(network: DilatedNetwork) -> None:
 def test_other_weights_are_shared_and_the_network_stays_as_it_is(network: DilatedNetwork) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prepared = prepare(network, ROOM)
-    assert prepared.front_end.fc7.weight.data_ptr() == network.front_end.fc7.weight.data_ptr()
+    fc6 = prepared.front_end.fc6
+    assert isinstance(fc6, TransformConvolution)
+    assert fc6.layer.weight.data_ptr() == network.front_end.fc6.weight.data_ptr()
+    assert network.front_end.conv1_2.weight.is_contiguous()
     assert prepared.spec == network.spec and not prepared.training
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])

@@ -1,0 +1,75 @@
+"""What every benchmark needs: alternating rounds in one process, the machine's ceiling, results as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Timing", "alternate", "machine", "product_rate", "write_results"]
+
+_FOLDER = Path(__file__).parent / "results"
+Timing = dict[str, float]
+
+
+def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+    """Times every way once per round, after one round that is not counted.
+
+    Returns:
+        For each way the median, least and greatest number of seconds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return {
+        name: {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
+        for name, values in seconds.items()
+    }
+
+
+def product_rate(side: int = 2048) -> float:
+    """Floating-point operations per second of a square float32 matrix product: what arithmetic can reach here."""
+    matrix = torch.randn(side, side)
+    timing = alternate({"product": lambda: matrix @ matrix}, 5)["product"]
+    return 2 * side**3 / timing["least"]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads and versions."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def write_results(name: str, content: Mapping[str, Any]) -> None:
+    """Writes benchmarks/results/<name>.json, with the machine."""
+    _FOLDER.mkdir(exist_ok=True)
+    path = _FOLDER / f"{name}.json"
+    path.write_text(json.dumps({**content, "machine": machine()}, indent=1) + "\n")
+    print(f"written to benchmarks/results/{path.name}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    extras = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags]
+    return " ".join([*(named[:1] or [platform.machine()]), *extras])
