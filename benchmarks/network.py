@@ -3,7 +3,8 @@
     pip install '.[bench]'; python -m benchmarks.network [--width 1 --size 480 360] [--rounds 5] [--threads 2]
 
 All run the same front end with the same weights on the same window, one after the other in each round. Freed memory is
-kept for all (`model.host_memory`), as a job does. Errors are against float64. Writes benchmarks/results/network_480x360.json.
+kept for all (`model.host_memory`), as a job does. Errors are against float64. Writes
+benchmarks/results/network_480x360.json.
 """
 
 from __future__ import annotations
