@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.context_comparison import overridden
 from benchmarks.steps import alternate
 from model.checkpoint import from_bytes
-from model.dense_prediction import predict, preprocess
-from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
+from model.dense_prediction import predict
+from model.geometry import Window
 from model.network import DilatedNetwork
 from model.upsampling import cells_needed, labels_from_scores
+from model.window_input import WindowInput
 from pipeline.data.storage import Storage, join
 from pipeline.results.contact_sheet import Panel, paint_sheet
 from pipeline.training.config import TrainConfig
@@ -155,9 +156,9 @@ def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
 
 def _inputs(network: DilatedNetwork, image: np.ndarray) -> Tensor:
     """(1, 3, H, W) of the whole image with its margin."""
-    sides = zip(image.shape, cells_needed(*image.shape[:2], network.spec.upsampling), strict=False)
-    rows, columns = (reflect_indices(side, MARGIN, cells * OUTPUT_STRIDE + MARGIN - side) for side, cells in sides)
-    return preprocess(gather(image, rows, columns), network.spec.mean_bgr)[None].to(next(network.parameters()))
+    cells = cells_needed(*image.shape[:2], network.spec.upsampling)
+    device = next(network.parameters()).device
+    return WindowInput(image, cells, network.spec.mean_bgr, device).batch(Window(0, 0, *cells))
 
 
 def _paint(network: DilatedNetwork, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from model import reference_geometry
 from model.errors import PredictionError
-from model.geometry import MARGIN, OUTPUT_STRIDE, Window, gather, plan_windows, reflect_indices
+from model.geometry import plan_windows
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from model.window_input import WindowInput, preprocess
 
-__all__ = ["DEFAULT_WINDOW", "Geometry", "predict", "preprocess", "score_map"]
+__all__ = ["DEFAULT_WINDOW", "Geometry", "predict", "score_map"]
 
 Geometry = Literal["image", "reference"]
 # Pixels a side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
@@ -63,14 +64,6 @@ def predict(
     return labels_from_scores(scores, height, width, network.spec.upsampling, confidence=confidence)
 
 
-def preprocess(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -> Tensor:
-    """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
-    rows = np.take(image, (2, 1, 0), axis=2).reshape(len(image), -1)
-    # One subtraction of long rows: numpy is slow on an innermost axis of three.
-    pixels = np.subtract(rows, np.tile(np.array(mean_bgr, np.float32), image.shape[1]), dtype=np.float32)
-    return torch.from_numpy(pixels.reshape(image.shape)).permute(2, 0, 1)
-
-
 @torch.inference_mode()
 def score_map(
     network: DilatedNetwork,
@@ -84,21 +77,12 @@ def score_map(
     rows, columns = cells_needed(height, width, network.spec.upsampling)
     parameter = next(network.parameters())
     whole = torch.empty(len(network.spec.classes), rows, columns, device=parameter.device)
-    source_rows = reflect_indices(height, MARGIN, rows * OUTPUT_STRIDE + MARGIN - height)
-    source_columns = reflect_indices(width, MARGIN, columns * OUTPUT_STRIDE + MARGIN - width)
+    source = WindowInput(image, (rows, columns), network.spec.mean_bgr, parameter.device)
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
         for window in plan_windows(rows, columns, max_window):
-            pixels = _window_pixels(image, window, source_rows, source_columns)
-            batch = preprocess(pixels, network.spec.mean_bgr)[None].to(parameter)
-            whole[:, *window.cells] = network.front_end(batch)[0]
+            whole[:, *window.cells] = network.front_end(source.batch(window).to(parameter.dtype))[0]
             on_window()
-        scores = network.add_context(whole[None])[0].float()
-        on_window()
-        return scores
-
-
-def _window_pixels(
-    image: NDArray[np.uint8], window: Window, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    row_slice, column_slice = window.pixels
-    return gather(image, rows[row_slice], columns[column_slice])
+    # Outside of autocast: the context module's work is small, and labels hang on its precision.
+    scores = network.add_context(whole[None])[0].float()
+    on_window()
+    return scores

@@ -117,7 +117,11 @@ class FrontEnd(nn.Module):
         """conv5_3 maps → scores."""
         maps = self.dropout(truncate(self._fc6(features)))
         maps = self.dropout(truncate(self.fc7(maps)))
-        return self.final(maps)
+        if maps.dtype == self.final.weight.dtype:
+            return self.final(maps)
+        # Autocast is at work: scores rounded to bfloat16 would change labels.
+        with torch.autocast(maps.device.type, enabled=False):
+            return self.final(maps.float())
 
     def _fc6(self, features: Tensor) -> Tensor:
         if features.device.type == "cuda":

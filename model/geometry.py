@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ __all__ = [
     "score_map_size",
 ]
 
+Value = TypeVar("Value", np.uint8, np.float32)
 OUTPUT_STRIDE = 8
 # What the valid convolutions of the front end eat on each side: 2 + 4 + 3*4 (conv1-3 at strides 1, 2, 4)
 # + 3*8 (conv4) + 3*2*8 (conv5, dilation 2) + 3*4*8 (fc6, 7x7, dilation 4) = 186 pixels.
@@ -74,7 +76,7 @@ def reflect_indices(size: int, before: int, after: int) -> NDArray[np.int64]:
     return np.where(folded < size, folded, 2 * size - 2 - folded)
 
 
-def gather(image: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8]:
+def gather(image: NDArray[Value], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[Value]:
     """`image[rows][:, columns]` of an (H, W) or (H, W, 3) array; a sixth of the time that `np.ix_` takes."""
     return np.take(np.take(image, columns, axis=1), rows, axis=0)
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.dense_prediction import preprocess, score_map
+from model.dense_prediction import score_map
 from model.front_end import CONV_NAMES, HEAD_CELLS
-from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices, score_map_size
+from model.geometry import Window, score_map_size
 from model.network import DilatedNetwork
+from model.window_input import WindowInput
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
 from pipeline.training.recipe_schema import StageInput
@@ -103,9 +104,8 @@ class MapCache:
             image = image[:, ::-1] if mirror else image
             if self._kind == "scores":
                 return score_map(self._network, image).cpu().contiguous()
-            batch = _reflected(image, self._network.spec.mean_bgr)[None].to(weight.device)
-            # Early layers, with few channels and many pixels, run up to twice as fast with channels last on a CPU.
-            return front_end.features(batch.contiguous(memory_format=torch.channels_last))[0].half().cpu().contiguous()
+            batch = _reflected(image, self._network.spec.mean_bgr, weight.device)
+            return front_end.features(batch)[0].half().cpu().contiguous()
 
     def _uri(self, images: Images, index: int, mirror: bool) -> str:
         pair = images.pairs[index]
@@ -113,12 +113,9 @@ class MapCache:
         return join(self._root, f"{name}-{int(mirror)}.safetensors")
 
 
-def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -> Tensor:
-    height, width = image.shape[:2]
-    rows, columns = score_map_size(height, width)
-    source_rows = reflect_indices(height, MARGIN, rows * OUTPUT_STRIDE + MARGIN - height)
-    source_columns = reflect_indices(width, MARGIN, columns * OUTPUT_STRIDE + MARGIN - width)
-    return preprocess(gather(image, source_rows, source_columns), mean_bgr)
+def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float], device: torch.device) -> Tensor:
+    rows, columns = score_map_size(*image.shape[:2])
+    return WindowInput(image, (rows, columns), mean_bgr, device).batch(Window(0, 0, rows, columns))
 
 
 def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense_prediction import predict, preprocess, score_map
+from model.dense_prediction import predict, score_map
 from model.errors import PredictionError
 from model.front_end import FrontEndWidths
-from model.geometry import MARGIN
+from model.geometry import MARGIN, plan_windows, reflect_indices
 from model.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, front_end_only
 from model.reference_geometry import tiled_scores
+from model.upsampling import cells_needed
+from model.window_input import WindowInput, preprocess, reflect_on_device
 from tests.model import naive
 
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
@@ -73,6 +75,18 @@ def test_preprocessing_swaps_channels_and_subtracts_the_mean() -> None:
     red = np.zeros((1, 1, 3), np.uint8)
     red[0, 0, 0] = 200
     assert preprocess(red, (1.0, 2.0, 3.0)).flatten().tolist() == [-1.0, -2.0, 197.0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 300), (250, 90)])
+def test_windows_of_an_image_are_cut_from_its_reflection(size: tuple[int, int]) -> None:
+    picture, mean, cpu = image(*size), (10.0, 20.0, 30.0), torch.device("cpu")
+    cells = cells_needed(*size, "grid")
+    before = [reflect_indices(n, MARGIN, 8 * count + MARGIN - n) for n, count in zip(size, cells, strict=True)]
+    whole = preprocess(picture[before[0]][:, before[1]], mean)
+    source = WindowInput(picture, cells, mean, cpu)
+    for window in plan_windows(*cells, 444):
+        assert torch.equal(source.batch(window)[0], whole[:, window.pixels[0], window.pixels[1]])
+    assert torch.equal(reflect_on_device(picture, *before, mean, cpu), whole.permute(1, 2, 0))
 
 
 @pytest.mark.parametrize("build", [front_end_only, dilation10])

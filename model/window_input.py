@@ -1,0 +1,73 @@
+"""From an image's bytes to what the front end sees of it: a window of the reflected image, BGR minus mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.geometry import MARGIN, OUTPUT_STRIDE, Window, gather, reflect_indices
+
+__all__ = ["WindowInput", "preprocess", "reflect_on_device", "reflect_on_host"]
+
+Mean = tuple[float, float, float]
+Pixels = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+def preprocess(image: NDArray[np.uint8], mean_bgr: Mean) -> Tensor:
+    """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
+    return torch.from_numpy(_centred(image, mean_bgr)).permute(2, 0, 1)
+
+
+class WindowInput:
+    """An image, reflected as far as its score map reaches, of which windows are taken.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        cells: rows and columns of the score map.
+        mean_bgr: 0–255.
+        device: where the front end is.
+    """
+
+    def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
+        self._image, self._mean, self._device = image, mean_bgr, device
+        self._rows, self._columns = (
+            reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
+            for length, count in zip(image.shape[:2], cells, strict=True)
+        )
+
+    def batch(self, window: Window) -> Tensor:
+        """(1, 3, h, w) float32 on the device, channels last in memory."""
+        rows, columns = self._rows[window.pixels[0]], self._columns[window.pixels[1]]
+        top, left = int(rows.min()), int(columns.min())
+        # Only what the window sees: an image may be much larger than any window.
+        part = self._image[top : rows.max() + 1, left : columns.max() + 1]
+        if self._device.type == "cpu":
+            pixels = reflect_on_host(part, rows - top, columns - left, self._mean)
+        else:
+            pixels = reflect_on_device(part, rows - top, columns - left, self._mean, self._device)
+        return pixels.permute(2, 0, 1)[None]
+
+
+def reflect_on_host(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean) -> Tensor:
+    """Rows and columns of an image by index, (h, w, 3) float32 BGR minus mean."""
+    # Mean first, reflection second: the image has half as many pixels as its window.
+    return torch.from_numpy(gather(_centred(part, mean_bgr), rows, columns))
+
+
+def reflect_on_device(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean, device: torch.device) -> Tensor:
+    """The same; bytes travel, once each: a tenth of what the window's floats would take."""
+    source = torch.from_numpy(np.ascontiguousarray(part)).to(device)
+    down, across = (torch.from_numpy(indices).to(device) for indices in (rows, columns))
+    pixels = source.index_select(1, across).index_select(0, down)
+    return pixels.flip(2).float().sub_(torch.tensor(mean_bgr, device=device))
+
+
+def _centred(image: NDArray[np.uint8], mean_bgr: Mean) -> NDArray[np.float32]:
+    """(H, W, 3) RGB → BGR minus mean."""
+    rows = np.take(image, (2, 1, 0), axis=2).reshape(len(image), -1)
+    # One subtraction of long rows: numpy is slow on an innermost axis of three.
+    pixels = np.subtract(rows, np.tile(np.array(mean_bgr, np.float32), image.shape[1]), dtype=np.float32)
+    return pixels.reshape(image.shape)
