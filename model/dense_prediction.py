@@ -18,11 +18,11 @@ from torch import Tensor
 from model import reference_geometry
 from model.errors import PredictionError
 from model.geometry import plan_windows
-from model.network import DilatedNetwork
-from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from model.network import DilatedNetwork, NetworkSpec
+from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
 from model.window_input import WindowInput, preprocess
 
-__all__ = ["DEFAULT_WINDOW", "Geometry", "predict", "score_map"]
+__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "predict", "score_map"]
 
 Geometry = Literal["image", "reference"]
 # Pixels a side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
@@ -36,6 +36,7 @@ def predict(
     max_window: int = DEFAULT_WINDOW,
     geometry: Geometry = "image",
     confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
     """Labels every pixel.
@@ -46,22 +47,51 @@ def predict(
         max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
         geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
         confidence: whether to keep the winning probability of each pixel.
+        target: (H, W) class ids, or the network's ignore label, to count the labels against.
         on_window: called after each window, or tile, and once more before upsampling.
 
     Raises:
         PredictionError: if a score is NaN or infinite.
-        ValueError: if `max_window` is too small, or the network has no reference window.
+        ValueError: if `max_window` is too small, the network has no reference window, or the target is of another
+            size or has an id out of range.
     """
+    height, width = image.shape[:2]
+    check_target(target, height, width)
     if geometry == "reference":
         pixels = preprocess(image, network.spec.mean_bgr)
-        return reference_geometry.predict(network, pixels, confidence=confidence, on_window=on_window)
-    height, width = image.shape[:2]
+        return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
     scores = score_map(network, image, max_window=max_window, on_window=on_window)
+    return label_map(network.spec, scores, (height, width), confidence=confidence, target=target)
+
+
+def label_map(
+    spec: NetworkSpec,
+    scores: Tensor,
+    size: tuple[int, int],
+    *,
+    confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
+) -> LabelMap:
+    """The second half of `predict`, for whoever overlaps it with the network's next image.
+
+    Args:
+        spec: of the network.
+        scores: of `score_map`.
+        size: height and width of the image, pixels.
+        confidence: as for `predict`.
+        target: as for `predict`.
+
+    Raises:
+        PredictionError: if a score is NaN or infinite.
+    """
+    height, width = size
     if not bool(torch.isfinite(scores).all()):
         raise PredictionError(
             f"the score map of this {height}×{width} image holds NaN or infinite values: check the checkpoint"
         )
-    return labels_from_scores(scores, height, width, network.spec.upsampling, confidence=confidence)
+    return labels_from_scores(
+        scores, height, width, spec.upsampling, confidence=confidence, target=target, ignore_label=spec.ignore_label
+    )
 
 
 @torch.inference_mode()

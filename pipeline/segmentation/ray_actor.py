@@ -23,8 +23,10 @@ from pipeline.errors import PipelineError, RunConflict
 from pipeline.segmentation.attempts import Attempt, Ledger
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.segmenter import Segmenter, Surroundings
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.shards import ShardReader
+from pipeline.segmentation.surroundings import Surroundings
+from pipeline.segmentation.turns import Turns
 from pipeline.segmentation.watchdog import Watchdog
 
 __all__ = ["ActorTask", "ShardActor", "start_board"]
@@ -69,12 +71,22 @@ class ShardActor:
         self._segmenter = Segmenter(prepared, config, task.identity[:16], self._storage)
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
+        self._turns = Turns()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard, task = int(row["shard"]), self._task
-        attempt = self._begin(shard)
-        if attempt is None:
-            return {"shard": shard, "images": 0, "created": False}
+        shard = int(row["shard"])
+        with self._turns.together():
+            attempt = self._begin(shard)
+            if attempt is None:
+                return {"shard": shard, "images": 0, "created": False}
+            if not attempt.careful:
+                return self._work(shard, attempt)
+        # If this process dies now, it must be clear of which image.
+        with self._turns.alone():
+            return self._work(shard, attempt)
+
+    def _work(self, shard: int, attempt: Attempt) -> dict[str, Any]:
+        task = self._task
         around = _Reporter(task.board, shard, attempt, self._watchdog)
         result = self._segmenter.segment(self._manifest.rows(shard), around)
         around.images_done()

@@ -22,6 +22,7 @@ __all__ = ["check_resources", "run_shards"]
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 _BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
+_SHARDS_IN_FLIGHT = 2
 
 
 def check_resources(config: SegmentConfig) -> int:
@@ -69,7 +70,13 @@ def _dataset(config: SegmentConfig, task: ActorTask, shards: list[int], actors: 
     return rows.map(
         ShardActor,
         fn_constructor_args=(task,),
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=ray.data.ActorPoolStrategy(
+            size=actors,
+            # One shard is predicted while another one loads its first images, or is written.
+            max_concurrent_calls_per_actor=_SHARDS_IN_FLIGHT,
+            max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
+            enable_true_multi_threading=True,
+        ),
         num_cpus=config.cpus_per_actor,
         num_gpus=config.gpus_per_actor or None,
     )

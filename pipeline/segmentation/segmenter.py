@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,29 +14,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from model.dense_prediction import predict
+from model.dense_prediction import label_map, predict, score_map
 from model.errors import PredictionError
 from model.geometry import MIN_WINDOW
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap
+from pipeline.ahead import ahead
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace, label_space
 from pipeline.data.labels import decode_label, encode_confidence, encode_mask
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.results.schemas import predictions_schema
-from pipeline.results.scores import (
-    Matrix,
-    class_counts,
-    confusion_matrix,
-    mean_iou,
-    pixel_accuracy,
-    pixel_counts,
-)
+from pipeline.results.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.surroundings import Surroundings
 
-__all__ = ["Segmenter", "ShardResult", "Surroundings"]
+__all__ = ["Segmenter", "ShardResult"]
 
 logger = logging.getLogger(__name__)
 Row = Mapping[str, Any]
@@ -52,34 +47,19 @@ class ShardResult:
     confusion: Matrix
 
 
-class Surroundings:
-    """What a segmenter tells whoever runs it, and hears from there. This one does nothing with it.
-
-    Attributes:
-        quarantined: image's position in the shard → stage; such an image is not touched.
-        ahead: images fetched and decoded ahead of the network: enough to hide a slow GET, few enough to bound memory.
-    """
-
-    quarantined: Mapping[int, str] = {}
-    ahead = 4
-
-    def image(self, ok: bool) -> None:
-        """An image is done."""
-
-    def stage(self, position: int, name: str) -> None:
-        """A stage of an image begins; stages of several images overlap, unless `ahead` is 0."""
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[Callable[[], None]]:
-        """Around work that may not come back; what is yielded is called when a part of it is done."""
-        yield lambda: None
-
-
 @dataclass(frozen=True)
 class _Loaded:
     uri: str
     image: NDArray[np.uint8]
     label: NDArray[np.uint8] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """An image after the network: what labels it, and the seconds it took so far."""
+
+    label: Callable[[], LabelMap]
     seconds: float
 
 
@@ -104,9 +84,13 @@ class Segmenter:
         self._classes = network.spec.classes
         self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
         self._schema = predictions_schema(config.confidence_maps)
+        self._turn = threading.Lock()
 
     def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
         """Segments the images of a shard, in order.
+
+        While the network works on one image, later ones are fetched and decoded and earlier ones labelled and encoded.
+        Several threads may call this at once; the network serves one shard at a time.
 
         Args:
             rows: of the manifest.
@@ -118,31 +102,57 @@ class Segmenter:
         around = around or Surroundings()
         confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
         done: list[dict[str, Any]] = []
-        for position, (row, loading) in enumerate(self._load_ahead(rows, around)):
-            head = {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
-            try:
-                columns, counts = self._segment_one(loading, position, around)
+        scored = self._scored(rows, around)
+        with contextlib.closing(scored):
+            for (row, _), finishing in ahead("finish", self._finish, scored, count=around.ahead, threads=_THREADS):
+                columns, counts = finishing.result()
                 confusion += counts
-                done.append({**head, "status": "ok", **columns})
-            except _ImageError as error:
-                logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
-                done.append({**head, "status": "error", **_error_columns(error)})
-            around.image(done[-1]["status"] == "ok")
+                done.append({**self._head(row), **columns})
+                around.image(columns["status"] == "ok")
         return ShardResult(pa.Table.from_pylist(done, schema=self._schema), confusion)
 
-    def _load_ahead(self, rows: Sequence[Row], around: Surroundings) -> Iterator[tuple[Row, Future[_Loaded]]]:
-        """Yields rows in order with their image under way; a few later ones load meanwhile."""
-        with ThreadPoolExecutor(_THREADS, "load") as pool:
-            waiting: deque[tuple[Row, Future[_Loaded]]] = deque()
-            try:
-                for position, row in enumerate(rows):
-                    waiting.append((row, pool.submit(self._load, row, position, around)))
-                    if len(waiting) > around.ahead:
-                        yield waiting.popleft()
-                while waiting:
-                    yield waiting.popleft()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+    def _head(self, row: Row) -> dict[str, Any]:
+        return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
+
+    def _scored(self, rows: Sequence[Row], around: Surroundings) -> Generator[tuple[Row, _Scored | _ImageError]]:
+        """Each row and its image after the network, in order; a few later images load meanwhile."""
+
+        def load(item: tuple[int, Row]) -> _Loaded:
+            return self._load(item[1], item[0], around)
+
+        loads = ahead("load", load, enumerate(rows), count=around.ahead, threads=_THREADS)
+        with contextlib.closing(loads), contextlib.ExitStack() as turn:
+            for number, ((position, row), loading) in enumerate(loads):
+                if number == 0:
+                    # Not before the first images load: they load while the shard before this one is being predicted.
+                    turn.enter_context(self._turn)
+                try:
+                    yield row, self._score(loading.result(), position, around)
+                except _ImageError as error:
+                    yield row, error
+
+    def _score(self, loaded: _Loaded, position: int, around: Surroundings) -> _Scored:
+        started = time.perf_counter()
+        around.stage(position, "predict")
+        with around.step(f"predicting {loaded.uri}") as renew:
+            label = _stage("predict", lambda: self._predict(loaded, renew))
+        return _Scored(label, loaded.seconds + time.perf_counter() - started)
+
+    def _finish(self, item: tuple[Row, _Scored | _ImageError]) -> tuple[dict[str, Any], Matrix]:
+        """An image's columns, and its confusion matrix, zeros without a label."""
+        row, scored = item
+        started = time.perf_counter()
+        try:
+            if isinstance(scored, _ImageError):
+                raise scored
+            columns, counts = self._columns(_stage("predict", scored.label))
+        except _ImageError as error:
+            logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
+            return {"status": "error", **_error_columns(error)}, self._no_counts()
+        return {"status": "ok", **columns, "seconds": scored.seconds + time.perf_counter() - started}, counts
+
+    def _no_counts(self) -> Matrix:
+        return np.zeros((len(self._classes), len(self._classes)), np.int64)
 
     def _load(self, row: Row, position: int, around: Surroundings) -> _Loaded:
         if (stage := around.quarantined.get(position)) is not None:
@@ -173,47 +183,39 @@ class Segmenter:
             )
         return label
 
-    def _segment_one(
-        self, loading: Future[_Loaded], position: int, around: Surroundings
-    ) -> tuple[dict[str, Any], Matrix]:
-        loaded = loading.result()
-        started = time.perf_counter()
-        around.stage(position, "predict")
-        with around.step(f"predicting {loaded.uri}") as renew:
-            prediction = _stage("predict", lambda: self._predict(loaded.image, renew))
-        columns, counts = self._columns(prediction, loaded.label)
-        columns["seconds"] = loaded.seconds + time.perf_counter() - started
-        return columns, counts
+    def _predict(self, loaded: _Loaded, on_window: Callable[[], None]) -> Callable[[], LabelMap]:
+        """Runs the network; what is returned is the rest, for another thread."""
+        network, image, target = self._network, loaded.image, loaded.label
+        confidence = self._config.confidence_maps
+        if self._config.geometry == "reference":
+            result = predict(
+                network, image, geometry="reference", confidence=confidence, target=target, on_window=on_window
+            )
+            return lambda: result
+        scores = self._scores(image, on_window)
+        return lambda: label_map(network.spec, scores, image.shape[:2], confidence=confidence, target=target)
 
-    def _predict(self, image: NDArray[np.uint8], on_window: Callable[[], None]) -> LabelMap:
+    def _scores(self, image: NDArray[np.uint8], on_window: Callable[[], None]) -> Tensor:
         window = self._config.window
         while True:
             try:
-                return predict(
-                    self._network,
-                    image,
-                    max_window=window,
-                    geometry=self._config.geometry,
-                    confidence=self._config.confidence_maps,
-                    on_window=on_window,
-                )
+                return score_map(self._network, image, max_window=window, on_window=on_window)
             except (MemoryError, RuntimeError) as error:
                 # A smaller window gives the same labels in less memory; other runtime errors are not the image's.
-                if not _out_of_memory(error) or self._config.geometry == "reference":
+                if not _out_of_memory(error):
                     raise
                 if window == MIN_WINDOW:
                     raise PredictionError(f"out of memory even with windows of {window} pixels") from error
                 window = max(MIN_WINDOW, window // 2)
                 logger.warning("out of memory, trying windows of %d pixels", window)
 
-    def _columns(self, prediction: LabelMap, label: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix]:
-        spec, classes = self._network.spec, len(self._classes)
-        counts = None if label is None else confusion_matrix(label, prediction.labels, classes, spec.ignore_label)
+    def _columns(self, prediction: LabelMap) -> tuple[dict[str, Any], Matrix]:
+        counts = prediction.confusion
         columns: dict[str, Any] = {
             "height": prediction.labels.shape[0],
             "width": prediction.labels.shape[1],
-            "mask": {"bytes": encode_mask(prediction.labels, spec.palette), "path": None},
-            "classes": class_counts(self._classes, pixel_counts(prediction.labels, classes), counts),
+            "mask": {"bytes": encode_mask(prediction.labels, self._network.spec.palette), "path": None},
+            "classes": class_counts(self._classes, prediction.class_pixels, counts),
             "pixel_accuracy": None if counts is None else pixel_accuracy(counts),
             "mean_iou": None if counts is None else mean_iou(counts),
             "mean_confidence": prediction.mean_confidence,
@@ -221,7 +223,7 @@ class Segmenter:
         }
         if prediction.confidence is not None:
             columns["confidence"] = {"bytes": encode_confidence(prediction.confidence), "path": None}
-        return columns, np.zeros((classes, classes), np.int64) if counts is None else counts
+        return columns, self._no_counts() if counts is None else counts
 
 
 def _stage(name: str, work: Callable[[], Any]) -> Any:

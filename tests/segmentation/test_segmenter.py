@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from model.dense_prediction import predict
+from model.dense_prediction import predict, score_map
 from pipeline.data.labels import decode_mask
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import StorageError
 from pipeline.segmentation import segmenter as module
-from pipeline.segmentation.segmenter import Segmenter, Surroundings
+from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.surroundings import Surroundings
 from tests.segmentation.support import (
     CLASSES,
     Inputs,
@@ -154,9 +157,9 @@ def test_out_of_memory_is_answered_with_smaller_windows(inputs: Inputs, monkeypa
         windows.append(max_window)
         if max_window > 400:
             raise torch.OutOfMemoryError("injected")
-        return predict(network, image, max_window=max_window, **options)  # type: ignore[arg-type]
+        return score_map(network, image, max_window=max_window, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "predict", predict_within)
+    monkeypatch.setattr(module, "score_map", predict_within)
     table = segment(inputs, window=900)
     assert windows[:3] == [900, 450, 380]
     assert table["mask"].equals(whole["mask"])
@@ -166,7 +169,7 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
     def never(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("injected")
 
-    monkeypatch.setattr(module, "predict", never)
+    monkeypatch.setattr(module, "score_map", never)
     assert set(segment(inputs)["error_stage"].to_pylist()) == {"predict"}
 
 
@@ -200,6 +203,49 @@ def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) ->
     assert around.images == [True, True, False, True]
     windows = [(-(-height // 8) + 1) * (-(-width // 8) + 1) for height, width in ((41, 30), (24, 32), (41, 30))]
     assert around.parts == sum(windows) + 3, "after every window of one cell, and after the context module"
+
+
+def test_two_shards_at_once_take_turns_at_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second loads while the first is predicted, and does not fall into step with it."""
+    inputs, order = write_inputs(str(tmp_path), 8), list[str]()
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
+    segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
+    expected = [segmenter.segment(half).table.drop(["seconds"]) for half in (manifest[:4], manifest[4:])]
+    second_loads = threading.Event()
+
+    class Told(_Noting):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def stage(self, position: int, name: str) -> None:
+            if name == "predict":
+                order.append(self.name)
+                # The first shard's network stands still until the second one has begun to load.
+                assert self.name == "second" or second_loads.wait(20)
+            elif self.name == "second":
+                second_loads.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        halves = {"first": manifest[:4], "second": manifest[4:]}
+        running = []
+        for name, half in halves.items():
+            running.append(pool.submit(segmenter.segment, half, Told(name)))
+            while not order:
+                assert not running[0].done(), running[0].exception()
+    tables = [shard.result().table.drop(["seconds"]) for shard in running]
+    assert order == ["first"] * 4 + ["second"] * 4
+    assert tables[0].equals(expected[0]) and tables[1].equals(expected[1])
+
+
+def test_an_error_gives_the_turn_back(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "score_map", lambda *_, **__: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            segmenter.segment(manifest)
+    assert segmenter.segment(manifest).table.num_rows == len(manifest)
 
 
 def test_a_careful_attempt_is_at_one_stage_of_one_image(inputs: Inputs) -> None:

@@ -1,0 +1,32 @@
+"""What a segmenter tells whoever runs it, and hears from there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Surroundings"]
+
+
+class Surroundings:
+    """These do nothing with it.
+
+    Attributes:
+        quarantined: image's position in the shard → stage; such an image is not touched.
+        ahead: images fetched and decoded ahead of the network, and as many encoded behind it: enough to hide a slow
+            GET, few enough to bound memory.
+    """
+
+    quarantined: Mapping[int, str] = {}
+    ahead = 4
+
+    def image(self, ok: bool) -> None:
+        """An image is done."""
+
+    def stage(self, position: int, name: str) -> None:
+        """A stage of an image begins; stages of several images overlap, unless `ahead` is 0."""
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        """Around work that may not come back; what is yielded is called when a part of it is done."""
+        yield lambda: None
