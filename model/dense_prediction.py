@@ -22,7 +22,7 @@ from model.network import DilatedNetwork, NetworkSpec
 from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
 from model.window_input import WindowInput, preprocess
 
-__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "predict", "score_map"]
+__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map"]
 
 Geometry = Literal["image", "reference"]
 # Pixels a side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
@@ -94,22 +94,34 @@ def label_map(
     )
 
 
+def network_input(network: DilatedNetwork, image: NDArray[np.uint8], max_window: int = DEFAULT_WINDOW) -> WindowInput:
+    """What `score_map` starts from; whoever has a thread to spare makes it there.
+
+    An image of one window is ready for the network then; larger ones are cut as the network gets to them.
+    """
+    height, width = image.shape[:2]
+    cells = cells_needed(height, width, network.spec.upsampling)
+    source = WindowInput(image, cells, network.spec.mean_bgr, next(network.parameters()).device)
+    windows = plan_windows(*cells, max_window)
+    if len(windows) == 1:
+        source.prepare(windows[0])
+    return source
+
+
 @torch.inference_mode()
 def score_map(
     network: DilatedNetwork,
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | WindowInput,
     *,
     max_window: int = DEFAULT_WINDOW,
     on_window: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Scores of the whole image after the context module, (C, rows, columns) float32 on the network's device."""
-    height, width = image.shape[:2]
-    rows, columns = cells_needed(height, width, network.spec.upsampling)
+    source = image if isinstance(image, WindowInput) else network_input(network, image, max_window)
     parameter = next(network.parameters())
-    whole = torch.empty(len(network.spec.classes), rows, columns, device=parameter.device)
-    source = WindowInput(image, (rows, columns), network.spec.mean_bgr, parameter.device)
+    whole = torch.empty(len(network.spec.classes), *source.cells, device=parameter.device)
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
-        for window in plan_windows(rows, columns, max_window):
+        for window in plan_windows(*source.cells, max_window):
             whole[:, *window.cells] = network.front_end(source.batch(window).to(parameter.dtype))[0]
             on_window()
     # Outside of autocast: the context module's work is small, and labels hang on its precision.

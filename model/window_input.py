@@ -29,17 +29,29 @@ class WindowInput:
         cells: rows and columns of the score map.
         mean_bgr: 0–255.
         device: where the front end is.
+
+    Attributes:
+        size: height and width of the image, pixels.
+        cells: as given.
     """
 
     def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
+        self.size, self.cells = (image.shape[0], image.shape[1]), cells
         self._image, self._mean, self._device = image, mean_bgr, device
+        self._ready: tuple[Window, Tensor] | None = None
         self._rows, self._columns = (
             reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
             for length, count in zip(image.shape[:2], cells, strict=True)
         )
 
+    def prepare(self, window: Window) -> None:
+        """Computes a window's batch now, for whoever asks for it later, on another thread."""
+        self._ready = window, self.batch(window)
+
     def batch(self, window: Window) -> Tensor:
         """(1, 3, h, w) float32 on the device, channels last in memory."""
+        if self._ready is not None and self._ready[0] == window:
+            return self._ready[1]
         rows, columns = self._rows[window.pixels[0]], self._columns[window.pixels[1]]
         top, left = int(rows.min()), int(columns.min())
         # Only what the window sees: an image may be much larger than any window.

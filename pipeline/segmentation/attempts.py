@@ -79,11 +79,11 @@ class Ledger:
         if (state := self._current(shard, number)) is not None:
             state.place = place
 
-    def image(self, shard: int, number: int, ok: bool) -> None:
-        """An image is done."""
+    def images(self, shard: int, number: int, done: int, failed: int) -> None:
+        """So many more images are done; those that failed among them."""
         if (state := self._current(shard, number)) is not None:
-            state.images += 1
-            state.errors += not ok
+            state.images += done
+            state.errors += failed
 
     def alive(self) -> None:
         """Something went on within an image."""

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.checkpoint import from_bytes
 from model.host_memory import keep_freed_memory
+from model.network import DilatedNetwork
 from model.preparation import prepare
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
@@ -34,6 +36,10 @@ __all__ = ["ActorTask", "ShardActor", "start_board"]
 logger = logging.getLogger(__name__)
 _ANSWER_SECONDS = 30.0
 _SIGN_SECONDS = 1.0
+_NEWS_SECONDS = 0.25
+# Threads that load and encode ask for the interpreter's lock often; the one that drives the network must not wait for
+# it longer than this. Python's default is 5 ms, half of an image's time on a GPU.
+_SWITCH_SECONDS = 0.0005
 
 
 def start_board(config: SegmentConfig) -> Any:
@@ -61,17 +67,21 @@ class ShardActor:
         self._task, self._storage = task, Storage()
         config = task.config
         torch.set_num_threads(max(1, math.floor(config.cpus_per_actor)))
+        sys.setswitchinterval(_SWITCH_SECONDS)
         checkpoint = self._storage.read(config.checkpoint)
         if hashlib.sha256(checkpoint).hexdigest() != task.checkpoint_sha256:
             raise RunConflict(f"{config.checkpoint} was replaced while the run was starting: submit it again")
         if not config.gpus_per_actor:
             keep_freed_memory()
-        network = from_bytes(checkpoint).to("cuda" if config.gpus_per_actor else "cpu")
-        prepared = prepare(network, task.transform_bytes)
-        self._segmenter = Segmenter(prepared, config, task.identity[:16], self._storage)
+        self._segmenter = Segmenter(self.network(checkpoint), config, task.identity[:16], self._storage)
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
         self._turns = Turns()
+
+    def network(self, checkpoint: bytes) -> DilatedNetwork:
+        """What predicts, on the device that predicts."""
+        network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
+        return prepare(network, self._task.transform_bytes)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = int(row["shard"])
@@ -112,20 +122,31 @@ class _Reporter(Surroundings):
 
     def __init__(self, board: Any, shard: int, attempt: Attempt, watchdog: Watchdog) -> None:
         self._board, self._shard, self._attempt, self._watchdog = board, shard, attempt, watchdog
-        self._last_sign = 0.0
+        self._last_sign = self._last_news = 0.0
+        self._done = self._failed = 0
         self.quarantined = attempt.quarantined
         if attempt.careful:
             self.ahead = 0
 
     def image(self, ok: bool) -> None:
-        self._board.image.remote(self._shard, self._attempt.number, ok)
+        self._done += 1
+        self._failed += not ok
+        # Not one by one: on a GPU that would be hundreds of messages a second.
+        if time.monotonic() - self._last_news > _NEWS_SECONDS:
+            self._tell()
 
     def stage(self, position: int, name: str) -> None:
         self._stand((position, name))
 
     def images_done(self) -> None:
         """What dies from here on is no image's fault."""
+        self._tell()
         self._stand(None)
+
+    def _tell(self) -> None:
+        self._last_news = time.monotonic()
+        self._board.images.remote(self._shard, self._attempt.number, self._done, self._failed)
+        self._done = self._failed = 0
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:

@@ -42,8 +42,8 @@ def check_resources(config: SegmentConfig) -> int:
     return wanted
 
 
-def run_shards(plan: Plan, shards: list[int]) -> None:
-    """Makes the parts of `shards`, with progress on standard error.
+def run_shards(plan: Plan, shards: list[int], actor: type[ShardActor] = ShardActor) -> None:
+    """Makes the parts of `shards` by actors of a class, with progress on standard error.
 
     Raises:
         IncompleteRun: if nothing is finished for `no_progress_minutes`, or Ray gives up.
@@ -53,7 +53,7 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
     board = start_board(plan.config)
     room = min(plan.config.transform_memory * 2**30, memory_share(plan.config.cpus_per_actor) / 2)
     task = ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, board, int(room))
-    dataset = _dataset(plan.config, task, shards, actors)
+    dataset = _dataset(actor, task, shards, actors)
     try:
         _watch(plan, shards, board, dataset)
     except PipelineError:
@@ -62,13 +62,13 @@ def run_shards(plan: Plan, shards: list[int]) -> None:
         raise _explained(error) from error
 
 
-def _dataset(config: SegmentConfig, task: ActorTask, shards: list[int], actors: int) -> ray.data.Dataset:
+def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors: int) -> ray.data.Dataset:
     quiet_data()
     # Ray retries whole blocks: one shard in each, unless there are so many that keeping them in mind costs the driver.
     blocks = min(len(shards), max(_BLOCKS, _BLOCKS_PER_ACTOR * actors))
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks)
     return rows.map(
-        ShardActor,
+        actor,
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(
             size=actors,
@@ -77,8 +77,8 @@ def _dataset(config: SegmentConfig, task: ActorTask, shards: list[int], actors: 
             max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
             enable_true_multi_threading=True,
         ),
-        num_cpus=config.cpus_per_actor,
-        num_gpus=config.gpus_per_actor or None,
+        num_cpus=task.config.cpus_per_actor,
+        num_gpus=task.config.gpus_per_actor or None,
     )
 
 

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dense_prediction import label_map, predict, score_map
+from model.dense_prediction import label_map, network_input, predict, score_map
 from model.errors import PredictionError
 from model.geometry import MIN_WINDOW
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap
+from model.window_input import WindowInput
 from pipeline.ahead import ahead
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace, label_space
@@ -50,7 +51,7 @@ class ShardResult:
 @dataclass(frozen=True)
 class _Loaded:
     uri: str
-    image: NDArray[np.uint8]
+    source: NDArray[np.uint8] | WindowInput
     label: NDArray[np.uint8] | None
     seconds: float
 
@@ -167,7 +168,9 @@ class Segmenter:
         if row["label_uri"]:
             around.stage(position, "label")
             label = _stage("label", lambda: self._label(row["label_uri"], image, around))
-        return _Loaded(row["image_uri"], image, label, time.perf_counter() - started)
+        reference = self._config.geometry == "reference"
+        source = image if reference else network_input(self._network, image, self._config.window)
+        return _Loaded(row["image_uri"], source, label, time.perf_counter() - started)
 
     def _fetch(self, row: Row) -> bytes:
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
@@ -185,21 +188,21 @@ class Segmenter:
 
     def _predict(self, loaded: _Loaded, on_window: Callable[[], None]) -> Callable[[], LabelMap]:
         """Runs the network; what is returned is the rest, for another thread."""
-        network, image, target = self._network, loaded.image, loaded.label
+        network, source, target = self._network, loaded.source, loaded.label
         confidence = self._config.confidence_maps
-        if self._config.geometry == "reference":
+        if not isinstance(source, WindowInput):
             result = predict(
-                network, image, geometry="reference", confidence=confidence, target=target, on_window=on_window
+                network, source, geometry="reference", confidence=confidence, target=target, on_window=on_window
             )
             return lambda: result
-        scores = self._scores(image, on_window)
-        return lambda: label_map(network.spec, scores, image.shape[:2], confidence=confidence, target=target)
+        scores = self._scores(source, on_window)
+        return lambda: label_map(network.spec, scores, source.size, confidence=confidence, target=target)
 
-    def _scores(self, image: NDArray[np.uint8], on_window: Callable[[], None]) -> Tensor:
+    def _scores(self, source: WindowInput, on_window: Callable[[], None]) -> Tensor:
         window = self._config.window
         while True:
             try:
-                return score_map(self._network, image, max_window=window, on_window=on_window)
+                return score_map(self._network, source, max_window=window, on_window=on_window)
             except (MemoryError, RuntimeError) as error:
                 # A smaller window gives the same labels in less memory; other runtime errors are not the image's.
                 if not _out_of_memory(error):

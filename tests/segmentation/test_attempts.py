@@ -24,7 +24,7 @@ def work(ledger: Ledger, shard: int, images: int, deadly: dict[int, str]) -> dic
                     ledger.stand(shard, attempt.number, (position, stage))
                 if deadly.get(position) == stage:
                     return None
-        ledger.image(shard, attempt.number, position not in attempt.quarantined)
+        ledger.images(shard, attempt.number, 1, int(position in attempt.quarantined))
     if attempt.careful:
         ledger.stand(shard, attempt.number, None)
     ledger.end(shard)
@@ -75,7 +75,7 @@ def test_an_attempt_that_was_given_up_is_not_heard() -> None:
     assert first is not None and second is not None
     ledger.stand(0, second.number, None)
     ledger.stand(0, first.number, (3, "decode"))
-    ledger.image(0, first.number, False)
+    ledger.images(0, first.number, 1, 1)
     third = ledger.begin(0)
     assert third is not None and not third.quarantined
     assert ledger.counts() == Counts()
@@ -87,7 +87,7 @@ def test_images_count_once_however_often_they_are_tried() -> None:
         attempt = ledger.begin(0)
         assert attempt is not None
         for ok in (True, False, True):
-            ledger.image(0, attempt.number, ok)
+            ledger.images(0, attempt.number, 1, int(not ok))
     assert ledger.counts() == Counts(3, 1, 0)
     ledger.end(0)
     ledger.end(0)
@@ -96,7 +96,7 @@ def test_images_count_once_however_often_they_are_tried() -> None:
 
 def test_a_ledger_that_was_lost_hears_of_shards_it_does_not_know() -> None:
     ledger = Ledger(3)
-    ledger.image(7, 2, True)
+    ledger.images(7, 2, 1, 0)
     ledger.stand(7, 2, (0, "decode"))
     ledger.end(7)
     assert ledger.counts() == Counts(0, 0, 1)

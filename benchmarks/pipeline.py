@@ -1,0 +1,188 @@
+"""The whole job beside its network alone, and beside the usual ways of writing it.
+
+    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network]
+
+`cost`     core-milliseconds per image that everything but the network takes, in one process.
+`still`    a network that takes no time: images per second of the job on all cores.
+`gpu`      a network that takes 10 ms of an actor's time and no core, as on a GPU: share of its pace that the job keeps.
+`network`  a real network of a share of VGG-16's width: the job's pace beside that of its network alone on decoded
+           tensors in as many processes.
+Rates of jobs are those between the first and the last tenth of their parts. Images are 480x360 JPEGs on disk; out come
+palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from benchmarks.probe import write_results
+from benchmarks.stand_in import StandInActor, stand_in, write_images, write_network
+from benchmarks.usual import by_data_loader, by_loop, by_ray_data
+from model.checkpoint import from_bytes
+from model.geometry import Window, score_map_size
+from model.host_memory import keep_freed_memory
+from model.preparation import prepare
+from model.window_input import WindowInput
+from pipeline.data.images import decode_image
+from pipeline.data.storage import Storage
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.plan import Plan
+from pipeline.segmentation.ray_data import check_resources, run_shards
+from pipeline.segmentation.run import segment_bucket
+from pipeline.segmentation.segmenter import Segmenter
+
+_GPU_SECONDS = 0.010
+_ROOM = 5 * 2**29
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--slow", type=int, default=400, help="images for a real network")
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network"])
+    options = parser.parse_args()
+    ray.init(num_cpus=os.cpu_count(), logging_level="error", log_to_driver=False)
+    content: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as name:
+        for what in options.only:
+            folder = Path(name) / what
+            folder.mkdir()
+            content[what] = {"cost": cost, "still": still, "gpu": gpu, "network": network}[what](folder, options)
+            print(flush=True)
+    write_results("pipeline", content)
+
+
+def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Of a segmenter in a process of its own."""
+    images = write_images(folder / "images", min(options.images, 400))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        core, wall = pool.apply(_cost, (images,))
+    print(f"outside the network: {core * 1e3:.2f} core-ms per image, {wall * 1e3:.2f} ms by the clock in one process")
+    return {"core_seconds_per_image": core, "seconds_per_image": wall}
+
+
+def _cost(images: Path) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    storage = Storage()
+    config = SegmentConfig(images=str(images), checkpoint="none", output="none")
+    segmenter = Segmenter(stand_in(0.0), config, "run", storage)
+    infos = [storage.info(str(path)) for path in sorted(images.iterdir())]
+    rows = [{"image_uri": i.uri, "label_uri": None, "size": i.size, "version": i.version} for i in infos]
+    segmenter.segment(rows[:50])
+    rounds = []
+    for _ in range(5):
+        wall, core = time.perf_counter(), time.process_time()
+        segmenter.segment(rows)
+        rounds.append(((time.process_time() - core) / len(rows), (time.perf_counter() - wall) / len(rows)))
+    return statistics.median(core for core, _ in rounds), statistics.median(wall for _, wall in rounds)
+
+
+def still(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """A network of no time, two ways of many."""
+    images, checkpoint = write_images(folder / "images", options.images), folder / "still.safetensors"
+    write_network(checkpoint, width=1 / 64, seconds=0.0)
+    return _side_by_side(images, checkpoint, folder, actors=os.cpu_count() or 1)
+
+
+def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """A network of 10 ms and no core, one actor with all cores."""
+    images, checkpoint = write_images(folder / "images", options.images), folder / "gpu.safetensors"
+    write_network(checkpoint, width=1 / 64, seconds=_GPU_SECONDS)
+    rates = _side_by_side(images, checkpoint, folder, actors=1)
+    pace = 1 / _GPU_SECONDS
+    print("; ".join(f"{name} keeps {rate / pace:.3f} of the network's pace" for name, rate in rates.items()))
+    return rates | {"pace": pace}
+
+
+def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """A real network, on all cores one process each."""
+    actors = os.cpu_count() or 1
+    images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
+    write_network(checkpoint, width=options.width)
+    with multiprocessing.get_context("spawn").Pool(actors) as pool:
+        bare = sum(pool.starmap(_bare, [(images, checkpoint)] * actors))
+    print(f"{'network alone':<28}{bare:8.2f} images/s")
+    rates = _side_by_side(images, checkpoint, folder, actors) | {"network alone": bare}
+    print(f"the job keeps {rates['this job'] / bare:.3f} of it (width {options.width:g})")
+    return rates | {"width": options.width}
+
+
+def _bare(images: Path, checkpoint: Path) -> float:
+    """Images per second of the prepared network on tensors that are there."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    ready = prepare(from_bytes(checkpoint.read_bytes()), _ROOM)
+    batches = [_tensor(path, ready.spec.mean_bgr) for path in sorted(images.iterdir())[:8]]
+    with torch.inference_mode():
+        for batch in batches[:2]:
+            ready(batch)
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < 30 or count < 8:
+            ready(batches[count % len(batches)])
+            count += 1
+    return count / (time.perf_counter() - started)
+
+
+def _tensor(path: Path, mean: tuple[float, float, float]) -> torch.Tensor:
+    image = decode_image(path.read_bytes(), max_pixels=10**7)
+    cells = score_map_size(*image.shape[:2])
+    return WindowInput(image, cells, mean, torch.device("cpu")).batch(Window(0, 0, *cells))
+
+
+def _side_by_side(images: Path, checkpoint: Path, folder: Path, actors: int) -> dict[str, float]:
+    """Images per second of the job and of its peers, one after the other."""
+    threads = max(1, (os.cpu_count() or 1) // actors)
+    rates = {"this job": _job(images, checkpoint, folder / "job", actors)}
+    # It needs a core for reading, or it waits for one for ever.
+    by_ray_data(images, checkpoint, folder / "usual", max(1, (os.cpu_count() or 1) - 1))
+    rates["usual Ray Data"] = _steady([(path, _rows(path)) for path in (folder / "usual").glob("*.parquet")])
+    rates["DataLoader, one process"] = by_data_loader(images, checkpoint, folder / "loader", threads)
+    rates["plain loop, one process"] = by_loop(images, checkpoint, folder / "loop", threads)
+    for name, rate in rates.items():
+        print(f"{name:<28}{rate:8.2f} images/s  {rate / rates['this job']:6.3f} of this job")
+    return rates
+
+
+def _job(images: Path, checkpoint: Path, output: Path, actors: int) -> float:
+    cpus = (os.cpu_count() or 1) / actors
+    config = SegmentConfig(
+        images=str(images), checkpoint=str(checkpoint), output=str(output), actors=actors, cpus_per_actor=cpus
+    )
+
+    def run(plan: Plan, shards: list[int]) -> None:
+        run_shards(plan, shards, StandInActor)
+
+    segment_bucket(config, check_resources, run)
+    return _steady([(path, _rows(path)) for path in (output / "predictions").glob("*.parquet")])
+
+
+def _rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _steady(files: list[tuple[Path, int]]) -> float:
+    """Rows per second between the first and the last tenth of the files, by the times at which they were written."""
+    times = sorted((path.stat().st_mtime, rows) for path, rows in files)
+    edge = max(1, len(times) // 10)
+    kept = times[edge - 1 : len(times) - edge + 1]
+    if len(kept) < 2 or kept[-1][0] <= kept[0][0]:
+        return float("nan")
+    return sum(rows for _, rows in kept[1:]) / (kept[-1][0] - kept[0][0])
+
+
+if __name__ == "__main__":
+    main()

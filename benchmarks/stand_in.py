@@ -1,0 +1,84 @@
+"""A network that takes a chosen time and no core, as a GPU does; images for it, and a run of the job with it."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from demo.street.scene import encode_scene
+from model.checkpoint import to_bytes
+from model.front_end import FrontEndWidths
+from model.geometry import front_end_cells
+from model.network import DilatedNetwork, NetworkSpec, front_end_only
+from pipeline.segmentation.ray_actor import ShardActor
+
+__all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]
+
+CLASSES, SIZE, _DRAWN = 11, (480, 360), 40
+SPEC = NetworkSpec(
+    tuple(f"class {n}" for n in range(CLASSES)),
+    tuple((20 * n, 255 - 20 * n, 7) for n in range(CLASSES)),
+    (110.0, 110.0, 110.0),
+)
+
+
+class _Still(nn.Module):
+    """Smooth scores of the right size after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.anything = seconds, nn.Parameter(torch.zeros(1))
+        self._coarse = 4 * torch.randn(1, CLASSES, 8, 10, generator=torch.Generator().manual_seed(0))
+        self._scores: dict[tuple[int, int], Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        ends = time.perf_counter() + self.seconds
+        size = front_end_cells(images.shape[2]), front_end_cells(images.shape[3])
+        if size not in self._scores:
+            self._scores[size] = nn.functional.interpolate(self._coarse, size=size, mode="bilinear")
+        time.sleep(max(0.0, ends - time.perf_counter()))
+        return self._scores[size]
+
+
+def stand_in(seconds: float) -> DilatedNetwork:
+    """A network of 11 classes without arithmetic."""
+    # It only has to be called; nothing else of a front end is asked for.
+    return DilatedNetwork(SPEC, _Still(seconds), None)  # type: ignore[arg-type]
+
+
+class StandInActor(ShardActor):
+    """An actor whose checkpoint's provenance says how many seconds its network takes."""
+
+    def network(self, checkpoint: bytes) -> DilatedNetwork:
+        """The stand-in, or the checkpoint's own network."""
+        network = super().network(checkpoint)
+        seconds = network.spec.provenance.get("stand_in_seconds")
+        return network if seconds is None else stand_in(float(seconds))
+
+
+def write_network(path: Path, *, width: float = 0.0, seconds: float | None = None) -> Path:
+    """A checkpoint: of a network of a share of VGG-16's width, or of a stand-in."""
+    torch.manual_seed(0)
+    provenance = {} if seconds is None else {"stand_in_seconds": seconds}
+    spec = NetworkSpec(SPEC.classes, SPEC.palette, SPEC.mean_bgr, provenance=provenance)
+    path.write_bytes(to_bytes(front_end_only(spec, FrontEndWidths.vgg16(width))))
+    return path
+
+
+def write_images(folder: Path, count: int) -> Path:
+    """So many JPEGs of drawn scenes, 480x360 pixels; some are the same picture under several names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for seed in range(min(count, _DRAWN)):
+        sink = io.BytesIO()
+        picture, _ = encode_scene(seed)
+        Image.open(io.BytesIO(picture)).resize(SIZE).save(sink, "JPEG", quality=90)
+        drawn.append(sink.getvalue())
+    for index in range(count):
+        (folder / f"{index:06d}.jpg").write_bytes(drawn[index % len(drawn)])
+    return folder
