@@ -19,7 +19,7 @@ from model import reference_geometry
 from model.errors import PredictionError
 from model.geometry import MARGIN, OUTPUT_STRIDE, Window, gather, plan_windows, reflect_indices
 from model.network import DilatedNetwork
-from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
 
 __all__ = ["DEFAULT_WINDOW", "Geometry", "predict", "preprocess", "score_map"]
 
@@ -35,6 +35,7 @@ def predict(
     max_window: int = DEFAULT_WINDOW,
     geometry: Geometry = "image",
     confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
     """Labels every pixel.
@@ -45,22 +46,33 @@ def predict(
         max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
         geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
         confidence: whether to keep the winning probability of each pixel.
+        target: (H, W) class ids, or the network's ignore label, to count the labels against.
         on_window: called after each window, or tile, and once more before upsampling.
 
     Raises:
         PredictionError: if a score is NaN or infinite.
-        ValueError: if `max_window` is too small, or the network has no reference window.
+        ValueError: if `max_window` is too small, the network has no reference window, or the target is of another
+            size or has an id out of range.
     """
+    height, width = image.shape[:2]
+    check_target(target, height, width)
     if geometry == "reference":
         pixels = preprocess(image, network.spec.mean_bgr)
-        return reference_geometry.predict(network, pixels, confidence=confidence, on_window=on_window)
-    height, width = image.shape[:2]
+        return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
     scores = score_map(network, image, max_window=max_window, on_window=on_window)
     if not bool(torch.isfinite(scores).all()):
         raise PredictionError(
             f"the score map of this {height}×{width} image holds NaN or infinite values: check the checkpoint"
         )
-    return labels_from_scores(scores, height, width, network.spec.upsampling, confidence=confidence)
+    return labels_from_scores(
+        scores,
+        height,
+        width,
+        network.spec.upsampling,
+        confidence=confidence,
+        target=target,
+        ignore_label=network.spec.ignore_label,
+    )
 
 
 def preprocess(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float]) -> Tensor:

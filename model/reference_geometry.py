@@ -11,35 +11,44 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from model.errors import PredictionError
 from model.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
 from model.network import DilatedNetwork
-from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
 
 __all__ = ["predict", "tiled_scores"]
 
 
 def predict(
-    network: DilatedNetwork, image: Tensor, *, confidence: bool = False, on_window: Callable[[], None] = lambda: None
+    network: DilatedNetwork,
+    image: Tensor,
+    *,
+    confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
+    on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
     """Labels every pixel of a preprocessed image, (3, H, W) float32 BGR minus mean; `on_window` after each tile.
 
     Raises:
-        ValueError: if the network's metadata give no reference window.
+        ValueError: if the network's metadata give no reference window, or the target (H, W) is of another size or has
+            an id out of range.
         PredictionError: if a score is NaN or infinite.
     """
     height, width = image.shape[1:]
+    check_target(target, height, width)
     if network.spec.upsampling == "deconvolution":
-        return _predict_by_tile(network, image, confidence, on_window)
+        return _predict_by_tile(network, image, confidence, target, on_window)
     scores = tiled_scores(network, image, on_window)
     rows, columns = cells_needed(height, width, network.spec.upsampling)
     # The reference reads one row beyond the map when an image is an exact multiple of the tile; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
     fitted = functional.pad(scores[None], short, mode="replicate")[0]
-    return labels_from_scores(fitted, height, width, network.spec.upsampling, confidence=confidence)
+    ignore_label = network.spec.ignore_label
+    return labels_from_scores(fitted, height, width, confidence=confidence, target=target, ignore_label=ignore_label)
 
 
 @torch.inference_mode()
@@ -81,29 +90,43 @@ def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]
 
 
 def _predict_by_tile(
-    network: DilatedNetwork, image: Tensor, confidence: bool, on_window: Callable[[], None]
+    network: DilatedNetwork,
+    image: Tensor,
+    confidence: bool,
+    target: NDArray[np.uint8] | None,
+    on_window: Callable[[], None],
 ) -> LabelMap:
     """The Cityscapes release: the deconvolution is part of the net, so each tile sees zeros beyond its own cells."""
     height, width = image.shape[1:]
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
     total_confidence = total_entropy = 0.0
+    classes, ignore_label = len(network.spec.classes), network.spec.ignore_label
+    class_pixels = np.zeros(classes, np.int64)
+    confusion = None if target is None else np.zeros((classes, classes), np.int64)
     top = 0
     for band in _scores_by_tile(network, image, on_window):
         left = rows = 0
         for scores in band:
             rows, columns = (OUTPUT_STRIDE * size for size in scores.shape[1:])
             rows, columns = min(rows, height - top), min(columns, width - left)
-            part = labels_from_scores(scores, rows, columns, "deconvolution", confidence=confidence)
             place = np.s_[top : top + rows, left : left + columns]
+            aim = None if target is None else target[place]
+            part = labels_from_scores(
+                scores, rows, columns, "deconvolution", confidence=confidence, target=aim, ignore_label=ignore_label
+            )
             labels[place] = part.labels
             if winning is not None and part.confidence is not None:
                 winning[place] = part.confidence
             total_confidence += part.mean_confidence * part.labels.size
             total_entropy += part.mean_entropy * part.labels.size
+            class_pixels += part.class_pixels
+            if confusion is not None and part.confusion is not None:
+                confusion += part.confusion
             left += columns
         top += rows
-    return LabelMap(labels, winning, total_confidence / labels.size, total_entropy / labels.size)
+    pixels = labels.size
+    return LabelMap(labels, winning, total_confidence / pixels, total_entropy / pixels, class_pixels, confusion)
 
 
 def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:

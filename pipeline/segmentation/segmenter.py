@@ -27,14 +27,7 @@ from pipeline.data.labels import decode_label, encode_confidence, encode_mask
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.results.schemas import predictions_schema
-from pipeline.results.scores import (
-    Matrix,
-    class_counts,
-    confusion_matrix,
-    mean_iou,
-    pixel_accuracy,
-    pixel_counts,
-)
+from pipeline.results.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SegmentConfig
 
 __all__ = ["Segmenter", "ShardResult", "Surroundings"]
@@ -180,21 +173,22 @@ class Segmenter:
         started = time.perf_counter()
         around.stage(position, "predict")
         with around.step(f"predicting {loaded.uri}") as renew:
-            prediction = _stage("predict", lambda: self._predict(loaded.image, renew))
-        columns, counts = self._columns(prediction, loaded.label)
+            prediction = _stage("predict", lambda: self._predict(loaded, renew))
+        columns, counts = self._columns(prediction)
         columns["seconds"] = loaded.seconds + time.perf_counter() - started
         return columns, counts
 
-    def _predict(self, image: NDArray[np.uint8], on_window: Callable[[], None]) -> LabelMap:
+    def _predict(self, loaded: _Loaded, on_window: Callable[[], None]) -> LabelMap:
         window = self._config.window
         while True:
             try:
                 return predict(
                     self._network,
-                    image,
+                    loaded.image,
                     max_window=window,
                     geometry=self._config.geometry,
                     confidence=self._config.confidence_maps,
+                    target=loaded.label,
                     on_window=on_window,
                 )
             except (MemoryError, RuntimeError) as error:
@@ -206,14 +200,13 @@ class Segmenter:
                 window = max(MIN_WINDOW, window // 2)
                 logger.warning("out of memory, trying windows of %d pixels", window)
 
-    def _columns(self, prediction: LabelMap, label: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix]:
-        spec, classes = self._network.spec, len(self._classes)
-        counts = None if label is None else confusion_matrix(label, prediction.labels, classes, spec.ignore_label)
+    def _columns(self, prediction: LabelMap) -> tuple[dict[str, Any], Matrix]:
+        classes, counts = len(self._classes), prediction.confusion
         columns: dict[str, Any] = {
             "height": prediction.labels.shape[0],
             "width": prediction.labels.shape[1],
-            "mask": {"bytes": encode_mask(prediction.labels, spec.palette), "path": None},
-            "classes": class_counts(self._classes, pixel_counts(prediction.labels, classes), counts),
+            "mask": {"bytes": encode_mask(prediction.labels, self._network.spec.palette), "path": None},
+            "classes": class_counts(self._classes, prediction.class_pixels, counts),
             "pixel_accuracy": None if counts is None else pixel_accuracy(counts),
             "mean_iou": None if counts is None else mean_iou(counts),
             "mean_confidence": prediction.mean_confidence,

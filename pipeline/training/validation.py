@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.dense_prediction import predict
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap, labels_from_scores
-from pipeline.results.scores import Matrix, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from pipeline.results.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
 from pipeline.training.map_cache import MapCache
 from pipeline.training.sources import Images
 from pipeline.training.stages import evaluating
@@ -66,9 +66,10 @@ def validate(
     with evaluating(network):
         for place in world.share(len(chosen)):
             index, label = int(chosen[place]), images.label(int(chosen[place]))
-            labels = _predict(network, images, index, cache, label.shape, world).labels
-            total += confusion_matrix(label, labels, len(classes), network.spec.ignore_label)
-            on_image(index, labels)
+            prediction = _predict(network, images, index, cache, label, world)
+            if prediction.confusion is not None:
+                total += prediction.confusion
+            on_image(index, prediction.labels)
     # One worker may be minutes behind another by now, and the sum gives up sooner than that.
     world.wait()
     # Pixel counts exceed float32's 2^24: they travel as integers.
@@ -81,12 +82,13 @@ def _predict(
     images: Images,
     index: int,
     cache: MapCache | None,
-    shape: tuple[int, ...],
+    label: NDArray[np.uint8],
     world: World,
 ) -> LabelMap:
     if cache is None:
-        return predict(network, images.image(index))
+        return predict(network, images.image(index), target=label)
     with torch.inference_mode():
         maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
         scores = network.add_context(network.front_end.head(maps) if cache.halo else maps)[0]
-    return labels_from_scores(scores, shape[0], shape[1], network.spec.upsampling)
+    spec, (height, width) = network.spec, label.shape
+    return labels_from_scores(scores, height, width, spec.upsampling, target=label, ignore_label=spec.ignore_label)

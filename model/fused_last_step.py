@@ -1,0 +1,353 @@
+"""The last step of prediction on the CPU as one pass over the pixels, compiled when it is first needed.
+
+Between four cells a score or a probability is bilinear: down first, then across, each a `torch.lerp`,
+
+    a + f·(b - a) where f < 1/2,   b + (f - 1)·(b - a) elsewhere,   one rounding for product and sum,
+
+so both are one form, base + coefficient·(b - a), and ties fall as they do in torch to the last bit.
+
+Pixel (8r + j, 8i + k) is phase (j, k) of cell (r, i). A strip is the 8 pixel rows below one row of cells. Its `down`
+holds each class's cells blended to these 8 rows, (C, 8·columns); for one k a whole strip of pixels is then a single
+loop over neighbours in `down`, of one coefficient, which compilers turn into vector code without a remainder. (At the
+end of each of the 8 rows one neighbour is the next row's first cell: a value that no pixel takes.) Scratch is `down`
+and six such loops' vectors, (C + 6)·8·columns floats: C + 6 rows of pixels, whatever the height.
+
+`grid`: p is bilinear. A running maximum over classes keeps the lowest id of equals. The entropy is -ln 2·Σ p·log2 p
+with log2 p = n + t·q(t), where p = 2^n·(1 + t), √½ ≤ 1 + t < √2, and q of degree 6 minimises the largest error, 3e-7
+(that of the entropy in nats is smaller still, as Σ p = 1). At p = 0 n is -127 and the product 0.
+
+`deconvolution`: s is bilinear, p = e/S with e = exp(s - max s), S = Σ e. So the largest p is 1/S and the entropy
+ln S - Σ e·(s - max s)/S: one logarithm per pixel. exp d = 2^n·(1 + r + r²·q(r)), |r| ≤ ½·ln 2, q of degree 4, all but
+rounded right.
+Of equal p the lowest id wins though its s may be smaller: e/S rounds to 1/S for e = 1, for e = 1 - 2^-24 sometimes,
+and for no smaller e, since then 1/S is at least a unit in the last place away. So two lowest ids are kept, one for
+either e, and S decides between them.
+
+float64 throughout for sums over pixels; nothing is reordered (no fast-math), so any CPU with fused multiply-add gives
+the same labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from model.geometry import OUTPUT_STRIDE
+
+__all__ = ["last_step"]
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+# The bits of √½: subtracting them puts the exponent of [√½, √2)·2^n at n.
+_ROOT_HALF_BITS = 0x3F3504F3
+_MANTISSA = 23
+_ONE, _ZERO = np.float32(1), np.float32(0)
+_BELOW_ONE = np.float32(1 - 2.0**-24)
+_LOG2_E, _LN_2 = np.float32(1 / np.log(2)), np.float32(np.log(2))
+# ln 2 in two parts; the first has 9 significant bits, so that n times it is exact.
+_LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
+_MOST_NEGATIVE = np.float32(-87)
+# Adding and subtracting it rounds a float32 below 2^22 to an integer, half to even.
+_ROUNDER = np.float32(1.5 * 2**23)
+_Q0, _Q1, _Q2, _Q3, _Q4, _Q5, _Q6 = (
+    np.float32(q) for q in (1.4426997, -0.721375827, 0.480466228, -0.358963241, 0.29725078, -0.272686263, 0.170656854)
+)
+_R0, _R1, _R2, _R3, _R4 = (np.float32(r) for r in (0.500000009, 0.16666519, 0.0416662063, 0.0083688757, 0.00139504614))
+
+
+class _Strip(NamedTuple):
+    """Scratch: one strip's rows of every class, and vectors over the pixels of one k of it.
+
+    Attributes:
+        down: (C, 8·columns) float32, see the module's text.
+        best: (8·columns - 1,) float32, the winning probability (or, meanwhile, the largest score), as all below.
+        entropy: float32, nats.
+        total: float32, S.
+        part: float32, one class's scores, then e.
+        winner: int32, the lowest class id of the winners.
+        near: int32, the lowest class id with e ≥ 1 - 2^-24.
+    """
+
+    down: NDArray[np.float32]
+    best: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    total: NDArray[np.float32]
+    part: NDArray[np.float32]
+    winner: NDArray[np.int32]
+    near: NDArray[np.int32]
+
+
+class _Image(NamedTuple):
+    """What is made, and the target.
+
+    Attributes:
+        labels: (H, W) uint8.
+        winning: (H, W) uint8, 255 times the winning probability; (0, 0) if not wanted.
+        target: (H, W) uint8; (0, 0) if there is none.
+        pairs: (256, C) int64, pixels by target (0 if there is none) and label.
+    """
+
+    labels: NDArray[np.uint8]
+    winning: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    pairs: NDArray[np.int64]
+
+
+def last_step(
+    cells: NDArray[np.float32],
+    height: int,
+    width: int,
+    *,
+    deconvolution: bool,
+    confidence: bool,
+    target: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, tuple[float, float], NDArray[np.int64]]:
+    """Labels, confidence, entropy and pixel counts of an image.
+
+    Args:
+        cells: (C, rows, columns), probabilities, pixel (0, 0) on cell (0, 0); for a deconvolution scores with a ring
+            of zeros, pixel (0, 0) 4.5 pixels below and right of cell (0, 0). At least as many as pixels need.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        deconvolution: what `cells` are.
+        confidence: whether to keep the winning probability of each pixel.
+        target: (H, W) to count labels against.
+
+    Returns:
+        Labels (H, W); 255 times the winning probability (H, W), if asked for; the sums over pixels of the winning
+        probability and of the entropy in nats; pixels by target and label (256, C), in row 0 if there is no target.
+    """
+    classes, _, columns = cells.shape
+    vectors = np.empty((4, columns * OUTPUT_STRIDE - 1), np.float32)
+    ids = np.empty((2, columns * OUTPUT_STRIDE - 1), np.int32)
+    strip = _Strip(np.empty((classes, columns * OUTPUT_STRIDE), np.float32), *vectors, *ids)
+    image = _Image(
+        np.empty((height, width), np.uint8),
+        np.empty((height, width) if confidence else (0, 0), np.uint8),
+        # Compiled code is of one type of array: contiguous, and writeable though nothing is written.
+        np.require(np.empty((0, 0), np.uint8) if target is None else target, np.uint8, ("C", "W")),
+        np.zeros((256, classes), np.int64),
+    )
+    anchor = 0.5 if deconvolution else 0.0
+    fractions = (np.arange(OUTPUT_STRIDE, dtype=np.float32) + np.float32(anchor)) / np.float32(OUTPUT_STRIDE)
+    arguments = np.ascontiguousarray(cells), fractions, deconvolution, strip, image
+    try:
+        sums = _all_strips(*arguments)
+    except OSError:
+        # The disk is full: compiled all the same, only not kept, and nothing has run yet.
+        sums = _all_strips(*arguments)
+    return image.labels, image.winning if confidence else None, sums, image.pairs
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compiled at the first call, and kept on disk for later processes where there is a place to write."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no such place: neither beside this file nor in the user's cache
+        return njit(nogil=True)(function)
+
+
+def _float_intrinsic(arguments: int, build: Callable[..., ir.Value]) -> Any:
+    """A function of float32 to float32 in compiled code, made of `build`'s LLVM instructions."""
+    signature = types.float32(*[types.float32] * arguments)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return build(builder, *values)
+
+    return signature, codegen
+
+
+@intrinsic
+def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once."""
+    return _float_intrinsic(3, lambda builder, a, b, c: builder.fma(a, b, c))
+
+
+@intrinsic
+def _exponent(typing: Any, p: Any) -> Any:
+    """n of p = 2^n·(1 + t)."""
+
+    def build(builder: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        shifted = builder.sub(builder.bitcast(p, _INT), ir.Constant(_INT, _ROOT_HALF_BITS))
+        return builder.sitofp(builder.ashr(shifted, ir.Constant(_INT, _MANTISSA)), _FLOAT)
+
+    return _float_intrinsic(1, build)
+
+
+@intrinsic
+def _fraction(typing: Any, p: Any) -> Any:
+    """1 + t of p = 2^n·(1 + t)."""
+
+    def build(builder: ir.IRBuilder, p: ir.Value) -> ir.Value:
+        shifted = builder.sub(builder.bitcast(p, _INT), ir.Constant(_INT, _ROOT_HALF_BITS))
+        mantissa = builder.and_(shifted, ir.Constant(_INT, 2**_MANTISSA - 1))
+        return builder.bitcast(builder.add(mantissa, ir.Constant(_INT, _ROOT_HALF_BITS)), _FLOAT)
+
+    return _float_intrinsic(1, build)
+
+
+@intrinsic
+def _power_of_two(typing: Any, n: Any) -> Any:
+    """2^n of a whole n from -126 to 127."""
+
+    def build(builder: ir.IRBuilder, n: ir.Value) -> ir.Value:
+        biased = builder.add(builder.fptosi(n, _INT), ir.Constant(_INT, 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_INT, _MANTISSA)), _FLOAT)
+
+    return _float_intrinsic(1, build)
+
+
+@njit
+def _log2(p: Any) -> Any:
+    t = _fraction(p) - _ONE
+    q = _fma(_fma(_fma(_Q6, t, _Q5), t, _Q4), t, _Q3)
+    return _fma(_fma(_fma(_fma(q, t, _Q2), t, _Q1), t, _Q0), t, _exponent(p))
+
+
+@njit
+def _exp(d: Any) -> Any:
+    """Of d ≤ 0."""
+    d = d if d > _MOST_NEGATIVE else _MOST_NEGATIVE
+    n = _fma(d, _LOG2_E, _ROUNDER) - _ROUNDER
+    r = _fma(-n, _LN_2_LOW, _fma(-n, _LN_2_HIGH, d))
+    q = _fma(_fma(_fma(_fma(_R4, r, _R3), r, _R2), r, _R1), r, _R0)
+    return (_ONE + _fma(r * r, q, r)) * _power_of_two(n)
+
+
+@njit
+def _based(fraction: Any) -> Any:
+    """Which of two neighbours is the base, 0 or 1, and the coefficient of their difference."""
+    return (0, fraction) if fraction < np.float32(0.5) else (1, fraction - _ONE)
+
+
+@njit
+def _blend_down(cells: Any, row: Any, fractions: Any, down: Any) -> None:
+    """(C, rows, columns) → `down`, the 8 rows of pixels from a row of cells on."""
+    classes, _, columns = cells.shape
+    for class_id in range(classes):
+        above, below = cells[class_id, row], cells[class_id, row + 1]
+        for j in range(OUTPUT_STRIDE):
+            place, coefficient = _based(fractions[j])
+            base, into = cells[class_id, row + place], down[class_id, j * columns : (j + 1) * columns]
+            for i in range(columns):
+                into[i] = _fma(coefficient, below[i] - above[i], base[i])
+
+
+@njit
+def _blend_across(down: Any, fraction: Any, part: Any) -> None:
+    """One class of `down` → `part`."""
+    place, coefficient = _based(fraction)
+    base = down[place:]
+    for i in range(part.size):
+        part[i] = _fma(coefficient, down[i + 1] - down[i], base[i])
+
+
+# Below, a loop that writes to more than three arrays is split: it would need so many checks for overlap at run time
+# that LLVM leaves it scalar, five times slower.
+
+
+@njit
+def _grid_phase(strip: Any, fraction: Any) -> None:
+    """Winning probability, class and entropy of one k of a strip."""
+    part, best, winner, entropy = strip.part, strip.best, strip.winner, strip.entropy
+    best[:], winner[:], entropy[:] = -_ONE, 0, _ZERO
+    for class_id in range(strip.down.shape[0]):
+        _blend_across(strip.down[class_id], fraction, part)
+        for i in range(part.size):
+            p = part[i]
+            # Greater, not equal: the lowest id of equals stays.
+            better = p > best[i]
+            best[i] = p if better else best[i]
+            winner[i] = class_id if better else winner[i]
+            entropy[i] = _fma(-_LN_2 * p, _log2(p), entropy[i])
+
+
+@njit
+def _deconvolution_phase(strip: Any, fraction: Any) -> None:
+    """The same from scores."""
+    part, best, entropy, total = strip.part, strip.best, strip.entropy, strip.total
+    best[:], entropy[:], total[:] = np.float32(-np.inf), _ZERO, _ZERO
+    strip.winner[:] = strip.near[:] = strip.down.shape[0] - 1
+    for class_id in range(strip.down.shape[0]):
+        _blend_across(strip.down[class_id], fraction, part)
+        for i in range(part.size):
+            best[i] = part[i] if part[i] > best[i] else best[i]
+    for class_id in range(strip.down.shape[0]):
+        _blend_across(strip.down[class_id], fraction, part)
+        for i in range(part.size):
+            d = part[i] - best[i]
+            e = _exp(d)
+            total[i] += e
+            entropy[i] = _fma(e, -d, entropy[i])
+            part[i] = e
+        _note_largest(strip, class_id)
+    for i in range(part.size):
+        best[i] = _ONE / total[i]
+        entropy[i] = _fma(entropy[i], best[i], _LN_2 * _log2(total[i]))
+    for i in range(part.size):
+        tied = _BELOW_ONE / total[i] == best[i]
+        strip.winner[i] = strip.near[i] if tied else strip.winner[i]
+
+
+@njit
+def _note_largest(strip: Any, class_id: Any) -> None:
+    """Keeps the lowest id of either e."""
+    part, winner, near = strip.part, strip.winner, strip.near
+    for i in range(part.size):
+        winner[i] = class_id if part[i] >= _ONE and class_id < winner[i] else winner[i]
+        near[i] = class_id if part[i] >= _BELOW_ONE and class_id < near[i] else near[i]
+
+
+@njit
+def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
+    """Puts one k of a strip where it belongs and counts it; pixels beyond the image count nowhere.
+
+    Args:
+        strip: after a phase.
+        image: to write to.
+        top: pixel row of the strip's first, may be negative.
+        left: pixel column of the strip's first of this k, may be negative.
+
+    Returns:
+        Sums of the winning probability and of the entropy over the pixels, float64.
+    """
+    height, width = image.labels.shape
+    columns = strip.down.shape[1] // OUTPUT_STRIDE
+    first, last = (1 if left < 0 else 0), min(columns - 1, (width - left + OUTPUT_STRIDE - 1) // OUTPUT_STRIDE)
+    confidence = entropy = 0.0
+    for j in range(max(0, -top), min(OUTPUT_STRIDE, height - top)):
+        y = top + j
+        for i in range(first, last):
+            x, source = left + i * OUTPUT_STRIDE, j * columns + i
+            label = strip.winner[source]
+            image.labels[y, x] = label
+            confidence += strip.best[source]
+            entropy += strip.entropy[source]
+            if image.winning.size:
+                image.winning[y, x] = np.uint8(strip.best[source] * np.float32(255) + _ROUNDER - _ROUNDER)
+            image.pairs[image.target[y, x] if image.target.size else 0, label] += 1
+    return confidence, entropy
+
+
+@_compiled
+def _all_strips(cells: Any, fractions: Any, deconvolution: Any, strip: Any, image: Any) -> Any:
+    """Everything, from the top; the sums of `_settle_phase`."""
+    offset = OUTPUT_STRIDE // 2 if deconvolution else 0
+    confidence = entropy = 0.0
+    for row in range(cells.shape[1] - 1):
+        _blend_down(cells, row, fractions, strip.down)
+        for k in range(OUTPUT_STRIDE):
+            if deconvolution:
+                _deconvolution_phase(strip, fractions[k])
+            else:
+                _grid_phase(strip, fractions[k])
+            sums = _settle_phase(strip, image, row * OUTPUT_STRIDE - offset, k - offset)
+            confidence += sums[0]
+            entropy += sums[1]
+    return confidence, entropy
