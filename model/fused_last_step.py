@@ -17,7 +17,8 @@ with log2 p = n + t·q(t), where p = 2^n·(1 + t), √½ ≤ 1 + t < √2, and q
 (that of the entropy in nats is smaller still, as Σ p = 1). At p = 0 n is -127 and the product 0.
 
 `deconvolution`: s is bilinear, p = e/S with e = exp(s - max s), S = Σ e. So the largest p is 1/S and the entropy
-ln S - Σ e·(s - max s)/S: one logarithm per pixel. exp d = 2^n·(1 + r + r²·q(r)), |r| ≤ ½·ln 2, to 1e-7 of its value.
+ln S - Σ e·(s - max s)/S: one logarithm per pixel. exp d = 2^n·(1 + r + r²·q(r)), |r| ≤ ½·ln 2, q of degree 4, all but
+rounded right.
 Of equal p the lowest id wins though its s may be smaller: e/S rounds to 1/S for e = 1, for e = 1 - 2^-24 sometimes,
 and for no smaller e, since then 1/S is at least a unit in the last place away. So two lowest ids are kept, one for
 either e, and S decides between them.
@@ -49,7 +50,7 @@ _MANTISSA = 23
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _BELOW_ONE = np.float32(1 - 2.0**-24)
 _LOG2_E, _LN_2 = np.float32(1 / np.log(2)), np.float32(np.log(2))
-# ln 2 in two parts; the first has 9 trailing zero bits, so that n times it is exact.
+# ln 2 in two parts; the first has 9 significant bits, so that n times it is exact.
 _LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 _MOST_NEGATIVE = np.float32(-87)
 # Adding and subtracting it rounds a float32 below 2^22 to an integer, half to even.
@@ -57,7 +58,7 @@ _ROUNDER = np.float32(1.5 * 2**23)
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5, _Q6 = (
     np.float32(q) for q in (1.4426997, -0.721375827, 0.480466228, -0.358963241, 0.29725078, -0.272686263, 0.170656854)
 )
-_R0, _R1, _R2, _R3 = (np.float32(r) for r in (0.499991475, 0.166664587, 0.0418982315, 0.00837450307))
+_R0, _R1, _R2, _R3, _R4 = (np.float32(r) for r in (0.500000009, 0.16666519, 0.0416662063, 0.0083688757, 0.00139504614))
 
 
 class _Strip(NamedTuple):
@@ -135,7 +136,12 @@ def last_step(
     )
     anchor = 0.5 if deconvolution else 0.0
     fractions = (np.arange(OUTPUT_STRIDE, dtype=np.float32) + np.float32(anchor)) / np.float32(OUTPUT_STRIDE)
-    sums = _all_strips(np.ascontiguousarray(cells), fractions, deconvolution, strip, image)
+    arguments = np.ascontiguousarray(cells), fractions, deconvolution, strip, image
+    try:
+        sums = _all_strips(*arguments)
+    except OSError:
+        # The disk is full: compiled all the same, only not kept, and nothing has run yet.
+        sums = _all_strips(*arguments)
     return image.labels, image.winning if confidence else None, sums, image.pairs
 
 
@@ -210,7 +216,7 @@ def _exp(d: Any) -> Any:
     d = d if d > _MOST_NEGATIVE else _MOST_NEGATIVE
     n = _fma(d, _LOG2_E, _ROUNDER) - _ROUNDER
     r = _fma(-n, _LN_2_LOW, _fma(-n, _LN_2_HIGH, d))
-    q = _fma(_fma(_fma(_R3, r, _R2), r, _R1), r, _R0)
+    q = _fma(_fma(_fma(_fma(_R4, r, _R3), r, _R2), r, _R1), r, _R0)
     return (_ONE + _fma(r * r, q, r)) * _power_of_two(n)
 
 
@@ -266,13 +272,13 @@ def _grid_phase(strip: Any, fraction: Any) -> None:
 def _deconvolution_phase(strip: Any, fraction: Any) -> None:
     """The same from scores."""
     part, best, entropy, total = strip.part, strip.best, strip.entropy, strip.total
-    best[:], entropy[:], total[:], strip.winner[:], strip.near[:] = np.float32(-np.inf), _ZERO, _ZERO, 0, 0
+    best[:], entropy[:], total[:] = np.float32(-np.inf), _ZERO, _ZERO
+    strip.winner[:] = strip.near[:] = strip.down.shape[0] - 1
     for class_id in range(strip.down.shape[0]):
         _blend_across(strip.down[class_id], fraction, part)
         for i in range(part.size):
             best[i] = part[i] if part[i] > best[i] else best[i]
-    # Downwards, so that the lowest id is the last to be written.
-    for class_id in range(strip.down.shape[0] - 1, -1, -1):
+    for class_id in range(strip.down.shape[0]):
         _blend_across(strip.down[class_id], fraction, part)
         for i in range(part.size):
             d = part[i] - best[i]
@@ -291,10 +297,11 @@ def _deconvolution_phase(strip: Any, fraction: Any) -> None:
 
 @njit
 def _note_largest(strip: Any, class_id: Any) -> None:
+    """Keeps the lowest id of either e."""
     part, winner, near = strip.part, strip.winner, strip.near
     for i in range(part.size):
-        winner[i] = class_id if part[i] >= _ONE else winner[i]
-        near[i] = class_id if part[i] >= _BELOW_ONE else near[i]
+        winner[i] = class_id if part[i] >= _ONE and class_id < winner[i] else winner[i]
+        near[i] = class_id if part[i] >= _BELOW_ONE and class_id < near[i] else near[i]
 
 
 @njit

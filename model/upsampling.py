@@ -86,7 +86,7 @@ def labels_from_scores(
     On the CPU a few rows exist at full resolution for all classes at any time; what stays is H×W bytes.
 
     Args:
-        scores: (C, rows, columns) float, before softmax; at least `cells_needed(height, width, upsampling)`.
+        scores: (C, rows, columns) float, finite, before softmax; at least `cells_needed(height, width, upsampling)`.
         height: of the image, pixels.
         width: of the image, pixels.
         upsampling: see the module's text.

@@ -42,5 +42,7 @@ def test_ray_appears_in_its_adapters_only() -> None:
 
 
 def test_the_model_needs_no_tables_and_no_storage() -> None:
-    allowed = {"torch", "torchvision", "numpy", "safetensors", "model"} | set(sys.stdlib_module_names)
+    allowed = {"torch", "torchvision", "numpy", "numba", "llvmlite", "safetensors", "model"} | set(
+        sys.stdlib_module_names
+    )
     assert {name for path in (ROOT / "model").rglob("*.py") for name in imported(path)} <= allowed

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense_prediction import predict, score_map
+from model.dense_prediction import Geometry, predict, score_map
 from model.errors import PredictionError
 from model.front_end import FrontEndWidths
 from model.geometry import MARGIN, plan_windows, reflect_indices
@@ -18,6 +18,7 @@ from model.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, fr
 from model.reference_geometry import tiled_scores
 from model.upsampling import cells_needed
 from model.window_input import WindowInput, preprocess, reflect_on_device
+from pipeline.results.scores import confusion_matrix
 from tests.model import naive
 
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
@@ -160,3 +161,18 @@ def test_reference_tiles_of_a_deconvolution_see_nothing_beyond_their_own_cells()
     assert (torch.from_numpy(result.labels) == probabilities.argmax(dim=0)).float().mean() > 0.999
     assert result.mean_confidence == pytest.approx(float(probabilities.amax(dim=0).mean()), rel=1e-4)
     assert result.mean_entropy == pytest.approx(float(torch.special.entr(probabilities).sum(0).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("build", [dilation8, dilation10])
+@pytest.mark.parametrize("geometry", ["image", "reference"])
+def test_labels_are_counted_against_the_target(build, geometry: Geometry) -> None:  # type: ignore[no-untyped-def]
+    net, picture = network(build, reference_window=(388, 396)), image(40, 61)
+    target = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (40, 61))
+    result = predict(net, picture, geometry=geometry, target=target)
+    np.testing.assert_array_equal(result.confusion, confusion_matrix(target, result.labels, 3))
+    np.testing.assert_array_equal(result.class_pixels, np.bincount(result.labels.ravel(), minlength=3))
+    assert predict(net, picture, geometry=geometry).confusion is None
+    with pytest.raises(ValueError, match="must be"):
+        predict(net, picture, geometry=geometry, target=np.zeros((41, 61), np.uint8))
+    with pytest.raises(ValueError, match="not below 3"):
+        predict(net, picture, geometry=geometry, target=np.full((40, 61), 3, np.uint8))

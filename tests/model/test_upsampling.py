@@ -1,6 +1,11 @@
-"""The last step against naive interpolation pixel by pixel, and against torch's transposed convolution."""
+"""The last step against naive interpolation pixel by pixel, and against torch's transposed convolution.
+
+The two ways of doing it, fused and by torch, are compared in `test_fused_last_step`.
+"""
 
 from __future__ import annotations
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from model import upsampling
+from model.network import Upsampling
 from model.upsampling import cells_needed, labels_from_scores
 from tests.model import naive
 
@@ -48,17 +54,18 @@ def test_ties_go_to_the_lowest_class() -> None:
 
 
 @pytest.mark.parametrize("upsampling_kind", ["grid", "deconvolution"])
-def test_bands_change_nothing(upsampling_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_change_nothing(upsampling_kind: Upsampling, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     scores = torch.randn(3, 9, 9)
     results = []
-    for cells in (1, 3, 100):
-        monkeypatch.setattr(upsampling, "_BAND_CELLS", cells)
-        results.append(labels_from_scores(scores, 61, 57, upsampling_kind, confidence=True))  # type: ignore[arg-type]
+    for floats in (1, 3 * 8 * 3 * 88, 2**27):
+        monkeypatch.setattr(upsampling, "_BAND_FLOATS", floats)
+        results.append(upsampling._by_torch(scores, 61, 57, upsampling_kind, True, None))
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].labels, other.labels)
-        np.testing.assert_array_equal(results[0].confidence, other.confidence)
-        assert results[0].mean_entropy == pytest.approx(other.mean_entropy)
+        np.testing.assert_array_equal(results[0].winning, other.winning)
+        np.testing.assert_array_equal(results[0].pairs, other.pairs)
+        assert results[0].total_entropy == pytest.approx(other.total_entropy)
 
 
 @pytest.mark.parametrize("height,width", [(64, 80), (61, 75), (5, 3)])
@@ -81,15 +88,33 @@ def test_too_small_a_score_map_is_refused() -> None:
         labels_from_scores(torch.zeros(2, 2, 2), 16, 16)
 
 
-def test_no_more_than_a_band_exists_at_full_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_torch_no_more_than_a_band_exists_at_full_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     interpolate = upsampling._interpolate
 
     def recorded(cells: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:
         pixels = interpolate(cells, fractions)
-        sizes.append(pixels.shape[1])
+        sizes.append(pixels.numel())
         return pixels
 
     monkeypatch.setattr(upsampling, "_interpolate", recorded)
-    labels_from_scores(torch.zeros(2, 200, 5), 1590, 30)
-    assert max(sizes) <= 32
+    monkeypatch.setattr(upsampling, "_BAND_FLOATS", 3000)
+    upsampling._by_torch(torch.zeros(2, 200, 5), 1590, 30, "grid", False, None)
+    assert len(sizes) == 50 and max(sizes) <= 3000
+
+
+def test_fused_no_more_than_a_few_rows_exist_at_full_resolution() -> None:
+    scores = torch.zeros(20, 102, 102)
+    labels_from_scores(scores, 800, 800)  # compiled now, if not before
+    tracemalloc.start()
+    labels_from_scores(scores, 800, 800)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Labels; rows of float32 for each class and six more; counts; and some objects.
+    assert 800 * 800 < peak < 800 * 800 + 26 * 820 * 4 + 256 * 20 * 8 + 50_000
+
+
+def test_a_target_of_another_size_or_type_is_refused() -> None:
+    for target in (np.zeros((16, 15), np.uint8), np.zeros((16, 16), np.int64)):
+        with pytest.raises(ValueError, match=r"must be \(16, 16\) uint8"):
+            labels_from_scores(torch.zeros(2, 3, 3), 16, 16, target=target)

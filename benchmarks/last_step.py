@@ -1,0 +1,184 @@
+"""The last step on one thread: from a score map to labels, by four ways, on drawn score maps.
+
+    python -m benchmarks.last_step [--rounds 9]
+
+`naive` makes all classes at full resolution with gathers, as the reference code does, then argmax, maximum, entropy
+and pixel counts. `interpolate` is torch's own bilinear interpolation on the grid of (n - 1)·8 + 1 pixels, and argmax
+alone. `bands` is torch in bands of 32 pixel rows with a running maximum over classes, and entropy; no counts. `fused`
+is `labels_from_scores` as prediction calls it: labels, confidence, entropy, pixel counts and the confusion matrix;
+`deconvolution` the same with the other upsampling. All start from scores, softmax included, of drawn maps with smooth
+regions. The ways alternate; medians of the rounds, and quartiles. `first call` is what a process pays once, to compile
+or to load what an earlier one has compiled. Writes benchmarks/results/last_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model.geometry import OUTPUT_STRIDE
+from model.upsampling import cells_needed, labels_from_scores
+
+RESULTS = Path(__file__).parent / "results" / "last_step.json"
+# Width, height, classes: CamVid's frames, VOC's images, Cityscapes'.
+SIZES = ((480, 360, 11), (500, 375, 21), (2048, 1024, 19))
+_BAND_CELLS = 4
+_FIRST_CALL = """
+import time, torch
+from model.upsampling import labels_from_scores
+scores, started = torch.zeros(2, 3, 3), time.perf_counter()
+labels_from_scores(scores, 16, 16)
+print(time.perf_counter() - started)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'size':<14}{'way':<15}{'ms':>9}{'quartiles':>19}{'ratio to fused':>16}")
+    rows = {"×".join(map(str, size)): _compare(*size, options.rounds) for size in SIZES}
+    first = _first_calls()
+    print(f"first call: {first['compiled']:.2f} s compiled, {first['loaded']:.2f} s loaded")
+    content = {
+        "milliseconds": rows,
+        "first_call_seconds": first,
+        "rounds": options.rounds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch's {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {module.__name__: module.__version__ for module in (torch, np, numba, llvmlite)},
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds of each way at one size."""
+    scores = _drawn_scores(classes, *cells_needed(height, width, "grid"))
+    target = np.random.default_rng(0).integers(0, classes, (height, width)).astype(np.uint8)
+    others = {"naive": naive, "interpolate": interpolate, "bands": bands}
+    ways: dict[str, Callable[[], Any]] = {
+        name: lambda way=way: way(scores, height, width)  # type: ignore[misc]
+        for name, way in others.items()
+    }
+    ways["fused"] = lambda: labels_from_scores(scores, height, width, confidence=True, target=target)
+    ways["deconvolution"] = lambda: labels_from_scores(
+        scores, height, width, "deconvolution", confidence=True, target=target
+    )
+    for name, way in ways.items():  # also the first call of each
+        differing = float((_labels(way()) != _labels(ways["fused"]())).mean())
+        if name != "deconvolution" and differing > 1e-3:
+            raise RuntimeError(f"{name} labels {differing:.2%} of pixels otherwise")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    fused, result = statistics.median(seconds["fused"]), {}
+    for name, values in seconds.items():
+        low, median, high = (1000 * value for value in statistics.quantiles(values, n=4))
+        result[name] = {"median": median, "quartiles": [low, high], "ratio": median / (1000 * fused)}
+        size, spread = f"{width}×{height}×{classes}", f"{low:.2f}–{high:.2f}"
+        print(f"{size:<14}{name:<15}{median:>9.2f}{spread:>19}{median / (1000 * fused):>16.2f}", flush=True)
+    return result
+
+
+def _labels(result: Any) -> NDArray[np.uint8]:
+    return np.asarray(getattr(result, "labels", result))
+
+
+def _drawn_scores(classes: int, rows: int, columns: int) -> Tensor:
+    """(C, rows, columns): smooth regions of a dozen cells and some noise."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, classes, rows // 12 + 2, columns // 12 + 2, generator=generator) * 5
+    smooth = functional.interpolate(coarse, (rows, columns), mode="bicubic")[0]
+    return smooth + torch.randn(classes, rows, columns, generator=generator) / 2
+
+
+def naive(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+    """All classes at full resolution, each pixel from its four cells."""
+    cells = scores.softmax(dim=0).numpy()
+    y, x = np.arange(height), np.arange(width)
+    top, left = y // OUTPUT_STRIDE, x // OUTPUT_STRIDE
+    down = (y % OUTPUT_STRIDE / np.float32(OUTPUT_STRIDE)).astype(np.float32)[:, None]
+    right = (x % OUTPUT_STRIDE / np.float32(OUTPUT_STRIDE)).astype(np.float32)
+    upper = cells[:, top[:, None], left] * (1 - right) + cells[:, top[:, None], left + 1] * right
+    lower = cells[:, top[:, None] + 1, left] * (1 - right) + cells[:, top[:, None] + 1, left + 1] * right
+    probabilities = upper * (1 - down) + lower * down
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    confidence = probabilities.max(axis=0)
+    (confidence * 255).round().astype(np.uint8), confidence.mean(dtype=np.float64)
+    -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=0).mean(dtype=np.float64)
+    np.bincount(labels.ravel(), minlength=len(cells))
+    return labels
+
+
+def interpolate(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+    """Labels only. With aligned corners and this size, torch's interpolation is `grid` but for rounding."""
+    cells = scores.softmax(dim=0)
+    size = tuple((count - 1) * OUTPUT_STRIDE + 1 for count in cells.shape[1:])
+    pixels = functional.interpolate(cells[None], size, mode="bilinear", align_corners=True)[0]
+    return pixels[:, :height, :width].argmax(dim=0).to(torch.uint8).numpy()
+
+
+@torch.inference_mode()
+def bands(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+    """What torch does best on a CPU: bands that stay in the cache, and a running maximum instead of `max(dim=0)`."""
+    cells = scores.softmax(dim=0)
+    fractions = torch.arange(OUTPUT_STRIDE) / OUTPUT_STRIDE
+    labels, winning = np.empty((2, height, width), np.uint8)
+    for row in range(0, cells.shape[1] - 1, _BAND_CELLS):
+        part = cells[:, row : row + _BAND_CELLS + 1]
+        down = torch.lerp(part[:, :-1, None], part[:, 1:, None], fractions[:, None]).flatten(1, 2)
+        pixels = torch.lerp(down[..., :-1, None], down[..., 1:, None], fractions).flatten(2, 3)
+        top = row * OUTPUT_STRIDE
+        probabilities = pixels[:, : height - top, :width]
+        best, best_class = _running_maximum(probabilities)
+        band = slice(top, top + best.shape[0])
+        labels[band], winning[band] = best_class.numpy(), (best * 255).round().to(torch.uint8).numpy()
+        best.sum(dtype=torch.float64), torch.special.entr(probabilities).sum(dtype=torch.float64)
+    return labels
+
+
+def _running_maximum(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    best = probabilities[0].clone()
+    best_class = torch.zeros(best.shape, dtype=torch.uint8)
+    for class_id in range(1, probabilities.shape[0]):
+        candidate = probabilities[class_id]
+        best_class.masked_fill_(candidate > best, class_id)
+        torch.maximum(best, candidate, out=best)
+    return best, best_class
+
+
+def _first_calls() -> dict[str, float]:
+    """Seconds of a process's first call, import of the compiler included: nothing kept, then kept by the first."""
+    with tempfile.TemporaryDirectory(prefix="last-step-") as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        command = [sys.executable, "-c", _FIRST_CALL]
+        first, second = (
+            float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout) for _ in range(2)
+        )
+    return {"compiled": first, "loaded": second}
+
+
+if __name__ == "__main__":
+    main()

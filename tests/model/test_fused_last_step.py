@@ -1,0 +1,199 @@
+"""The fused last step against float64 pixel by pixel, and to the bit against what torch does on other devices."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from model import fused_last_step, upsampling
+from model.network import Upsampling
+from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from pipeline.results.scores import confusion_matrix
+from tests.model import naive
+
+KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")
+MAPS = ("normal", "tied", "constant", "extreme", "sharp")
+
+
+def score_map(kind: Upsampling, height: int, width: int, classes: int, values: str, seed: int) -> torch.Tensor:
+    shape = (classes, *cells_needed(height, width, kind))
+    generator = torch.Generator().manual_seed(seed)
+    if values == "constant":
+        return torch.full(shape, 2.5)
+    if values == "tied":
+        return torch.randint(0, 3, shape, generator=generator).float()
+    return torch.randn(shape, generator=generator) * {"normal": 1.0, "sharp": 30.0, "extreme": 1e4}[values]
+
+
+def exact(scores: torch.Tensor, height: int, width: int, kind: Upsampling) -> NDArray[np.float64]:
+    """Probabilities (C, H, W) in float64, by other formulas than the code's."""
+    wide = scores.double()
+    if kind == "grid":
+        return naive.upsample(wide.softmax(dim=0).numpy(), height, width)
+    ramp = 1 - (torch.arange(16, dtype=torch.float64) - 7.5).abs() / 8
+    kernel = (ramp[:, None] * ramp).expand(len(scores), 1, 16, 16)
+    full = functional.conv_transpose2d(wide[None], kernel, stride=8, padding=4, groups=len(scores))[0]
+    return full[:, :height, :width].softmax(dim=0).numpy()
+
+
+def check_against_exact(result: LabelMap, probabilities: NDArray[np.float64], tolerance: float) -> None:
+    best = probabilities.max(axis=0)
+    chosen = np.take_along_axis(probabilities, result.labels[None].astype(int), axis=0)[0]
+    np.testing.assert_allclose(chosen, best, rtol=0, atol=tolerance)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=0)
+    assert result.mean_entropy == pytest.approx(entropy.mean(), abs=10 * tolerance)
+    assert result.mean_confidence == pytest.approx(best.mean(), abs=tolerance)
+    assert result.confidence is not None
+    assert np.abs(result.confidence - 255 * best).max() <= 0.5 + 255 * tolerance
+
+
+def check_against_torch(result: LabelMap, counted: upsampling._Counted, kind: Upsampling) -> None:
+    np.testing.assert_array_equal(result.labels, counted.labels)
+    assert result.confidence is not None and counted.winning is not None
+    # Of a deconvolution's probabilities, the sum of exponentials may differ in its last bit.
+    difference = np.abs(result.confidence.astype(int) - counted.winning)
+    assert difference.max() <= (0 if kind == "grid" else 1)
+    pixels = result.labels.size
+    assert result.mean_confidence == pytest.approx(counted.total_confidence / pixels, abs=1e-6)
+    assert result.mean_entropy == pytest.approx(counted.total_entropy / pixels, abs=2e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@example("grid", 1, 1, 1, "constant", 0)
+@example("deconvolution", 1, 1, 1, "constant", 0)
+@example("deconvolution", 8, 57, 25, "extreme", 0)
+@given(
+    st.sampled_from(KINDS),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(1, 25),
+    st.sampled_from(MAPS),
+    st.integers(0, 2**31),
+)
+def test_equals_the_definition_and_torch(
+    kind: Upsampling, height: int, width: int, classes: int, values: str, seed: int
+) -> None:
+    scores = score_map(kind, height, width, classes, values, seed)
+    target = np.random.default_rng(seed).integers(0, classes, (height, width)).astype(np.uint8)
+    result = labels_from_scores(scores, height, width, kind, confidence=True, target=target)
+    counted = upsampling._by_torch(scores, height, width, kind, True, target)
+    check_against_torch(result, counted, kind)
+    np.testing.assert_array_equal(result.class_pixels, np.bincount(result.labels.ravel(), minlength=classes))
+    np.testing.assert_array_equal(result.confusion, counted.pairs[:classes])
+    np.testing.assert_array_equal(result.confusion, confusion_matrix(target, result.labels, classes))
+    # Of scores around 1e4, float32 keeps three digits behind the point: no probability between 0 and 1 is exact.
+    if kind == "grid" or values != "extreme":
+        check_against_exact(result, exact(scores, height, width, kind), 1e-5 if values == "sharp" else 1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("values", MAPS)
+def test_whole_images_equal_torchs_to_the_bit(kind: Upsampling, values: str) -> None:
+    for seed in range(3):
+        scores = score_map(kind, 203, 331, 19, values, seed)
+        result = labels_from_scores(scores, 203, 331, kind, confidence=True)
+        check_against_torch(result, upsampling._by_torch(scores, 203, 331, kind, True, None), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_equals_the_lowest_id_wins(kind: Upsampling) -> None:
+    scores = score_map(kind, 90, 70, 1, "normal", 0)
+    others = scores - 1
+    labels = labels_from_scores(torch.cat([others, others, scores, others, scores, scores]), 90, 70, kind).labels
+    assert set(np.unique(labels)) == {2}
+
+
+def test_scores_apart_but_probabilities_equal() -> None:
+    """float32 cannot tell exp(-2^-26) from 1: today's rule asks for the lower id, whose score is the smaller."""
+    small, large = torch.full((1, 6, 6), 0.25 - 2.0**-26), torch.full((1, 6, 6), 0.25)
+    scores = torch.cat([small, large])
+    labels = labels_from_scores(scores, 41, 41, "deconvolution").labels
+    np.testing.assert_array_equal(labels, upsampling._by_torch(scores, 41, 41, "deconvolution", False, None).labels)
+    assert not labels.any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 11, 19])
+def test_close_scores_equal_torchs(classes: int) -> None:
+    """One score an ulp or two below another: whether their probabilities are equal depends on all others."""
+    generator = torch.Generator().manual_seed(classes)
+    scores = -torch.rand(classes, 1, 1, generator=generator).expand(-1, 30, 30) * 4
+    units = torch.randint(-3, 1, (2, 30, 30), generator=generator) * 2.0**-25
+    scores = torch.cat([units, scores])
+    ours = labels_from_scores(scores, 233, 233, "deconvolution").labels
+    theirs = upsampling._by_torch(scores, 233, 233, "deconvolution", False, None).labels
+    # The sum's last bit, the order of its terms and torch's exponential, may decide otherwise now and then.
+    assert (ours != theirs).mean() < 1e-3
+    assert (ours == 0).mean() > 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_larger_map_than_needed(kind: Upsampling) -> None:
+    scores = torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(0))
+    result = labels_from_scores(scores, 50, 70, kind, confidence=True)
+    check_against_torch(result, upsampling._by_torch(scores, 50, 70, kind, True, None), kind)
+    whole = labels_from_scores(scores, 144, 200, kind)
+    np.testing.assert_array_equal(result.labels, whole.labels[:50, :70])
+
+
+@pytest.mark.parametrize("ignore_label", [255, 1, 0])
+def test_ignored_pixels_count_nowhere(ignore_label: int) -> None:
+    rng = np.random.default_rng(0)
+    target = rng.choice(np.array([0, 1, 2, ignore_label], np.uint8), (50, 40))
+    target.flags.writeable = False
+    scores = torch.randn(3, 8, 7, generator=torch.Generator().manual_seed(1))
+    result = labels_from_scores(scores, 50, 40, target=target, ignore_label=ignore_label)
+    np.testing.assert_array_equal(result.confusion, confusion_matrix(target, result.labels, 3, ignore_label))
+    assert result.class_pixels.sum() == 2000
+    part = np.asfortranarray(np.tile(target, (2, 2)))[:50, :40]
+    again = labels_from_scores(scores, 50, 40, target=part, ignore_label=ignore_label)
+    np.testing.assert_array_equal(again.confusion, result.confusion)
+
+
+def test_an_id_beyond_the_classes_is_refused() -> None:
+    target = np.zeros((16, 16), np.uint8)
+    target[3, 4] = 3
+    with pytest.raises(ValueError, match="not below 3"):
+        labels_from_scores(torch.zeros(3, 3, 3), 16, 16, target=target)
+    assert labels_from_scores(torch.zeros(3, 3, 3), 16, 16, target=target, ignore_label=3).confusion is not None
+
+
+def test_half_precision_and_strided_scores() -> None:
+    scores = torch.randn(9, 8, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = labels_from_scores(scores.float().permute(2, 0, 1).contiguous(), 60, 50)
+    result = labels_from_scores(scores.permute(2, 0, 1), 60, 50)
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    assert result.mean_entropy == expected.mean_entropy
+
+
+def test_without_a_place_to_keep_compiled_code() -> None:
+    scope: dict[str, object] = {}
+    exec("def double(x):\n    return 2 * x\n", scope)
+    assert fused_last_step._compiled(scope["double"])(3) == 6
+
+
+def test_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, calls = fused_last_step._all_strips, []
+
+    def first_not_kept(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return compiled(*arguments)
+
+    monkeypatch.setattr(fused_last_step, "_all_strips", first_not_kept)
+    assert labels_from_scores(torch.zeros(2, 3, 3), 16, 16).class_pixels.tolist() == [256, 0]
+
+
+def test_who_does_not_predict_does_not_import_the_compiler() -> None:
+    script = "import sys, model.dense_prediction; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
