@@ -15,6 +15,7 @@ from PIL import Image
 from model.checkpoint import to_bytes
 from model.front_end import FrontEndWidths
 from model.network import DilatedNetwork, NetworkSpec, dilation8
+from model.preparation import prepare
 from pipeline.data.storage import Storage, join
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
@@ -100,7 +101,9 @@ def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tupl
 
 def run_shards_here(plan: Plan, shards: list[int], storage: Storage = STORAGE) -> None:
     """What the actors do, in this process and without Ray."""
-    segmenter = Segmenter(narrow_network(), plan.config, plan.run_id, storage)
+    # Prepared as theirs: another layout of the weights sums in another order, and scores differ in their last digits.
+    network = prepare(narrow_network(), int(plan.config.transform_memory * 2**30))
+    segmenter = Segmenter(network, plan.config, plan.run_id, storage)
     reader = ShardReader(storage, plan.config.output, plan.config.shard_images)
     for shard in shards:
         result = segmenter.segment(reader.rows(shard))
