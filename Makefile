@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-training-jobs test-other-jobs test-modules hosts chaos lint format clean
+.PHONY: demo test test-training-jobs test-other-jobs test-modules hosts chaos bench lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,13 @@ hosts: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
+## The short set of measurements beside their peers (docs/performance.md has the long one); quiet cores, 10 minutes.
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.last_step --rounds 5
+	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.network --width 0.25 --rounds 3
+	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.pipeline --images 1000 --slow 200
+
 ## Style, types and the import contract.
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -48,4 +55,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output bench-output

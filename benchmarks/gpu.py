@@ -151,12 +151,14 @@ def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
     """The labels by products of float32, nothing rounded to fewer bits."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         scores = network(_inputs(network, image))[0]
-    return labels_from_scores(scores, *image.shape[:2], network.spec.upsampling).labels
+    height, width = image.shape[:2]
+    return labels_from_scores(scores, height, width, network.spec.upsampling).labels
 
 
 def _inputs(network: DilatedNetwork, image: np.ndarray) -> Tensor:
     """(1, 3, H, W) of the whole image with its margin."""
-    cells = cells_needed(*image.shape[:2], network.spec.upsampling)
+    height, width = image.shape[:2]
+    cells = cells_needed(height, width, network.spec.upsampling)
     device = next(network.parameters()).device
     return WindowInput(image, cells, network.spec.mean_bgr, device).batch(Window(0, 0, *cells))
 

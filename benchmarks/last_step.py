@@ -7,37 +7,30 @@ and pixel counts. `interpolate` is torch's own bilinear interpolation on the gri
 alone. `bands` is torch in bands of 32 pixel rows with a running maximum over classes, and entropy; no counts. `fused`
 is `labels_from_scores` as prediction calls it: labels, confidence, entropy, pixel counts and the confusion matrix;
 `deconvolution` the same with the other upsampling. All start from scores, softmax included, of drawn maps with smooth
-regions. The ways alternate; medians of the rounds, and quartiles. `first call` is what a process pays once, to compile
+regions. The ways alternate; medians of the rounds. `first call` is what a process pays once, to compile
 or to load what an earlier one has compiled. Writes benchmarks/results/last_step.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.probe import alternate, write_results
 from model.geometry import OUTPUT_STRIDE
 from model.upsampling import cells_needed, labels_from_scores
 
-RESULTS = Path(__file__).parent / "results" / "last_step.json"
 # Width, height, classes: CamVid's frames, VOC's images, Cityscapes'.
 SIZES = ((480, 360, 11), (500, 375, 21), (2048, 1024, 19))
 _BAND_CELLS = 4
@@ -55,23 +48,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'size':<14}{'way':<15}{'ms':>9}{'quartiles':>19}{'ratio to fused':>16}")
+    print(f"{'size':<14}{'way':<15}{'ms':>9}{'least to greatest':>22}{'times fused':>16}")
     rows = {"×".join(map(str, size)): _compare(*size, options.rounds) for size in SIZES}
     first = _first_calls()
     print(f"first call: {first['compiled']:.2f} s compiled, {first['loaded']:.2f} s loaded")
-    content = {
-        "milliseconds": rows,
-        "first_call_seconds": first,
-        "rounds": options.rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch's {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {module.__name__: module.__version__ for module in (torch, np, numba, llvmlite)},
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_results("last_step", {"seconds": rows, "first_call_seconds": first, "rounds": options.rounds})
 
 
 def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each way at one size."""
+    """Seconds of each way at one size, and its ratio to ours."""
     scores = _drawn_scores(classes, *cells_needed(height, width, "grid"))
     target = np.random.default_rng(0).integers(0, classes, (height, width)).astype(np.uint8)
     others = {"naive": naive, "interpolate": interpolate, "bands": bands}
@@ -83,22 +68,16 @@ def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, An
     ways["deconvolution"] = lambda: labels_from_scores(
         scores, height, width, "deconvolution", confidence=True, target=target
     )
-    for name, way in ways.items():  # also the first call of each
-        differing = float((_labels(way()) != _labels(ways["fused"]())).mean())
-        if name != "deconvolution" and differing > 1e-3:
+    ours = _labels(ways["fused"]())
+    for name in others:
+        differing = float((_labels(ways[name]()) != ours).mean())
+        if differing > 1e-3:
             raise RuntimeError(f"{name} labels {differing:.2%} of pixels otherwise")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - started)
-    fused, result = statistics.median(seconds["fused"]), {}
-    for name, values in seconds.items():
-        low, median, high = (1000 * value for value in statistics.quantiles(values, n=4))
-        result[name] = {"median": median, "quartiles": [low, high], "ratio": median / (1000 * fused)}
-        size, spread = f"{width}×{height}×{classes}", f"{low:.2f}–{high:.2f}"
-        print(f"{size:<14}{name:<15}{median:>9.2f}{spread:>19}{median / (1000 * fused):>16.2f}", flush=True)
+    timings, result = alternate(ways, rounds), {}
+    for name, timing in timings.items():
+        result[name] = timing | {"times_fused": timing["median"] / timings["fused"]["median"]}
+        size, spread = f"{width}×{height}×{classes}", f"{timing['least'] * 1e3:.2f} to {timing['greatest'] * 1e3:.2f}"
+        print(f"{size:<14}{name:<15}{timing['median'] * 1e3:>9.2f}{spread:>22}{result[name]['times_fused']:>16.2f}")
     return result
 
 

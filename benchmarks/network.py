@@ -110,7 +110,7 @@ def _runtimes(network: DilatedNetwork, window: Tensor) -> Iterator[tuple[str, Wa
     except ImportError as error:
         print(f"without ONNX Runtime and OpenVINO ({error}): pip install '.[bench]'")
         return
-    sink = io.BytesIO()
+    sink: Any = io.BytesIO()
     torch.onnx.export(network, (window,), sink, dynamo=False, opset_version=17, input_names=["images"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -70,7 +70,9 @@ def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str
 
 
 def _shortened(chosen: Recipe, iterations: int) -> Recipe:
-    stages = {name: chosen.stage(name).model_copy(update={"iterations": iterations}) for name in chosen.stages}
+    stages: dict[str, Any] = {
+        name: chosen.stage(name).model_copy(update={"iterations": iterations}) for name in chosen.stages
+    }
     return chosen.model_copy(update={**stages, "checkpoint_every": 10**6, "validate_every": 10**6})
 
 
@@ -82,7 +84,8 @@ def _job(config: TrainConfig) -> dict[str, float]:
     events = EventAccumulator(f"{config.output}/tensorboard")
     events.Reload()
     times = [event.wall_time for event in events.Scalars("train/loss")]
-    rates, first = {}, 0
+    rates: dict[str, float] = {}
+    first = 0
     for stage in config.recipe.stages:
         last = first + config.recipe.stage(stage).iterations
         steps = times[first + WARM_UP : last]
@@ -93,10 +96,10 @@ def _job(config: TrainConfig) -> dict[str, float]:
 
 def _memory(data: str, folder: str) -> dict[str, Any]:
     """One full-width crop of 628 pixels, with and without computing maps again on the way back."""
-    none = dict.fromkeys(STAGES, StageConfig())
+    none: dict[str, Any] = dict.fromkeys(STAGES, StageConfig())
     front_end = StageConfig(iterations=20_000, batch=1, crop=628, momentum=0.99, dropout=0.5)
     wide = recipe("street_scenes").model_copy(update={**none, "network": NetworkConfig(), "front_end": front_end})
-    lines = {}
+    lines: dict[str, Any] = {}
     for name, recompute in (("kept", False), ("recomputed", True)):
         config = TrainConfig(data=data, output=f"{folder}/{name}", recipe=wide, recompute=recompute)
         lines[name] = list(dry_run(config, Storage()))[-1]
