@@ -7,7 +7,7 @@ and the result does not depend on the size of the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from model.network import DilatedNetwork, NetworkSpec
 from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
 from model.window_input import WindowInput, preprocess
 
-__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map"]
+__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
 
 Geometry = Literal["image", "reference"]
 # Pixels a side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
@@ -108,7 +108,6 @@ def network_input(network: DilatedNetwork, image: NDArray[np.uint8], max_window:
     return source
 
 
-@torch.inference_mode()
 def score_map(
     network: DilatedNetwork,
     image: NDArray[np.uint8] | WindowInput,
@@ -118,13 +117,32 @@ def score_map(
 ) -> Tensor:
     """Scores of the whole image after the context module, (C, rows, columns) float32 on the network's device."""
     source = image if isinstance(image, WindowInput) else network_input(network, image, max_window)
+    return score_maps(network, [source], max_window=max_window, on_window=on_window)[0]
+
+
+@torch.inference_mode()
+def score_maps(
+    network: DilatedNetwork,
+    images: Sequence[WindowInput],
+    *,
+    max_window: int = DEFAULT_WINDOW,
+    on_window: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """The same of images whose score maps have one size, as batches: (N, C, rows, columns).
+
+    Raises:
+        ValueError: if their sizes in cells differ.
+    """
+    (cells,) = {image.cells for image in images}
     parameter = next(network.parameters())
-    whole = torch.empty(len(network.spec.classes), *source.cells, device=parameter.device)
+    whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
-        for window in plan_windows(*source.cells, max_window):
-            whole[:, *window.cells] = network.front_end(source.batch(window).to(parameter.dtype))[0]
+        for window in plan_windows(*cells, max_window):
+            first, *others = (image.batch(window) for image in images)
+            batch = torch.cat([first, *others]) if others else first
+            whole[:, :, *window.cells] = network.front_end(batch.to(parameter.dtype))
             on_window()
     # Outside of autocast: the context module's work is small, and labels hang on its precision.
-    scores = network.add_context(whole[None])[0].float()
+    scores = network.add_context(whole).float()
     on_window()
     return scores

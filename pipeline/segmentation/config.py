@@ -40,6 +40,8 @@ class SegmentConfig(BaseModel):
     """Images per part file: what is lost at most when an actor dies."""
     window: Annotated[int, Field(ge=380)] = 1236
     """Longest side of a front-end window in pixels, 372 of them margin: bounds memory, changes no result."""
+    batch_images: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Images of one size in a shard that the network takes at a time; default: 8 on a GPU, 1 on a CPU."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
     """GiB for weights of a CPU actor's faster convolutions, half of its CPUs' share of memory at most; 0: none."""
     confidence_maps: bool = False

@@ -6,38 +6,39 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dense_prediction import label_map, network_input, predict, score_map
+from model.dense_prediction import label_map, predict, score_maps
 from model.errors import PredictionError
 from model.geometry import MIN_WINDOW
 from model.network import DilatedNetwork
 from model.upsampling import LabelMap
 from model.window_input import WindowInput
 from pipeline.ahead import ahead
-from pipeline.data.images import decode_image
-from pipeline.data.label_spaces import LabelSpace, label_space
-from pipeline.data.labels import decode_label, encode_confidence, encode_mask
+from pipeline.data.labels import encode_confidence, encode_mask
 from pipeline.data.storage import Storage
-from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
+from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.results.schemas import predictions_schema
 from pipeline.results.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, image_stage
 from pipeline.segmentation.surroundings import Surroundings
 
 __all__ = ["Segmenter", "ShardResult"]
 
 logger = logging.getLogger(__name__)
-Row = Mapping[str, Any]
 _THREADS = 2
+# One image leaves an H200 a quarter slower than eight do; on a CPU one image is work enough for all cores.
+_GPU_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,11 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    uri: str
-    source: NDArray[np.uint8] | WindowInput
-    label: NDArray[np.uint8] | None
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Scored:
     """An image after the network: what labels it, and the seconds it took so far."""
 
     label: Callable[[], LabelMap]
     seconds: float
-
-
-class _ImageError(Exception):
-    def __init__(self, stage: str, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.stage, self.cause = stage, cause
 
 
 class Segmenter:
@@ -81,10 +68,12 @@ class Segmenter:
     """
 
     def __init__(self, network: DilatedNetwork, config: SegmentConfig, run_id: str, storage: Storage) -> None:
-        self._network, self._config, self._run_id, self._storage = network, config, run_id, storage
+        self._network, self._config, self._run_id = network, config, run_id
+        self._loader = Loader(network, config, storage)
         self._classes = network.spec.classes
-        self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
         self._schema = predictions_schema(config.confidence_maps)
+        on_gpu = next(network.parameters()).is_cuda
+        self._batch = config.batch_images or (_GPU_BATCH if on_gpu else 1)
         self._turn = threading.Lock()
 
     def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
@@ -105,7 +94,9 @@ class Segmenter:
         done: list[dict[str, Any]] = []
         scored = self._scored(rows, around)
         with contextlib.closing(scored):
-            for (row, _), finishing in ahead("finish", self._finish, scored, count=around.ahead, threads=_THREADS):
+            for (row, _), finishing in ahead(
+                "finish", self._finish, scored, count=self._ahead(around), threads=_THREADS
+            ):
                 columns, counts = finishing.result()
                 confusion += counts
                 done.append({**self._head(row), **columns})
@@ -115,39 +106,49 @@ class Segmenter:
     def _head(self, row: Row) -> dict[str, Any]:
         return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
 
-    def _scored(self, rows: Sequence[Row], around: Surroundings) -> Generator[tuple[Row, _Scored | _ImageError]]:
-        """Each row and its image after the network, in order; a few later images load meanwhile."""
+    def _scored(self, rows: Sequence[Row], around: Surroundings) -> Generator[tuple[Row, _Scored | ImageError]]:
+        """Each row and its image after the network, in order; later images load meanwhile."""
 
-        def load(item: tuple[int, Row]) -> _Loaded:
-            return self._load(item[1], item[0], around)
+        def load(item: tuple[int, Row]) -> Loaded:
+            return self._loader.load(item[1], item[0], around)
 
-        loads = ahead("load", load, enumerate(rows), count=around.ahead, threads=_THREADS)
+        loads = ahead("load", load, enumerate(rows), count=self._ahead(around), threads=_THREADS)
         with contextlib.closing(loads), contextlib.ExitStack() as turn:
-            for number, ((position, row), loading) in enumerate(loads):
+            batches = _batches((_outcome(loading) for _, loading in loads), self._batch if around.ahead else 1)
+            remaining = iter(rows)
+            for number, batch in enumerate(batches):
                 if number == 0:
                     # Not before the first images load: they load while the shard before this one is being predicted.
                     turn.enter_context(self._turn)
-                try:
-                    yield row, self._score(loading.result(), position, around)
-                except _ImageError as error:
-                    yield row, error
+                scored = [batch] if isinstance(batch, ImageError) else self._score(batch, around)
+                # Rows last: `zip` must not take one more than there are images.
+                for image, row in zip(scored, remaining, strict=False):
+                    yield row, image
 
-    def _score(self, loaded: _Loaded, position: int, around: Surroundings) -> _Scored:
-        started = time.perf_counter()
-        around.stage(position, "predict")
-        with around.step(f"predicting {loaded.uri}") as renew:
-            label = _stage("predict", lambda: self._predict(loaded, renew))
-        return _Scored(label, loaded.seconds + time.perf_counter() - started)
+    def _ahead(self, around: Surroundings) -> int:
+        return max(around.ahead, self._batch) if around.ahead else 0
 
-    def _finish(self, item: tuple[Row, _Scored | _ImageError]) -> tuple[dict[str, Any], Matrix]:
+    def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
+        started, more = time.perf_counter(), f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+        for image in batch:
+            around.stage(image.position, "predict")
+        with around.step(f"predicting {batch[0].uri}{more}") as renew:
+            try:
+                labels = image_stage("predict", lambda: self._predict(batch, renew))
+            except ImageError as error:
+                return [error] * len(batch)
+        share = (time.perf_counter() - started) / len(batch)
+        return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
+
+    def _finish(self, item: tuple[Row, _Scored | ImageError]) -> tuple[dict[str, Any], Matrix]:
         """An image's columns, and its confusion matrix, zeros without a label."""
         row, scored = item
         started = time.perf_counter()
         try:
-            if isinstance(scored, _ImageError):
+            if isinstance(scored, ImageError):
                 raise scored
-            columns, counts = self._columns(_stage("predict", scored.label))
-        except _ImageError as error:
+            columns, counts = self._columns(image_stage("predict", scored.label))
+        except ImageError as error:
             logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
             return {"status": "error", **_error_columns(error)}, self._no_counts()
         return {"status": "ok", **columns, "seconds": scored.seconds + time.perf_counter() - started}, counts
@@ -155,58 +156,39 @@ class Segmenter:
     def _no_counts(self) -> Matrix:
         return np.zeros((len(self._classes), len(self._classes)), np.int64)
 
-    def _load(self, row: Row, position: int, around: Surroundings) -> _Loaded:
-        if (stage := around.quarantined.get(position)) is not None:
-            raise _ImageError(stage, ProcessDied(f"processes died or hung repeatedly in stage {stage}"))
-        started, limit = time.perf_counter(), self._config.max_pixels
-        around.stage(position, "fetch")
-        data = _stage("fetch", lambda: self._fetch(row))
-        around.stage(position, "decode")
-        with around.step(f"decoding {row['image_uri']}"):
-            image = _stage("decode", lambda: decode_image(data, max_pixels=limit))
-        label = None
-        if row["label_uri"]:
-            around.stage(position, "label")
-            label = _stage("label", lambda: self._label(row["label_uri"], image, around))
-        reference = self._config.geometry == "reference"
-        source = image if reference else network_input(self._network, image, self._config.window)
-        return _Loaded(row["image_uri"], source, label, time.perf_counter() - started)
-
-    def _fetch(self, row: Row) -> bytes:
-        return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
-
-    def _label(self, uri: str, image: NDArray[np.uint8], around: Surroundings) -> NDArray[np.uint8]:
-        spec, data, limit = self._network.spec, self._storage.read(uri), self._config.max_pixels
-        with around.step(f"decoding {uri}"):
-            label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit)
-        if label.shape != image.shape[:2]:
-            raise DecodeError(
-                f"the label {uri} has {label.shape[0]}×{label.shape[1]} pixels (height×width), "
-                f"the image {image.shape[0]}×{image.shape[1]}"
-            )
-        return label
-
-    def _predict(self, loaded: _Loaded, on_window: Callable[[], None]) -> Callable[[], LabelMap]:
-        """Runs the network; what is returned is the rest, for another thread."""
-        network, source, target = self._network, loaded.source, loaded.label
-        confidence = self._config.confidence_maps
-        if not isinstance(source, WindowInput):
+    def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
+        """Runs the network on a batch; what is returned is the rest, for other threads."""
+        network, confidence = self._network, self._config.confidence_maps
+        sources = [item.source for item in items if isinstance(item.source, WindowInput)]
+        if not sources:
+            (item,) = items
             result = predict(
-                network, source, geometry="reference", confidence=confidence, target=target, on_window=on_window
+                network,
+                np.asarray(item.source),
+                geometry="reference",
+                confidence=confidence,
+                target=item.label,
+                on_window=on_window,
             )
-            return lambda: result
-        scores = self._scores(source, on_window)
-        return lambda: label_map(network.spec, scores, source.size, confidence=confidence, target=target)
+            return [lambda: result]
+        return [
+            partial(label_map, network.spec, scores, source.size, confidence=confidence, target=item.label)
+            for item, source, scores in zip(items, sources, self._scores(sources, on_window), strict=True)
+        ]
 
-    def _scores(self, source: WindowInput, on_window: Callable[[], None]) -> Tensor:
+    def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:
+        """(C, rows, columns) of each."""
         window = self._config.window
         while True:
             try:
-                return score_map(self._network, source, max_window=window, on_window=on_window)
+                return score_maps(self._network, sources, max_window=window, on_window=on_window).unbind()
             except (MemoryError, RuntimeError) as error:
-                # A smaller window gives the same labels in less memory; other runtime errors are not the image's.
+                # Fewer images, then smaller windows, need less memory; other runtime errors are not the images'.
                 if not _out_of_memory(error):
                     raise
+                if len(sources) > 1:
+                    logger.warning("out of memory, trying %d images one by one", len(sources))
+                    return [scores for source in sources for scores in self._scores([source], on_window)]
                 if window == MIN_WINDOW:
                     raise PredictionError(f"out of memory even with windows of {window} pixels") from error
                 window = max(MIN_WINDOW, window // 2)
@@ -229,15 +211,36 @@ class Segmenter:
         return columns, self._no_counts() if counts is None else counts
 
 
-def _stage(name: str, work: Callable[[], Any]) -> Any:
-    """Runs a step; what is one image's own fault becomes an error of that stage, all else passes through."""
+def _batches(images: Iterable[Loaded | ImageError], most: int) -> Iterator[list[Loaded] | ImageError]:
+    """Neighbours whose score maps have one size; what failed stands alone. The same rows give the same batches."""
+    batch: list[Loaded] = []
+    for image in images:
+        if batch and (isinstance(image, ImageError) or _cells(image) != _cells(batch[0])):
+            yield batch
+            batch = []
+        if isinstance(image, ImageError):
+            yield image
+            continue
+        batch.append(image)
+        if len(batch) == most or _cells(image) is None:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _cells(image: Loaded) -> tuple[int, int] | None:
+    return image.source.cells if isinstance(image.source, WindowInput) else None
+
+
+def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:
     try:
-        return work()
-    except (DecodeError, PredictionError, ObjectMissing, ObjectChanged) as error:
-        raise _ImageError(name, error) from error
+        return loading.result()
+    except ImageError as error:
+        return error
 
 
-def _error_columns(error: _ImageError) -> dict[str, str]:
+def _error_columns(error: ImageError) -> dict[str, str]:
     names: dict[type[Exception], str] = {ObjectMissing: "missing", ObjectChanged: "changed"}
     kind = names.get(type(error.cause), type(error.cause).__name__)
     return {"error_stage": error.stage, "error_type": kind, "error_message": str(error)}

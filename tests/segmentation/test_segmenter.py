@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.dense_prediction import predict, score_map
+from model.dense_prediction import predict, score_maps
 from pipeline.data.labels import decode_mask
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import RetryPolicy, Storage
@@ -150,27 +150,45 @@ def test_broken_storage_ends_the_shard_instead_of_blaming_images(
         Segmenter(narrow_network(), config_of(inputs), "run", storage).segment(manifest)
 
 
-def test_out_of_memory_is_answered_with_smaller_windows(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, windows = segment(inputs), []
+def batches_of(monkeypatch: pytest.MonkeyPatch, most: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """(images, window) of every call of the network; those for which `most` is false run out of memory."""
+    calls = []
 
-    def predict_within(network: object, image: np.ndarray, *, max_window: int, **options: object) -> object:
-        windows.append(max_window)
-        if max_window > 400:
+    def within(network: object, images: list[object], *, max_window: int, **options: object) -> object:
+        calls.append((len(images), max_window))
+        if not most(len(images), max_window):
             raise torch.OutOfMemoryError("injected")
-        return score_map(network, image, max_window=max_window, **options)  # type: ignore[arg-type]
+        return score_maps(network, images, max_window=max_window, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "score_map", predict_within)
-    table = segment(inputs, window=900)
-    assert windows[:3] == [900, 450, 380]
+    monkeypatch.setattr(module, "score_maps", within)
+    return calls
+
+
+def test_neighbours_of_one_size_are_predicted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third image has another size; number 5 is none at all."""
+    inputs = write_inputs(str(tmp_path), 9, bad=(5,))
+    alone = segment(inputs)
+    calls = batches_of(monkeypatch, lambda images, window: True)
+    together = segment(inputs, batch_images=3)
+    assert [images for images, _ in calls] == [1, 2, 1, 1, 1, 2]
+    assert together["mask"].equals(alone["mask"])
+    assert together["error_stage"].to_pylist() == alone["error_stage"].to_pylist()
+
+
+def test_out_of_memory_is_answered_with_fewer_images_and_smaller_windows(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = segment(inputs)
+    calls = batches_of(monkeypatch, lambda images, window: images == 1 and window <= 400)
+    table = segment(inputs, window=900, batch_images=2)
+    assert calls[:3] == [(1, 900), (1, 450), (1, 380)]
+    assert calls[3:7] == [(2, 900), (1, 900), (1, 450), (1, 380)]
     assert table["mask"].equals(whole["mask"])
 
 
 def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("injected")
-
-    monkeypatch.setattr(module, "score_map", never)
-    assert set(segment(inputs)["error_stage"].to_pylist()) == {"predict"}
+    batches_of(monkeypatch, lambda images, window: False)
+    assert set(segment(inputs, batch_images=2)["error_stage"].to_pylist()) == {"predict"}
 
 
 class _Noting(Surroundings):
@@ -242,7 +260,7 @@ def test_an_error_gives_the_turn_back(inputs: Inputs, monkeypatch: pytest.Monkey
     segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
     with monkeypatch.context() as broken:
-        broken.setattr(module, "score_map", lambda *_, **__: 1 // 0)
+        broken.setattr(module, "score_maps", lambda *_, **__: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             segmenter.segment(manifest)
     assert segmenter.segment(manifest).table.num_rows == len(manifest)
