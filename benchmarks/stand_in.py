@@ -28,7 +28,7 @@ SPEC = NetworkSpec(
 
 
 class _Still(nn.Module):
-    """Smooth scores of the right size after `seconds`."""
+    """Smooth scores of the right size after `seconds` for every image."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class _Still(nn.Module):
         self._scores: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        ends = time.perf_counter() + self.seconds
+        ends = time.perf_counter() + self.seconds * len(images)
         size = front_end_cells(images.shape[2]), front_end_cells(images.shape[3])
         if size not in self._scores:
             self._scores[size] = nn.functional.interpolate(self._coarse, size=size, mode="bilinear")
         time.sleep(max(0.0, ends - time.perf_counter()))
-        return self._scores[size]
+        return self._scores[size].expand(len(images), -1, -1, -1)
 
 
 def stand_in(seconds: float) -> DilatedNetwork:

@@ -135,13 +135,19 @@ def score_maps(
     """
     (cells,) = {image.cells for image in images}
     parameter = next(network.parameters())
-    whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
+    windows = plan_windows(*cells, max_window)
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
-        for window in plan_windows(*cells, max_window):
+        parts = []
+        for window in windows:
             first, *others = (image.batch(window) for image in images)
             batch = torch.cat([first, *others]) if others else first
-            whole[:, :, *window.cells] = network.front_end(batch.to(parameter.dtype))
+            parts.append(network.front_end(batch.to(parameter.dtype)))
             on_window()
+    whole = parts[0]
+    if len(windows) > 1:
+        whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
+        for window, part in zip(windows, parts, strict=True):
+            whole[:, :, *window.cells] = part
     # Outside of autocast: the context module's work is small, and labels hang on its precision.
     scores = network.add_context(whole).float()
     on_window()

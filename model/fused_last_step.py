@@ -39,6 +39,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from model.compilation import compiled
 from model.geometry import OUTPUT_STRIDE
 
 __all__ = ["last_step"]
@@ -136,21 +137,8 @@ def last_step(
     )
     anchor = 0.5 if deconvolution else 0.0
     fractions = (np.arange(OUTPUT_STRIDE, dtype=np.float32) + np.float32(anchor)) / np.float32(OUTPUT_STRIDE)
-    arguments = np.ascontiguousarray(cells), fractions, deconvolution, strip, image
-    try:
-        sums = _all_strips(*arguments)
-    except OSError:
-        # The disk is full: compiled all the same, only not kept, and nothing has run yet.
-        sums = _all_strips(*arguments)
+    sums = _all_strips(np.ascontiguousarray(cells), fractions, deconvolution, strip, image)
     return image.labels, image.winning if confidence else None, sums, image.pairs
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiled at the first call, and kept on disk for later processes where there is a place to write."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no such place: neither beside this file nor in the user's cache
-        return njit(nogil=True)(function)
 
 
 def _float_intrinsic(arguments: int, build: Callable[..., ir.Value]) -> Any:
@@ -335,7 +323,7 @@ def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
     return confidence, entropy
 
 
-@_compiled
+@compiled
 def _all_strips(cells: Any, fractions: Any, deconvolution: Any, strip: Any, image: Any) -> Any:
     """Everything, from the top; the sums of `_settle_phase`."""
     offset = OUTPUT_STRIDE // 2 if deconvolution else 0

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.geometry import MARGIN, OUTPUT_STRIDE, Window, gather, reflect_indices
+from model.geometry import MARGIN, OUTPUT_STRIDE, Window, reflect_indices
 
 __all__ = ["WindowInput", "preprocess", "reflect_on_device", "reflect_on_host"]
 
@@ -18,7 +18,8 @@ Indices = NDArray[np.int64]
 
 def preprocess(image: NDArray[np.uint8], mean_bgr: Mean) -> Tensor:
     """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
-    return torch.from_numpy(_centred(image, mean_bgr)).permute(2, 0, 1)
+    pixels = np.subtract(image[:, :, ::-1], np.array(mean_bgr, np.float32), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class WindowInput:
@@ -65,8 +66,10 @@ class WindowInput:
 
 def reflect_on_host(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean) -> Tensor:
     """Rows and columns of an image by index, (h, w, 3) float32 BGR minus mean."""
-    # Mean first, reflection second: the image has half as many pixels as its window.
-    return torch.from_numpy(gather(_centred(part, mean_bgr), rows, columns))
+    # Whoever does not predict need not wait for the compiler.
+    from model.fused_reflection import reflect
+
+    return torch.from_numpy(reflect(part, rows, columns, mean_bgr))
 
 
 def reflect_on_device(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean, device: torch.device) -> Tensor:
@@ -75,11 +78,3 @@ def reflect_on_device(part: Pixels, rows: Indices, columns: Indices, mean_bgr: M
     down, across = (torch.from_numpy(indices).to(device) for indices in (rows, columns))
     pixels = source.index_select(1, across).index_select(0, down)
     return pixels.flip(2).float().sub_(torch.tensor(mean_bgr, device=device))
-
-
-def _centred(image: NDArray[np.uint8], mean_bgr: Mean) -> NDArray[np.float32]:
-    """(H, W, 3) RGB → BGR minus mean."""
-    rows = np.take(image, (2, 1, 0), axis=2).reshape(len(image), -1)
-    # One subtraction of long rows: numpy is slow on an innermost axis of three.
-    pixels = np.subtract(rows, np.tile(np.array(mean_bgr, np.float32), image.shape[1]), dtype=np.float32)
-    return pixels.reshape(image.shape)

@@ -83,7 +83,8 @@ def test_windows_of_an_image_are_cut_from_its_reflection(size: tuple[int, int]) 
     picture, mean, cpu = image(*size), (10.0, 20.0, 30.0), torch.device("cpu")
     cells = cells_needed(*size, "grid")
     before = [reflect_indices(n, MARGIN, 8 * count + MARGIN - n) for n, count in zip(size, cells, strict=True)]
-    whole = preprocess(picture[before[0]][:, before[1]], mean)
+    reflected = picture[before[0]][:, before[1], ::-1].astype(np.float32) - np.array(mean, np.float32)
+    whole = torch.from_numpy(reflected).permute(2, 0, 1)
     source = WindowInput(picture, cells, mean, cpu)
     for window in plan_windows(*cells, 444):
         assert torch.equal(source.batch(window)[0], whole[:, window.pixels[0], window.pixels[1]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from model import fused_last_step, upsampling
+from model import upsampling
 from model.network import Upsampling
 from model.upsampling import LabelMap, cells_needed, labels_from_scores
 from pipeline.results.scores import confusion_matrix
@@ -172,25 +171,6 @@ def test_half_precision_and_strided_scores() -> None:
     result = labels_from_scores(scores.permute(2, 0, 1), 60, 50)
     np.testing.assert_array_equal(result.labels, expected.labels)
     assert result.mean_entropy == expected.mean_entropy
-
-
-def test_without_a_place_to_keep_compiled_code() -> None:
-    scope: dict[str, object] = {}
-    exec("def double(x):\n    return 2 * x\n", scope)
-    assert fused_last_step._compiled(scope["double"])(3) == 6
-
-
-def test_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, calls = fused_last_step._all_strips, []
-
-    def first_not_kept(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return compiled(*arguments)
-
-    monkeypatch.setattr(fused_last_step, "_all_strips", first_not_kept)
-    assert labels_from_scores(torch.zeros(2, 3, 3), 16, 16).class_pixels.tolist() == [256, 0]
 
 
 def test_who_does_not_predict_does_not_import_the_compiler() -> None:
