@@ -1,14 +1,14 @@
 """The whole job beside its network alone, and beside the usual ways of writing it.
 
-    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network]
+    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network] [--alone]
 
 `cost`     core-milliseconds per image that everything but the network takes, in one process.
 `still`    a network that takes no time: images per second of the job on all cores.
 `gpu`      a network that takes 10 ms of an actor's time and no core, as on a GPU: share of its pace that the job keeps.
 `network`  a real network of a share of VGG-16's width: the job's pace beside that of its network alone on decoded
            tensors in as many processes.
-Rates of jobs are those between the first and the last tenth of their parts. Images are 480x360 JPEGs on disk; out come
-palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline.json.
+With `--alone` the usual ways are left out. Rates of jobs are those between the first and the last tenth of their parts.
+Images are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -51,16 +50,16 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=400, help="images for a real network")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network"])
+    parser.add_argument("--alone", action="store_true", help="without the usual ways")
     options = parser.parse_args()
     ray.init(num_cpus=os.cpu_count(), logging_level="error", log_to_driver=False)
-    content: dict[str, Any] = {}
+    measures = {"cost": cost, "still": still, "gpu": gpu, "network": network}
     with tempfile.TemporaryDirectory(prefix="pipeline-") as name:
         for what in options.only:
             folder = Path(name) / what
             folder.mkdir()
-            content[what] = {"cost": cost, "still": still, "gpu": gpu, "network": network}[what](folder, options)
-            print(flush=True)
-    write_results("pipeline", content)
+            content = measures[what](folder, options)
+            write_results(f"pipeline_{what}" + (f"_{options.width:g}" if what == "network" else ""), content)
 
 
 def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -93,14 +92,14 @@ def still(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """A network of no time, two ways of many."""
     images, checkpoint = write_images(folder / "images", options.images), folder / "still.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=0.0)
-    return _side_by_side(images, checkpoint, folder, actors=os.cpu_count() or 1)
+    return _side_by_side(images, checkpoint, folder, os.cpu_count() or 1, options)
 
 
 def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """A network of 10 ms and no core, one actor with all cores."""
     images, checkpoint = write_images(folder / "images", options.images), folder / "gpu.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=_GPU_SECONDS)
-    rates = _side_by_side(images, checkpoint, folder, actors=1)
+    rates = _side_by_side(images, checkpoint, folder, 1, options)
     pace = 1 / _GPU_SECONDS
     print("; ".join(f"{name} keeps {rate / pace:.3f} of the network's pace" for name, rate in rates.items()))
     return rates | {"pace": pace}
@@ -114,7 +113,7 @@ def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     with multiprocessing.get_context("spawn").Pool(actors) as pool:
         bare = sum(pool.starmap(_bare, [(images, checkpoint)] * actors))
     print(f"{'network alone':<28}{bare:8.2f} images/s")
-    rates = _side_by_side(images, checkpoint, folder, actors) | {"network alone": bare}
+    rates = _side_by_side(images, checkpoint, folder, actors, options) | {"network alone": bare}
     print(f"the job keeps {rates['this job'] / bare:.3f} of it (width {options.width:g})")
     return rates | {"width": options.width}
 
@@ -141,24 +140,37 @@ def _tensor(path: Path, mean: tuple[float, float, float]) -> torch.Tensor:
     return WindowInput(image, cells, mean, torch.device("cpu")).batch(Window(0, 0, *cells))
 
 
-def _side_by_side(images: Path, checkpoint: Path, folder: Path, actors: int) -> dict[str, float]:
+def _side_by_side(
+    images: Path, checkpoint: Path, folder: Path, actors: int, options: argparse.Namespace
+) -> dict[str, float]:
     """Images per second of the job and of its peers, one after the other."""
-    threads = max(1, (os.cpu_count() or 1) // actors)
     rates = {"this job": _job(images, checkpoint, folder / "job", actors)}
-    # It needs a core for reading, or it waits for one for ever.
-    by_ray_data(images, checkpoint, folder / "usual", max(1, (os.cpu_count() or 1) - 1))
-    rates["usual Ray Data"] = _steady([(path, _rows(path)) for path in (folder / "usual").glob("*.parquet")])
-    rates["DataLoader, one process"] = by_data_loader(images, checkpoint, folder / "loader", threads)
-    rates["plain loop, one process"] = by_loop(images, checkpoint, folder / "loop", threads)
+    if not options.alone:
+        rates |= _usual(images, checkpoint, folder, max(1, (os.cpu_count() or 1) // actors))
     for name, rate in rates.items():
         print(f"{name:<28}{rate:8.2f} images/s  {rate / rates['this job']:6.3f} of this job")
     return rates
 
 
+def _usual(images: Path, checkpoint: Path, folder: Path, threads: int) -> dict[str, float]:
+    # It needs a core for reading, or it waits for one for ever.
+    by_ray_data(images, checkpoint, folder / "usual", max(1, (os.cpu_count() or 1) - 1))
+    return {
+        "usual Ray Data": _steady([(path, _rows(path)) for path in (folder / "usual").glob("*.parquet")]),
+        "DataLoader, one process": by_data_loader(images, checkpoint, folder / "loader", threads),
+        "plain loop, one process": by_loop(images, checkpoint, folder / "loop", threads),
+    }
+
+
 def _job(images: Path, checkpoint: Path, output: Path, actors: int) -> float:
-    cpus = (os.cpu_count() or 1) / actors
     config = SegmentConfig(
-        images=str(images), checkpoint=str(checkpoint), output=str(output), actors=actors, cpus_per_actor=cpus
+        images=str(images),
+        checkpoint=str(checkpoint),
+        output=str(output),
+        actors=actors,
+        cpus_per_actor=(os.cpu_count() or 1) / actors,
+        # Enough parts to tell a rate by.
+        shard_images=min(64, max(1, len(list(images.iterdir())) // 40)),
     )
 
     def run(plan: Plan, shards: list[int]) -> None:
