@@ -7,8 +7,8 @@
 `gpu`      a network that takes 10 ms of an actor's time and no core, as on a GPU: share of its pace that the job keeps.
 `network`  a real network of a share of VGG-16's width: the job's pace beside that of its network alone on decoded
            tensors in as many processes.
-With `--alone` the usual ways are left out. Rates of jobs are those between the first and the last tenth of their parts.
-Images are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
+`--alone` leaves the usual ways out. Rates of jobs are those between the first and the last tenth of their parts. Images
+are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
 """
 
 from __future__ import annotations
