@@ -1,0 +1,88 @@
+"""How far scores would move with other images of the same kind: a bootstrap over images, in bounded memory.
+
+Each image counts Poisson(1) times in each resample, instead of being drawn with replacement: the same in the limit of
+many images, and then images can come one after the other (Chamandy et al., Estimating Uncertainty for Massive Data
+Streams, 2012). Pixels of one image are not independent, so that images are what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+__all__ = ["RESAMPLES", "class_ious", "interval", "mean_ious", "resampled_sums", "score_counts"]
+
+RESAMPLES = 1000
+_LEVEL = 0.95
+# Images weighted at a time at least: 33 MB of weights.
+_IMAGES = 4096
+
+Floats = NDArray[np.float64]
+
+
+def score_counts(image_scores: pa.Table, classes: int) -> Floats:
+    """Intersections and unions of labelled images: (N, 2, C), from rows of `image_scores` in their order."""
+    columns = [
+        image_scores[name].to_numpy(zero_copy_only=False).reshape(-1, classes) for name in ("intersection", "union")
+    ]
+    counts = np.stack(columns, axis=1).astype(np.float64)
+    return counts[~np.isnan(counts).any(axis=(1, 2))]
+
+
+def resampled_sums(parts: Iterable[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Sums over images in each resample.
+
+    Args:
+        parts: (N, …) counts of some images each, all of one shape but for N.
+        resamples: R.
+        seed: the same seed and parts give the same sums.
+
+    Returns:
+        (R, …); zeros of no shape, (R,), if there are no parts.
+    """
+    generator = np.random.default_rng(seed)
+    sums = np.zeros(resamples)
+    for counts in _blocks(parts):
+        weights = generator.poisson(1.0, (resamples, len(counts))).astype(np.float64)
+        more = (weights @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
+        sums = more + sums if sums.ndim > 1 else more
+    return sums
+
+
+def _blocks(parts: Iterable[Floats]) -> Iterator[Floats]:
+    """The same images, so many at a time that products of matrices pay."""
+    waiting: list[Floats] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _IMAGES:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def class_ious(sums: Floats) -> Floats:
+    """(…, 2, C) sums of intersections and unions → (…, C); NaN where a class has no union."""
+    intersection, union = sums[..., 0, :], sums[..., 1, :]
+    return np.divide(intersection, union, out=np.full_like(union, np.nan), where=union > 0)
+
+
+def mean_ious(sums: Floats) -> Floats:
+    """(…, 2, C) → (…), over the classes that have a union; NaN if none has."""
+    ious = class_ious(sums)
+    defined = ~np.isnan(ious)
+    count = defined.sum(axis=-1)
+    total = np.where(defined, ious, 0.0).sum(axis=-1)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """The middle 95% of (R,) resampled values; None if more than one in twenty is undefined: too few images have it."""
+    defined = values[~np.isnan(values)]
+    if len(defined) < _LEVEL * len(values):
+        return None
+    low, high = np.quantile(defined, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(low), float(high)
