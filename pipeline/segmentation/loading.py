@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDi
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.surroundings import Surroundings
 
-__all__ = ["ImageError", "Loaded", "Loader", "Row", "image_stage"]
+__all__ = ["ImageError", "Loaded", "Loader", "Row", "image_stage", "neighbours"]
 
 Row = Mapping[str, Any]
 
@@ -112,3 +113,35 @@ def image_stage(name: str, work: Callable[[], Any]) -> Any:
         return work()
     except (DecodeError, PredictionError, ObjectMissing, ObjectChanged) as error:
         raise ImageError(name, error) from error
+
+
+def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
+    """Images as the network takes them: at most so many whose score maps have one size; what failed stands alone.
+
+    Awaits each in order, whatever is done first: the same rows give the same batches, and so the same bits.
+    """
+    batch: list[Loaded] = []
+    for image in map(_outcome, loading):
+        if batch and (isinstance(image, ImageError) or _cells(image) != _cells(batch[0])):
+            yield batch
+            batch = []
+        if isinstance(image, ImageError):
+            yield image
+            continue
+        batch.append(image)
+        if len(batch) == most or _cells(image) is None:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _cells(image: Loaded) -> tuple[int, int] | None:
+    return image.source.cells if isinstance(image.source, WindowInput) else None
+
+
+def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:
+    try:
+        return loading.result()
+    except ImageError as error:
+        return error

@@ -6,8 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.results.schemas import predictions_schema
 from pipeline.results.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, image_stage
+from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, image_stage, neighbours
 from pipeline.segmentation.surroundings import Surroundings
 
 __all__ = ["Segmenter", "ShardResult"]
@@ -114,8 +113,8 @@ class Segmenter:
 
         loads = ahead("load", load, enumerate(rows), count=self._ahead(around), threads=_THREADS)
         with contextlib.closing(loads), contextlib.ExitStack() as turn:
-            batches = _batches((_outcome(loading) for _, loading in loads), self._batch if around.ahead else 1)
             remaining = iter(rows)
+            batches = neighbours((loading for _, loading in loads), self._batch if around.ahead else 1)
             for number, batch in enumerate(batches):
                 if number == 0:
                     # Not before the first images load: they load while the shard before this one is being predicted.
@@ -209,35 +208,6 @@ class Segmenter:
         if prediction.confidence is not None:
             columns["confidence"] = {"bytes": encode_confidence(prediction.confidence), "path": None}
         return columns, self._no_counts() if counts is None else counts
-
-
-def _batches(images: Iterable[Loaded | ImageError], most: int) -> Iterator[list[Loaded] | ImageError]:
-    """Neighbours whose score maps have one size; what failed stands alone. The same rows give the same batches."""
-    batch: list[Loaded] = []
-    for image in images:
-        if batch and (isinstance(image, ImageError) or _cells(image) != _cells(batch[0])):
-            yield batch
-            batch = []
-        if isinstance(image, ImageError):
-            yield image
-            continue
-        batch.append(image)
-        if len(batch) == most or _cells(image) is None:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _cells(image: Loaded) -> tuple[int, int] | None:
-    return image.source.cells if isinstance(image.source, WindowInput) else None
-
-
-def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:
-    try:
-        return loading.result()
-    except ImageError as error:
-        return error
 
 
 def _error_columns(error: ImageError) -> dict[str, str]:
