@@ -120,9 +120,10 @@ def commit(count: int, shard_images: int) -> Numbers:
     assert plan.shards == count, plan.shards
     before = peak_mib()
     with measured() as found:
-        commit_run(plan, storage)
+        success = commit_run(plan, storage)
     size = storage.info(f"{plan.config.output}/{SUCCESS}").size
-    return {"parts": count, "before_mib": before, **found, "success_bytes": size}
+    scores = sum(file["bytes"] for file in success["files"] if file["path"].startswith("image_scores/"))
+    return {"parts": count, "before_mib": before, **found, "success_bytes": size, "scores_bytes": scores // count}
 
 
 def shard_list(shards: int) -> Numbers:

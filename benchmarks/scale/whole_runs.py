@@ -1,4 +1,4 @@
-"""Whole small runs on drawn scenes: what each asks of storage, and the bytes that go in and out."""
+"""Whole small runs on drawn scenes, and what each asks of storage."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_network(storage: Storage) -> None:
 
 
 def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
-    """Requests of the driver before and after the shards, and of one actor for them; bytes that went in and out."""
+    """Requests of the driver before and after the shards, and of one actor for them; bytes that went in."""
     storage, server = Storage(), Remote(os.environ["AWS_ENDPOINT_URL"])
     write_network(storage)
     inputs = _put_scenes(storage, _BUCKET, images)
@@ -63,9 +63,8 @@ def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
     success = segment_bucket(run_config(shard_images, **labels), lambda config: None, run_shards, storage)
     requests["driver after"] = server.counts()
     assert (success["images"], success["errors"]) == (images, 0)
-    outputs = {name: _bytes_below(success, name) for name in ("predictions", "image_scores")}
-    total = {name: round(size / images) for name, size in (inputs | outputs).items()}
-    return {"images": images, "shard_images": shard_images, "requests": requests, "bytes_per_image": total}
+    per_image = {kind: round(size / images) for kind, size in inputs.items()}
+    return {"images": images, "shard_images": shard_images, "requests": requests, "bytes_per_image": per_image}
 
 
 def segmented_scenes(count: int) -> ShardResult:
@@ -114,7 +113,3 @@ def _drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
     large = Image.fromarray(image).resize(_SIZE, Image.Resampling.BICUBIC)
     ids = Image.fromarray(np.where(label == VOID, 0, label)).resize(_SIZE, Image.Resampling.NEAREST)
     return np.asarray(large), np.asarray(ids)
-
-
-def _bytes_below(success: Numbers, folder: str) -> int:
-    return sum(entry["bytes"] for entry in success["files"] if entry["path"].startswith(f"{folder}/"))
