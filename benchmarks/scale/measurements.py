@@ -85,15 +85,16 @@ def submission_of_list(rows: int) -> Numbers:
 
 
 def parts(count: int, shard_images: int) -> Numbers:
-    """Writes so many parts of real rows: the same images again and again, under the names of the manifest."""
+    """Writes so many parts of real rows: 64 images again and again, under the names of the manifest."""
     storage = Storage()
     write_network(storage)
     plan = make_plan(run_config(shard_images), storage)
     claim(plan, storage)
-    result, size = segmented_scenes(min(shard_images, _SCENES)), 0
-    table = pa.concat_tables([result.table] * -(-shard_images // result.table.num_rows)).slice(0, shard_images)
+    repeats = max(1, shard_images // _SCENES)
+    result, size = segmented_scenes(shard_images // repeats), 0
+    table, confusion = pa.concat_tables([result.table] * repeats), repeats * result.confusion
     for shard in range(count):
-        data = part_bytes(_renamed(table, plan, shard), result.confusion, shard, plan.identity)
+        data = part_bytes(_renamed(table, plan, shard), confusion, shard, plan.identity)
         storage.write(part_uri(plan.config.output, shard, plan.identity), data)
         size += len(data)
     return {"part_bytes": size // count}
