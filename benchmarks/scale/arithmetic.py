@@ -72,11 +72,6 @@ def _phase_formula(sides: np.ndarray, requests: list[Numbers]) -> Numbers:
 
 
 def shard_size(images: int, commit: Numbers) -> Numbers:
-    """What a billion images mean in shards of so many: all in proportion to a commit of few parts."""
+    """What a billion images mean in shards of so many: commit in proportion to that of few parts."""
     parts = math.ceil(_LENGTH / images)
-    share = parts / commit["parts"]
-    return {
-        "parts": parts,
-        "success_bytes": round(share * commit["success_bytes"]),
-        "commit_hours": round(share * commit["seconds"] / 3600, 1),
-    }
+    return {"parts": parts, "commit_hours": round(parts / commit["parts"] * commit["seconds"] / 3600, 1)}
