@@ -6,9 +6,12 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
+from aiobotocore.session import AioSession
+from botocore.utils import parse_timestamp
 from fsspec.asyn import sync, sync_wrapper
 from s3fs import S3FileSystem
 
@@ -36,7 +39,7 @@ def open_s3(connect_timeout: float, read_timeout: float, **options: Any) -> S3:
         "max_pool_connections": 64,
         "connector_args": {"socket_factory": partial(_socket, read_timeout)},
     }
-    filesystem = S3(config_kwargs=config, max_concurrency=1, **options)
+    filesystem = S3(session=_session(), config_kwargs=config, max_concurrency=1, **options)
     filesystem.retries = 1
     return filesystem
 
@@ -70,6 +73,24 @@ class S3(S3FileSystem):
     def _longest(self, size: int) -> float:
         limits = self.config_kwargs
         return float(limits["connect_timeout"] + limits["read_timeout"] + size / SLOWEST)
+
+
+def _session() -> AioSession:
+    session = AioSession()
+    # Every name in a listing has a time. botocore guesses each one's format, which takes longer than all else there.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    return session
+
+
+def _time(value: Any) -> datetime:
+    """A time as storage writes it in a listing, such as 2026-01-31T10:20:30.000Z; all other forms as botocore does."""
+    if isinstance(value, str) and value.endswith("Z"):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 def _socket(seconds: float, address: tuple[Any, ...]) -> socket.socket:

@@ -1,0 +1,69 @@
+"""Time, memory and requests of what this process does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale.remote import Numbers, Remote
+from pipeline.data.storage import Storage
+
+__all__ = ["TimedStorage", "measured", "peak_mib", "resident_mib", "temporary_bytes"]
+
+
+class TimedStorage(Storage):
+    """Remembers how long listings took.
+
+    Attributes:
+        listing: seconds of wall time and of this process's CPU time, all requests together.
+    """
+
+    listing = (0.0, 0.0)
+
+    def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
+        """As every storage."""
+        started, cpu = time.perf_counter(), time.process_time()
+        result = super().call(action, uri, request)
+        if action == "list":
+            wall = self.listing[0] + time.perf_counter() - started
+            self.listing = wall, self.listing[1] + time.process_time() - cpu
+        return result
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[Numbers]:
+    """Fills in seconds, CPU seconds of this process, its peak of memory so far, and the requests that were made."""
+    server, found = Remote(os.environ["AWS_ENDPOINT_URL"]), Numbers()
+    server.counts()
+    started, cpu = time.perf_counter(), time.process_time()
+    yield found
+    found["seconds"] = round(time.perf_counter() - started, 3)
+    found["cpu_seconds"] = round(time.process_time() - cpu, 3)
+    found |= {"peak_mib": peak_mib(), "requests": server.counts()}
+
+
+def temporary_bytes() -> int:
+    """Of files without a name that this process has open, as SQLite's is (Linux)."""
+    # The listing's own descriptor is gone by the time it is looked at.
+    found = [path.stat() for path in list(Path("/proc/self/fd").iterdir()) if path.exists()]
+    return sum(entry.st_size for entry in found if stat.S_ISREG(entry.st_mode) and entry.st_nlink == 0)
+
+
+def peak_mib() -> int:
+    """Most resident memory so far. Not `ru_maxrss` where there is a choice: a child's begins with its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def resident_mib() -> float:
+    """Resident memory now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

@@ -1,0 +1,42 @@
+"""Times as storage writes them: read fast, and as botocore reads them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from botocore.utils import parse_timestamp
+
+from pipeline.data.s3 import _session, _time
+
+FORMS = [
+    "2026-01-31T10:20:30.000Z",
+    "2026-01-31T10:20:30.123Z",
+    "2026-01-31T10:20:30.123456789Z",
+    "2026-01-31T10:20:30Z",
+    "20260131T102030Z",
+    "2026-01-31T10:20:30+02:00",
+    "Sat, 31 Jan 2026 10:20:30 GMT",
+    "1769854830",
+    1769854830,
+    1769854830.5,
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_time_is_what_botocore_makes_of_it(form: object) -> None:
+    assert _time(form) == parse_timestamp(form)
+    assert _time(form).utcoffset() == parse_timestamp(form).utcoffset()
+
+
+@pytest.mark.parametrize("form", ["yesterdayZ", "Z", "", datetime(2026, 1, 31, tzinfo=UTC)])
+def test_what_is_no_time_is_refused_as_by_botocore(form: object) -> None:
+    with pytest.raises(ValueError):
+        parse_timestamp(form)
+    with pytest.raises(ValueError):
+        _time(form)
+
+
+def test_listings_are_parsed_with_it() -> None:
+    parser = _session().get_component("response_parser_factory").create_parser("rest-xml")
+    assert parser._timestamp_parser is _time
