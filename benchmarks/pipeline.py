@@ -1,12 +1,13 @@
 """The whole job beside its network alone, and beside the usual ways of writing it.
 
-    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network] [--alone]
+    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network actors]
 
 `cost`     core-milliseconds per image that everything but the network takes, in one process.
 `still`    a network that takes no time: images per second of the job on all cores.
 `gpu`      a network that takes 10 ms of an actor's time and no core, as on a GPU: share of its pace that the job keeps.
 `network`  a real network of a share of VGG-16's width: the job's pace beside that of its network alone on decoded
            tensors in as many processes.
+`actors`   the same network: the job's pace with one actor of one core, two, … up to the cores.
 `--alone` leaves the usual ways out. Rates of jobs are those between the first and the last tenth of their parts. Images
 are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
 """
@@ -49,17 +50,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--slow", type=int, default=400, help="images for a real network")
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network"])
+    parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network", "actors"])
     parser.add_argument("--alone", action="store_true", help="without the usual ways")
     options = parser.parse_args()
     ray.init(num_cpus=os.cpu_count(), logging_level="error", log_to_driver=False)
-    measures = {"cost": cost, "still": still, "gpu": gpu, "network": network}
+    measures = {"cost": cost, "still": still, "gpu": gpu, "network": network, "actors": actors}
     with tempfile.TemporaryDirectory(prefix="pipeline-") as name:
         for what in options.only:
             folder = Path(name) / what
             folder.mkdir()
             content = measures[what](folder, options)
-            write_results(f"pipeline_{what}" + (f"_{options.width:g}" if what == "network" else ""), content)
+            write_results(
+                f"pipeline_{what}" + (f"_{options.width:g}" if what in ("network", "actors") else ""), content
+            )
 
 
 def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -107,15 +110,27 @@ def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """A real network, on all cores one process each."""
-    actors = os.cpu_count() or 1
+    count = os.cpu_count() or 1
     images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
     write_network(checkpoint, width=options.width)
-    with multiprocessing.get_context("spawn").Pool(actors) as pool:
-        bare = sum(pool.starmap(_bare, [(images, checkpoint)] * actors))
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        bare = sum(pool.starmap(_bare, [(images, checkpoint)] * count))
     print(f"{'network alone':<28}{bare:8.2f} images/s")
-    rates = _side_by_side(images, checkpoint, folder, actors, options) | {"network alone": bare}
+    rates = _side_by_side(images, checkpoint, folder, count, options) | {"network alone": bare}
     print(f"the job keeps {rates['this job'] / bare:.3f} of it (width {options.width:g})")
     return rates | {"width": options.width}
+
+
+def actors(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """A real network on one core, on two, and so on."""
+    images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
+    write_network(checkpoint, width=options.width)
+    rates: dict[str, float] = {}
+    for count in range(1, (os.cpu_count() or 1) + 1):
+        rates[str(count)] = _job(images, checkpoint, folder / f"job-{count}", count, 1.0)
+        efficiency = rates[str(count)] / rates["1"] / count
+        print(f"{count} actors {rates[str(count)]:8.2f} images/s, {efficiency:.3f} of {count} times one actor's")
+    return rates
 
 
 def _bare(images: Path, checkpoint: Path) -> float:
@@ -144,7 +159,7 @@ def _side_by_side(
     images: Path, checkpoint: Path, folder: Path, actors: int, options: argparse.Namespace
 ) -> dict[str, float]:
     """Images per second of the job and of its peers, one after the other."""
-    rates = {"this job": _job(images, checkpoint, folder / "job", actors)}
+    rates = {"this job": _job(images, checkpoint, folder / "job", actors, (os.cpu_count() or 1) / actors)}
     if not options.alone:
         rates |= _usual(images, checkpoint, folder, max(1, (os.cpu_count() or 1) // actors))
     for name, rate in rates.items():
@@ -162,13 +177,13 @@ def _usual(images: Path, checkpoint: Path, folder: Path, threads: int) -> dict[s
     }
 
 
-def _job(images: Path, checkpoint: Path, output: Path, actors: int) -> float:
+def _job(images: Path, checkpoint: Path, output: Path, actors: int, cpus: float) -> float:
     config = SegmentConfig(
         images=str(images),
         checkpoint=str(checkpoint),
         output=str(output),
         actors=actors,
-        cpus_per_actor=(os.cpu_count() or 1) / actors,
+        cpus_per_actor=cpus,
         # Enough parts to tell a rate by.
         shard_images=min(64, max(1, len(list(images.iterdir())) // 40)),
     )
