@@ -23,7 +23,7 @@ _TYPICAL = 64
 _FC6_TILES = ((12, 8), (6, 8))
 
 
-def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
+def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = False) -> DilatedNetwork:
     """The same network, with its layers prepared for many predictions; weights that keep their layout are shared.
 
     On the CPU, convolutions with enough channels are computed in a transform domain (`model.transforms`).
@@ -31,6 +31,7 @@ def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
     Args:
         network: in evaluation mode, in float32.
         memory: bytes that transformed weights may take in all; 2.2 GiB serve every layer of a full-width network.
+        compile_kernels: whether torch.compile fuses what lies between convolutions, at the first image of each size.
     """
     # Parameters are not copied: the memo says that they are.
     prepared = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
@@ -39,6 +40,8 @@ def prepare(network: DilatedNetwork, memory: int) -> DilatedNetwork:
     for layer in _direct(prepared):
         # A parameter of its own: the layout of the given network's stays.
         layer.weight = nn.Parameter(layer.weight.detach().contiguous(memory_format=torch.channels_last), False)
+    if compile_kernels:
+        prepared.front_end.compile()
     return prepared
 
 

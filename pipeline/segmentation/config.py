@@ -44,6 +44,8 @@ class SegmentConfig(BaseModel):
     """Images of one size in a shard that the network takes at a time; default: 8 on a GPU, 1 on a CPU."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
     """GiB for weights of a CPU actor's faster convolutions, half of its CPUs' share of memory at most; 0: none."""
+    compile: bool = False
+    """Compile the front end with torch.compile: a slower first image of each size, fewer passes over memory."""
     confidence_maps: bool = False
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
     limit: Annotated[int, Field(ge=0)] | None = None

@@ -81,7 +81,7 @@ class ShardActor:
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """What predicts, on the device that predicts."""
         network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
-        return prepare(network, self._task.transform_bytes)
+        return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = int(row["shard"])
