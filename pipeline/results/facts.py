@@ -16,12 +16,13 @@ def main_facts(info: dict[str, Any], found: Survey) -> Facts:
     """Network, data, settings that matter and the work per image; what an older run does not say is left out."""
     settings, checkpoint = info.get("settings", {}), info.get("checkpoint", {})
     provenance, rows = info.get("provenance", {}), info.get("manifest", {}).get("rows")
+    scored = f"{found.scores.total:,} of them scored by a label"
     facts = {
         "network": checkpoint.get("uri"),
         "images": settings.get("images"),
         "labels": settings.get("labels"),
         "label space": settings.get("label_space"),
-        "inputs": None if rows is None else f"{rows:,} in the manifest, {found.scores.total:,} of them scored by a label",
+        "inputs": None if rows is None else f"{rows:,}, {scored}",
         "geometry": settings.get("geometry"),
         "begun": provenance.get("created_at"),
         "work per image": _work(found),
@@ -41,7 +42,7 @@ def all_facts(info: dict[str, Any]) -> Facts:
 
 
 def _work(found: Survey) -> str | None:
-    """From the column `seconds`. How long a run took is in no table: it may have been interrupted, or have had peers."""
+    """From the column `seconds`; no table says how long a run took, which may have been interrupted."""
     if not found.images or not found.seconds:
         return None
     mean = found.seconds / found.images

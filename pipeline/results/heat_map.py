@@ -16,7 +16,8 @@ _MOST = 34  # classes that fit beside each other
 _PAIRS = 10
 # One hue, from light to dark.
 _LIGHT, _DARK = np.array([247.0, 250.0, 253.0]), np.array([8.0, 48.0, 107.0])
-_INK, _WHITE = "#1c1e21", "#ffffff"
+# Any softer black would leave shades on which neither can be read.
+_INK, _WHITE = "#000000", "#ffffff"
 
 
 @dataclass(frozen=True)
