@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.data.labels import decode_mask
 from pipeline.results.sources import Sources
+from pipeline.results.survey import Survey, survey
 from pipeline.results.tables import Run
 
 __all__ = ["Panel", "choose_panels", "contact_sheet", "draw_sheet", "overlay", "paint_sheet"]
@@ -45,35 +47,50 @@ class Panel:
     label: NDArray[np.uint8] | None
 
 
-def contact_sheet(run: Run, count: int = 6) -> bytes | None:
+def contact_sheet(run: Run, count: int = 6, found: Survey | None = None) -> bytes | None:
     """The contact sheet of a run as PNG bytes; None if it has no predicted image.
 
     Args:
         run: a committed run.
         count: at most so many images, spread evenly from the lowest to the highest mean IoU.
+        found: what a survey of the run found; None = survey it now.
     """
-    panels = choose_panels(run, count)
+    panels = choose_panels(run, count, found)
     palette = np.asarray(run.success["palette"], np.uint8)
     return draw_sheet(panels, run.classes, palette, run.success["ignore_label"]) if panels else None
 
 
-def choose_panels(run: Run, count: int) -> list[Panel]:
-    """Rows spread over the mean IoU of the images; evenly over the manifest in a run without labels."""
-    rows = run.predictions(["image_uri", "status", "mean_iou"])
-    rows = rows[rows["status"] == "ok"]
-    if rows["mean_iou"].notna().any():
-        rows = rows[rows["mean_iou"].notna()].sort_values("mean_iou", kind="stable")
-    picks = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+def choose_panels(run: Run, count: int, found: Survey | None = None) -> list[Panel]:
+    """Rows spread over the mean IoU of the images; evenly over the manifest in a run without labels.
+
+    Of more than 10,000 images a sample stands for those between the lowest and the highest.
+    """
+    found = found or survey(run, 1)
+    positions, total = _spread(found), found.scores.total
+    picks = np.unique(np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int))
+    ranks = {0: "lowest", len(positions) // 2: "median", len(positions) - 1: "highest"}
     sources = Sources(run)
     panels = []
-    for position in picks:
-        uri, score = rows["image_uri"].iloc[position], rows["mean_iou"].iloc[position]
-        rank = {0: "lowest", len(rows) // 2: "median", len(rows) - 1: "highest"}.get(int(position), "")
-        caption = uri.rsplit("/", 1)[-1]
-        if score == score:
-            caption += f"   mean IoU {100 * score:.1f}" + (f"  ({rank} of {len(rows)})" if rank else "")
-        panels.append(Panel(caption, sources.image(uri), run.mask(uri), sources.label(uri)))
+    for pick in picks.tolist():
+        row = run.row("predictions/", int(positions[pick]), ["image_uri", "mask", "mean_iou"])
+        label_uri = run.row("manifest/", int(positions[pick]), ["label_uri"])["label_uri"]
+        caption = row["image_uri"].rsplit("/", 1)[-1]
+        if row["mean_iou"] is not None:
+            rank = f"  ({ranks[pick]} of {total})" if pick in ranks else ""
+            caption += f"   mean IoU {100 * row['mean_iou']:.1f}" + rank
+        mask, image = decode_mask(row["mask"]["bytes"]), sources.image(row["image_uri"])
+        panels.append(Panel(caption, image, mask, sources.read_label(label_uri)))
     return panels
+
+
+def _spread(found: Survey) -> NDArray[np.int64]:
+    """Positions of images that stand for all, by their mean IoU, or in order where there is none."""
+    if not found.scores.total:
+        return np.sort(found.sample.positions)
+    scores = dict(zip(found.sample.positions.tolist(), found.sample.values.tolist(), strict=True))
+    scores = {position: score for position, score in scores.items() if score == score}
+    scores |= {int(found.worst.positions[0]): -1.0, int(found.best.positions[0]): 2.0}
+    return np.array(sorted(scores, key=lambda position: (scores[position], position)), np.int64)
 
 
 def overlay(

@@ -1,24 +1,29 @@
-"""A run as one self-contained web page: facts, IoU per class, samples, failures by reason."""
+"""A run as one self-contained web page; what stands on it is chosen in `survey`, drawn in `gallery` and `heat_map`."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-import pandas as pd
-from PIL import Image
+import numpy as np
 
 from pipeline.data.storage import Storage, join
+from pipeline.results.class_rows import class_rows
 from pipeline.results.contact_sheet import contact_sheet
+from pipeline.results.facts import all_facts, main_facts
+from pipeline.results.gallery import gallery
+from pipeline.results.heat_map import confused_pairs, heat_map, shade
+from pipeline.results.intervals import iou_intervals
+from pipeline.results.paper_figures import paper_figures
+from pipeline.results.pictures import WRONG
+from pipeline.results.survey import Reason, Survey, survey
 from pipeline.results.tables import Run
 
 __all__ = ["Report", "render_html", "write_report"]
 
-_EXAMPLES = 10  # failed images shown per reason
+_SHOWN = 4  # images of each kind
+_SCALE = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Report:
 def write_report(output: str, storage: Storage | None = None, images: int = 6) -> Report:
     """Write ``<output>/report/index.html`` and ``<output>/report/contact_sheet.png``, replacing older ones.
 
+    Files of the run are read one at a time, masks only of the images that are shown.
+
     Args:
         output: the URI of a committed run.
         storage: how to read and write; None = default retries.
@@ -46,9 +53,10 @@ def write_report(output: str, storage: Storage | None = None, images: int = 6) -
         IncompleteRun: nothing is committed there.
     """
     run = Run(output, storage)
-    sheet = contact_sheet(run, images)
+    found = survey(run, _SHOWN)
     page = join(run.output, "report", "index.html")
-    run.storage.write(page, render_html(run, sheet).encode())
+    run.storage.write(page, render_html(run, found).encode())
+    sheet = contact_sheet(run, images, found)
     if sheet is None:
         return Report(page, None)
     picture = join(run.output, "report", "contact_sheet.png")
@@ -56,8 +64,8 @@ def write_report(output: str, storage: Storage | None = None, images: int = 6) -
     return Report(page, picture)
 
 
-def render_html(run: Run, sheet: bytes | None) -> str:
-    """The page; `sheet` is the contact sheet as PNG bytes. Nothing is loaded from elsewhere."""
+def render_html(run: Run, found: Survey) -> str:
+    """The page. Nothing is loaded from elsewhere, and no script runs."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.results", "."),
         autoescape=True,  # names, URIs and messages come from other people's files
@@ -65,71 +73,67 @@ def render_html(run: Run, sheet: bytes | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    data_uri = None if sheet is None else _jpeg_uri(sheet)
-    success = run.success
+    environment.filters |= {"percent": _percent, "count": _count, "between": _between}
+    success, info = run.success, run.info()
     return environment.get_template("report.html").render(
         run_id=success["run_id"],
         output=run.output,
-        images=success["images"],
-        errors=success["errors"],
-        mean_iou=success["mean_iou"],
-        pixel_accuracy=success["pixel_accuracy"],
+        success=success,
         labelled=success["mean_iou"] is not None,
-        classes=_class_rows(run),
-        sheet=data_uri,
-        reasons=_reasons(run.errors()),
-        facts=_facts(run.info()),
-        percent=_percent,
+        found=found,
+        main_facts=main_facts(info, found),
+        facts=all_facts(info),
+        legend=_legend(run),
+        groups=gallery(run, found),
+        reasons=_reasons(run, found),
+        wrong=_hex(WRONG),
+        scale=[(share, *shade(share)) for share in _SCALE],
+        **_class_context(run, info),
+        **_distribution_context(found),
     )
 
 
-def _jpeg_uri(png: bytes) -> str:
-    """The picture as a data URI; JPEG, since a page of photographs as PNG is megabytes."""
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _class_context(run: Run, info: dict[str, Any]) -> dict[str, Any]:
+    figures = paper_figures(run.classes, info.get("settings", {}).get("label_space"))
+    intervals = iou_intervals(run)
+    context = {"figures": figures, "mean_interval": intervals.mean, "classes": class_rows(run, intervals, figures)}
+    if run.success["mean_iou"] is None:
+        return context
+    confusion = run.confusion().to_numpy(np.float64)
+    return context | {"heat": heat_map(confusion, run.classes), "pairs": confused_pairs(confusion, run.classes)}
 
 
-def _class_rows(run: Run) -> list[dict[str, Any]]:
-    scores = run.class_scores()
-    labelled = bool(scores["target_pixels"].notna().any())
-    pixels = scores["target_pixels" if labelled else "predicted_pixels"]
-    total = int(pixels.sum())
-    rows = scores.astype(object).where(scores.notna(), None).to_dict("records")
-    for row, count, colour in zip(rows, pixels, run.success["palette"], strict=True):
-        row["share"] = int(count) / total if total else None
-        row["colour"] = "#" + bytes(colour).hex()
-        row["bar"] = round(100 * (row["iou"] or 0.0), 1)
-    return [{str(key): value for key, value in row.items()} for row in rows]
+def _distribution_context(found: Survey) -> dict[str, Any]:
+    spread = found.scores if found.scores.total else found.confidences
+    bars = spread.bars()
+    return {"bars": bars, "most": max(bar.count for bar in bars), "median": spread.median()}
 
 
-def _reasons(errors: pd.DataFrame) -> list[dict[str, Any]]:
-    """Failures grouped by stage and type, the most frequent first."""
-    groups = []
-    for (stage, kind), rows in errors.groupby(["error_stage", "error_type"], sort=True):
-        shown = rows.head(_EXAMPLES)
-        examples = [
-            {"uri": uri, "message": message}
-            for uri, message in zip(shown["image_uri"], shown["error_message"], strict=True)
-        ]
-        groups.append({"stage": stage, "type": kind, "count": len(rows), "examples": examples})
-    return sorted(groups, key=lambda group: -group["count"])
+def _legend(run: Run) -> list[tuple[str, str]]:
+    return [(name, _hex(colour)) for name, colour in zip(run.classes, run.success["palette"], strict=True)]
 
 
-def _facts(description: dict[str, Any]) -> list[tuple[str, str]]:
-    """run.json as name and value, settings first."""
-    facts = [("checkpoint", description.get("checkpoint", {}).get("uri", ""))]
-    for section in ("settings", "manifest", "shards", "provenance"):
-        for name, value in description.get(section, {}).items():
-            if value is not None:
-                facts.append((_words(section, name), value if isinstance(value, str) else json.dumps(value)))
-    return [*facts, ("identity", description.get("identity", ""))]
+def _reasons(run: Run, found: Survey) -> list[tuple[Reason, list[tuple[str, str]]]]:
+    """Why images failed, the most frequent reason first, each with URIs and messages of the first images."""
+    reasons = sorted(found.reasons.values(), key=lambda reason: (-reason.count, reason.stage, reason.kind))
+    return [(reason, [(_uri(run, position), message) for position, message in reason.examples]) for reason in reasons]
 
 
-def _words(section: str, name: str) -> str:
-    words = name.replace("_", " ")
-    return words if section in ("settings", "provenance") else f"{section} {words}"
+def _uri(run: Run, position: int) -> str:
+    return str(run.row("predictions/", position, ["image_uri"])["image_uri"])
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + bytes(colour).hex()
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
-from pipeline.data.storage import Storage, join
+from pipeline.data.storage import join
 from pipeline.errors import PipelineError
 from pipeline.results.tables import Run
 
@@ -22,22 +23,26 @@ logger = logging.getLogger(__name__)
 
 
 class Sources:
-    """Reads inputs of a run by their URI; what cannot be read any more is None.
-
-    Attributes:
-        manifest: image_uri, label_uri, size and version of every input, in order.
-    """
+    """Reads inputs of a run by their URI; what cannot be read any more is None."""
 
     def __init__(self, run: Run) -> None:
-        self._storage: Storage = run.storage
+        self._run, self._storage = run, run.storage
         self._classes, self._ignore_label = len(run.classes), int(run.success["ignore_label"])
         space = run.info()["settings"].get("label_space")
         self._space = label_space(space) if space else None
-        parts = sorted(info.uri for info in self._storage.list(join(run.output, "manifest/")))
-        tables = [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
-        self.manifest: pa.Table = pa.concat_tables(tables)
+
+    @cached_property
+    def manifest(self) -> pa.Table:
+        """image_uri, label_uri, size and version of every input, in order; read on first use, and kept."""
+        parts = sorted(info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
+        return pa.concat_tables(
+            [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
+        )
+
+    @cached_property
+    def _labels(self) -> dict[str, str | None]:
         uris = self.manifest["image_uri"].to_pylist()
-        self._labels = dict(zip(uris, self.manifest["label_uri"].to_pylist(), strict=True))
+        return dict(zip(uris, self.manifest["label_uri"].to_pylist(), strict=True))
 
     def image(self, image_uri: str) -> NDArray[np.uint8] | None:
         """(H, W, 3) uint8 RGB."""
@@ -53,7 +58,10 @@ class Sources:
 
     def label(self, image_uri: str) -> NDArray[np.uint8] | None:
         """(H, W) uint8 class ids; None also without a label."""
-        label_uri = self._labels.get(image_uri)
+        return self.read_label(self._labels.get(image_uri))
+
+    def read_label(self, label_uri: str | None) -> NDArray[np.uint8] | None:
+        """The same by the label's own URI, for which the manifest is not read."""
         if label_uri is None:
             return None
         try:

@@ -90,18 +90,34 @@ class Run:
         """One row per input image, in manifest order; masks only where `columns` asks for them."""
         return self._frames("predictions/", list(columns))
 
+    def tables(self, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Columns of the files below `folder` ("predictions/", "image_scores/"), in order, one in memory at a time."""
+        for path, _ in self._parts(folder):
+            yield read_parquet(self.storage, self._uri(path), columns)
+
+    def row(self, folder: str, position: int, columns: Sequence[str]) -> dict[str, Any]:
+        """One row of "predictions/" or "manifest/", whose rows pair by position; fetches one row group of `columns`.
+
+        Raises:
+            IndexError: if the folder has no such row.
+        """
+        start = 0
+        for path, rows in self._parts(folder):
+            if start <= position < start + rows:
+                return self._row_at(path, position - start, columns)
+            start += rows
+        raise IndexError(f"{folder} of {self.output} has {start} rows, none at {position}: verify the run")
+
     def mask(self, image_uri: str) -> NDArray[np.uint8]:
         """Class ids of one image, (H, W) uint8; fetches no more than one row group of masks.
 
         Raises:
             KeyError: if the image is not in the run, or failed.
         """
-        position = self._position(image_uri)
-        for path, rows in self._parts("predictions/"):
-            if position < rows:
-                return self._mask_at(path, position, image_uri)
-            position -= rows
-        raise KeyError(f"{image_uri} lies beyond the predictions of {self.output}: the run is damaged, verify it")
+        row = self.row("predictions/", self._position(image_uri), ["image_uri", "mask"])
+        if row["image_uri"] != image_uri or row["mask"] is None:
+            raise KeyError(f"{image_uri} has no mask in {self.output}: see errors()")
+        return decode_mask(row["mask"]["bytes"])
 
     def masks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """(image URI, class ids (H, W)) of every segmented image, a row group in memory at a time."""
@@ -110,17 +126,15 @@ class Run:
                 for batch in pq.ParquetFile(file).iter_batches(100, columns=["image_uri", "mask"]):
                     yield from _decoded(batch)
 
-    def _mask_at(self, path: str, position: int, image_uri: str) -> NDArray[np.uint8]:
+    def _row_at(self, path: str, position: int, columns: Sequence[str]) -> dict[str, Any]:
         with self._open(path) as file:
             parquet = pq.ParquetFile(file)
             group = 0
             while position >= parquet.metadata.row_group(group).num_rows:
                 position -= parquet.metadata.row_group(group).num_rows
                 group += 1
-            row = parquet.read_row_group(group, columns=["image_uri", "mask"]).slice(position, 1).to_pylist()[0]
-        if row["image_uri"] != image_uri or row["mask"] is None:
-            raise KeyError(f"{image_uri} has no mask in {self.output}: see errors()")
-        return decode_mask(row["mask"]["bytes"])
+            found = parquet.read_row_group(group, columns=list(columns)).slice(position, 1)
+        return dict(found.to_pylist()[0])
 
     def _position(self, image_uri: str) -> int:
         uris = self.manifest()["image_uri"]

@@ -53,6 +53,11 @@ def scene(seed: int, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.
     return image.clip(0, 255).astype(np.uint8), label, predicted.astype(np.uint8)
 
 
+def entropy(index: int) -> float:
+    """Of the image of that number, nats; no two of seven are alike."""
+    return 0.1 + 0.05 * (3 * index % 7)
+
+
 def write_run(
     directory: Path,
     images: int = 7,
@@ -144,7 +149,7 @@ def _row(
         "pixel_accuracy": None if confusion is None else pixel_accuracy(confusion),
         "mean_iou": None if confusion is None else mean_iou(confusion),
         "mean_confidence": 0.9,
-        "mean_entropy": 0.3,
+        "mean_entropy": entropy(index),
     }
     return entry, row, confusion
 

@@ -1,0 +1,56 @@
+"""Seconds and memory of a report on a run of many images.
+
+    python -m benchmarks.report [--images 100000]
+
+The run is made up: tables as the segmentation job leaves them, of VOC's 21 classes, in files of 64 images that share
+one mask. `jobs/report.py` then reports on it in a process of its own. Writes benchmarks/results/report.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.made_up_run import SHARD_IMAGES, write_made_up_run
+from benchmarks.probe import write_results
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000])
+    content: dict[str, Any] = {"by_images": {}}
+    for images in parser.parse_args().images:
+        with tempfile.TemporaryDirectory(prefix="report-") as folder:
+            write_made_up_run(Path(folder), images)
+            content["by_images"][images] = measured = {"files": -(-images // SHARD_IMAGES), **_report(folder)}
+        print(f"{images} images: {measured}", flush=True)
+    write_results("report", content)
+
+
+def _report(output: str) -> dict[str, Any]:
+    """Wall clock and peak resident memory of the whole process, and what it wrote."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "jobs/report.py", output], cwd=_ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"jobs/report.py ended with {process.returncode}: see its messages above")
+    written = {path.name: path.stat().st_size for path in sorted(Path(output, "report").iterdir())}
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mib": usage.ru_maxrss // 1024,
+        "bytes": written,
+    }
+
+
+if __name__ == "__main__":
+    main()
