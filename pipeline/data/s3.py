@@ -39,13 +39,18 @@ def open_s3(connect_timeout: float, read_timeout: float, **options: Any) -> S3:
         "max_pool_connections": 64,
         "connector_args": {"socket_factory": partial(_socket, read_timeout)},
     }
-    filesystem = S3(session=_session(), config_kwargs=config, max_concurrency=1, **options)
+    filesystem = S3(config_kwargs=config, max_concurrency=1, **options)
     filesystem.retries = 1
     return filesystem
 
 
 class S3(S3FileSystem):
     """s3fs, with limits to the time that a request takes, and without empty answers that pass for empty listings."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Not passed as an option: options travel to other processes, and no session survives that.
+        self.session = _session(**self.kwargs)
 
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         async with asyncio.timeout(self._longest(len(arguments.get("Body", b"")))):
@@ -75,8 +80,8 @@ class S3(S3FileSystem):
         return float(limits["connect_timeout"] + limits["read_timeout"] + size / SLOWEST)
 
 
-def _session() -> AioSession:
-    session = AioSession()
+def _session(**options: Any) -> AioSession:
+    session = AioSession(**options)
     # Every name in a listing has a time. botocore guesses each one's format, which takes longer than all else there.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     return session

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime
 
 import pytest
 from botocore.utils import parse_timestamp
 
-from pipeline.data.s3 import _session, _time
+from pipeline.data.s3 import _time, open_s3
 
 FORMS = [
     "2026-01-31T10:20:30.000Z",
@@ -37,6 +38,10 @@ def test_what_is_no_time_is_refused_as_by_botocore(form: object) -> None:
         _time(form)
 
 
-def test_listings_are_parsed_with_it() -> None:
-    parser = _session().get_component("response_parser_factory").create_parser("rest-xml")
-    assert parser._timestamp_parser is _time
+def test_listings_are_parsed_with_it_also_where_a_filesystem_was_sent(bucket: str) -> None:
+    """A client that was in use holds what cannot be sent; the other process makes its own."""
+    filesystem = open_s3(5, 5)
+    assert filesystem.ls(bucket.removeprefix("s3://").partition("/")[0], refresh=True) is not None
+    for each in (filesystem, pickle.loads(pickle.dumps(filesystem))):
+        parser = each.session.get_component("response_parser_factory").create_parser("rest-xml")
+        assert parser._timestamp_parser is _time
