@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,7 @@ def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, An
     scores = _drawn_scores(classes, *cells_needed(height, width, "grid"))
     target = np.random.default_rng(0).integers(0, classes, (height, width)).astype(np.uint8)
     others = {"naive": naive, "interpolate": interpolate, "bands": bands}
-    ways: dict[str, Callable[[], Any]] = {
-        name: lambda way=way: way(scores, height, width)  # type: ignore[misc]
-        for name, way in others.items()
-    }
+    ways: dict[str, Callable[[], Any]] = {name: partial(way, scores, height, width) for name, way in others.items()}
     ways["fused"] = lambda: labels_from_scores(scores, height, width, confidence=True, target=target)
     ways["deconvolution"] = lambda: labels_from_scores(
         scores, height, width, "deconvolution", confidence=True, target=target

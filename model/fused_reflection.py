@@ -35,7 +35,7 @@ def reflect(
 
 @compiled
 def _reflect(source: Any, rows: Any, columns: Any, mean: Any, made: Any, pixels: Any) -> None:
-    """Each row of the source is made once, and copied where it is reflected; a quarter of numpy's time.
+    """Each row of the source is made once, and copied where it is reflected; half of numpy's time.
 
     Args:
         source: (H, 3·W) uint8 RGB.
