@@ -90,8 +90,8 @@ class Run:
         """One row per input image, in manifest order; masks only where `columns` asks for them."""
         return self._frames("predictions/", list(columns))
 
-    def tables(self, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Columns of the files below `folder` ("predictions/", "image_scores/"), in order, one in memory at a time."""
+    def tables(self, folder: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Columns (None: all) of the files below `folder`, such as "predictions/", in order, one in memory at a time."""
         for path, _ in self._parts(folder):
             yield read_parquet(self.storage, self._uri(path), columns)
 
@@ -147,7 +147,7 @@ class Run:
         return [(entry["path"], entry["rows"]) for entry in self.success["files"] if entry["path"].startswith(folder)]
 
     def _frames(self, folder: str, columns: list[str] | None) -> pd.DataFrame:
-        tables = [read_parquet(self.storage, self._uri(path), columns) for path, _ in self._parts(folder)]
+        tables = list(self.tables(folder, columns))
         if not tables:
             return pd.DataFrame(columns=columns)
         return pa.concat_tables(tables).to_pandas()
