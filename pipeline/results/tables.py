@@ -91,7 +91,7 @@ class Run:
         return self._frames("predictions/", list(columns))
 
     def tables(self, folder: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        """Columns (None: all) of the files below `folder`, such as "predictions/", in order, one in memory at a time."""
+        """Columns (None: all) of the files below `folder`, such as "predictions/", in order, one at a time."""
         for path, _ in self._parts(folder):
             yield read_parquet(self.storage, self._uri(path), columns)
 
