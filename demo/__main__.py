@@ -21,6 +21,7 @@ from types import FrameType
 
 from demo.cluster import Cluster, local_cluster
 from demo.object_store import object_store
+from demo.processes import signals_deferred
 from demo.street.scene import encode_scene
 from pipeline.data.storage import Storage, join
 
@@ -76,14 +77,10 @@ def _run(cluster: Cluster, keep: Path) -> int:
 def _fill(storage: Storage, prefix: str, seeds: range) -> None:
     # Spawned: a fork would copy locks that the storage's threads hold.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        # A signal to the whole group is answered by this process. The drawing ones are deaf to it from their first
-        # instruction: one that it reached while it started could hang, and the pool with it.
-        ours = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-        try:
+        # A signal to the whole group is answered by this process, once all of the pool's run: one that it reached
+        # while it started could hang, and the pool with it.
+        with signals_deferred():
             scenes = pool.map(encode_scene, seeds, chunksize=4)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
         for seed, (image, label) in zip(seeds, scenes, strict=True):
             storage.write(join(_BUCKET, prefix, "images", f"{seed:06d}.jpg"), image)
             storage.write(join(_BUCKET, prefix, "labels", f"{seed:06d}.png"), label)

@@ -9,10 +9,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
-__all__ = ["child_process", "end_tree", "wait_until"]
+__all__ = ["child_process", "end_tree", "signals_deferred", "wait_until"]
 
 
 @contextlib.contextmanager
@@ -74,6 +75,33 @@ def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, process:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} was not ready after {seconds:.0f} seconds")
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Answers SIGINT and SIGTERM on leaving; processes started meanwhile are deaf to both. For the main thread only.
+
+    Raises:
+        BaseException: on leaving, whatever the handler of a signal that came meanwhile raises.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    # The mask is for the children, who inherit it. It does not keep a signal from this process: any other thread takes
+    # it, and Python runs the handler here, in the middle of starting a child that waits to hear what it is to do.
+    ours = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, note) for number in ours}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _signal(process: psutil.Process, number: int) -> None:

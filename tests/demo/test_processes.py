@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pytest
 
-from demo.processes import child_process, wait_until
+from demo.processes import child_process, signals_deferred, wait_until
 
 # A child that refuses SIGTERM, with a grandchild that does so too.
 STUBBORN = """
@@ -25,6 +28,7 @@ time.sleep(60)
 OWNER = """
 import sys
 from pathlib import Path
+from types import FrameType
 from demo.processes import child_process
 with child_process([sys.executable, "-c", "import time; time.sleep(60)"], log=Path(sys.argv[1])) as process:
     print(process.pid, flush=True)
@@ -82,3 +86,27 @@ def test_waiting_says_what_for(tmp_path: Path) -> None:
         pytest.raises(RuntimeError, match="the server was not ready after 0 seconds"),
     ):
         wait_until(lambda: False, what="the server", seconds=0.2, process=process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deferred_signal_is_answered_on_leaving(number: signal.Signals) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    came_through, before = False, signal.signal(number, stop)
+    try:
+        # Another thread takes the signal that this one has blocked.
+        with ThreadPoolExecutor(1) as other, pytest.raises(Stopped), signals_deferred():
+            other.submit(os.kill, os.getpid(), number).result()
+            child = [sys.executable, "-c", "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
+            deaf_to = subprocess.run(child, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+            came_through = True
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert came_through
+    assert {str(int(name)) for name in (signal.SIGINT, signal.SIGTERM)} <= set(deaf_to)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
