@@ -46,7 +46,7 @@ class RunConflict(PipelineError):
 
 
 class IncompleteRun(PipelineError):
-    """The run did not end, or too many images failed: nothing is committed, all work done is kept."""
+    """The run did not end, or too many images failed: nothing is committed, all work done is kept for the next try."""
 
 
 class MachineLeaving(IncompleteRun):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.errors import ConfigError, IncompleteRun, ObjectMissing
 from pipeline.results.encoding import read_parquet
 from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
 
@@ -34,7 +34,8 @@ class Run:
     """A committed run below `output`.
 
     Raises:
-        ConfigError: if there is no committed run, one of an unknown table format, or one that names files elsewhere.
+        IncompleteRun: if no run is committed there.
+        ConfigError: if its table format is unknown, or it names files elsewhere.
     """
 
     def __init__(self, output: str, storage: Storage | None = None) -> None:
@@ -42,7 +43,7 @@ class Run:
         try:
             self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
         except ObjectMissing as error:
-            raise ConfigError(
+            raise IncompleteRun(
                 f"{output} holds no {SUCCESS}: the run is not committed; submit its segment_bucket.py command again"
             ) from error
         if self.success.get("format") != TABLE_FORMAT:

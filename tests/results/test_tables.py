@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.storage import Storage
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.results import schemas
 from pipeline.results.derived import ClassSums, class_scores_table, image_scores_table
 from pipeline.results.encoding import parquet_bytes, read_parquet
@@ -141,7 +141,7 @@ def test_columns_and_row_groups_can_be_read_alone(output: str) -> None:
 
 def test_an_uncommitted_run_is_refused(output: str) -> None:
     Path(output, "_SUCCESS.json").unlink()
-    with pytest.raises(ConfigError, match="not committed"):
+    with pytest.raises(IncompleteRun, match="not committed"):
         Run(output)
 
 
