@@ -1,7 +1,8 @@
 """Segments a bucket of images into Parquet tables.
 
     ray job submit --working-dir . -- python jobs/segment_bucket.py \
-        --images s3://b/in --checkpoint s3://b/runs/r1/network.safetensors --output s3://b/out/x [--labels s3://b/lab]
+        --images s3://b/in --checkpoint s3://b/runs/r1/network.safetensors --output s3://b/out/x [--labels s3://b/lab] \
+        [--since s3://b/out/w] [--plan]
 
 Without a cluster, `python jobs/segment_bucket.py …` starts Ray on this machine. Exit codes: 0 committed; 2 wrong usage
 or configuration; 3 too many images failed or the run is incomplete, nothing is committed and all work is kept; 4 the
@@ -16,15 +17,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.command_line import connect, job, parse
+from pipeline.data.storage import Storage
 from pipeline.results.console import class_table
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.forecast import forecast
 from pipeline.segmentation.ray_data import check_resources, run_shards
 from pipeline.segmentation.run import segment_bucket
 
 
 def main(arguments: list[str]) -> int:
     config = parse(SegmentConfig, arguments, __doc__)
+    if config.plan:
+        print(forecast(config, Storage()).text())
+        return 0
     connect()
     success = segment_bucket(config, check_resources, run_shards)
     scores = Run(config.output).class_scores().astype(object)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.filesystems import normalise
 from pipeline.data.listing import spooled, walk
-from pipeline.data.manifest_table import Manifest, ManifestTable
+from pipeline.data.manifest_table import Known, Manifest, ManifestTable
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ConfigError, ObjectMissing
 
@@ -30,7 +30,12 @@ _LOOKUP_BATCH = 1024
 
 
 def build_manifest(
-    storage: Storage, images: str, labels: str | None = None, limit: int | None = None, leave_out: str | None = None
+    storage: Storage,
+    images: str,
+    labels: str | None = None,
+    limit: int | None = None,
+    leave_out: str | None = None,
+    known: Iterable[Known] | None = None,
 ) -> Manifest:
     """Lists the inputs of a run, in memory that does not grow with their number.
 
@@ -41,10 +46,11 @@ def build_manifest(
         labels: a prefix whose files pair with the images by relative path without extension; none is an image itself.
         limit: keep only the first so many, in order of URI.
         leave_out: a prefix whose objects are no inputs, such as an output that lies among them.
+        known: inputs to leave out unless they have changed.
 
     Returns:
-        All inputs. An image that a manifest file names but that does not exist stays in it, size and version null, and
-        becomes an error row later.
+        All inputs but those. An image that a manifest file names but that does not exist stays in it, size and version
+        null, and becomes an error row later.
 
     Raises:
         ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or an unreadable manifest file.
@@ -54,6 +60,8 @@ def build_manifest(
     if labels is not None and labels.rstrip("/") == images.rstrip("/"):
         raise ConfigError(f"{images} is given as images and as labels: they need a prefix each")
     table, root = ManifestTable(), _fixed_part(images)
+    if known is not None:
+        table.add_known(known)
     table.add_images(
         (uri, label, info, _stem(uri, root)) for uri, label, info in _rows(storage, images, labels, leave_out)
     )

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow as pa
 from pipeline.data.storage import ObjectInfo
 from pipeline.errors import ConfigError
 
-__all__ = ["MANIFEST_SCHEMA", "Input", "Manifest", "ManifestTable"]
+__all__ = ["MANIFEST_SCHEMA", "Changes", "Input", "Known", "Manifest", "ManifestTable"]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -32,28 +33,61 @@ _TABLES = """
     CREATE TABLE image (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT, stem TEXT, times INTEGER)
         WITHOUT ROWID;
     CREATE TABLE label (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
+    CREATE TABLE known (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT) WITHOUT ROWID;
     CREATE TABLE manifest (position INTEGER PRIMARY KEY, uri TEXT, label TEXT, size INTEGER, version TEXT);
 """
 _ADD_IMAGE = """
     INSERT INTO image VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (uri) DO UPDATE SET times = times + 1
 """
 _ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
-# SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
-_FREEZE = """
-    INSERT INTO manifest
-    SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri, coalesce(label.uri, image.label), size, version
-    FROM image LEFT JOIN label USING (stem) ORDER BY image.uri LIMIT ?
+_ADD_KNOWN = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)"
+# An object without a version may have changed.
+_UNCHANGED = """
+    known.version IS NOT NULL
+    AND (known.version, known.size, known.label)
+        IS (image.version, image.size, coalesce(label.uri, image.label))
 """
+_INPUTS = "image LEFT JOIN label USING (stem) LEFT JOIN known ON known.uri = image.uri"
+# SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
+_FREEZE = f"""
+    INSERT INTO manifest
+    SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri, coalesce(label.uri, image.label),
+        image.size, image.version
+    FROM {_INPUTS} WHERE NOT ({_UNCHANGED}) ORDER BY image.uri LIMIT ?
+"""
+_COUNTS = (
+    "SELECT count(*) FROM manifest WHERE uri NOT IN (SELECT uri FROM known)",
+    "SELECT count(*) FROM manifest WHERE uri IN (SELECT uri FROM known)",
+    f"SELECT count(*) FROM {_INPUTS} WHERE {_UNCHANGED}",
+    "SELECT count(*) FROM known WHERE uri NOT IN (SELECT uri FROM image)",
+)
 
 # URI, label named beside it, what storage says of it, and by what it pairs with a label file.
 Input = tuple[str, str | None, ObjectInfo | None, str | None]
+# URI, label, size and version of an input that need not be taken again while all four stay the same.
+Known = tuple[str, str | None, int | None, str | None]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a manifest came out of what was known before: images that it has (new, changed) and has not."""
+
+    new: int
+    changed: int
+    unchanged: int
+    gone: int
 
 
 class Manifest:
-    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI. Safe to share by threads."""
+    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI. Safe to share by threads.
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database, self._lock = database, threading.Lock()
+    Attributes:
+        num_rows: how many.
+        changes: since what was known before; None if nothing was asked about that.
+    """
+
+    def __init__(self, database: sqlite3.Connection, changes: Changes | None = None) -> None:
+        self._database, self._lock, self.changes = database, threading.Lock(), changes
         self.num_rows: int = database.execute("SELECT count(*) FROM manifest").fetchone()[0]
 
     def slice(self, offset: int, length: int) -> pa.Table:
@@ -83,9 +117,10 @@ class Manifest:
 
 
 class ManifestTable:
-    """Gathers images and labels in any order."""
+    """Gathers images, labels and what is known of them, in any order."""
 
     def __init__(self) -> None:
+        self._compares = False
         # An empty name: a file that SQLite makes, unlinks at once, and fills beyond its cache of a few MiB.
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
@@ -103,8 +138,13 @@ class ManifestTable:
         """Adds (stem, URI) of label files; each is paired with the images of its stem."""
         self._add(_ADD_LABEL, labels)
 
+    def add_known(self, inputs: Iterable[Known]) -> None:
+        """Adds inputs that `freeze` leaves out unless they have changed; of one URI the last counts."""
+        self._compares = True
+        self._add(_ADD_KNOWN, inputs)
+
     def freeze(self, source: str, limit: int | None = None) -> Manifest:
-        """The first `limit` inputs by URI.
+        """The first `limit` inputs by URI that are not known.
 
         Raises:
             ConfigError: if an image comes twice, or two labels have one stem; the message names them and `source`.
@@ -112,8 +152,12 @@ class ManifestTable:
         self._refuse_ambiguous_labels()
         self._database.execute(_FREEZE, (-1 if limit is None else limit,))
         self._refuse_duplicates(source)
-        self._database.executescript("DROP TABLE image; DROP TABLE label")
-        return Manifest(self._database)
+        changes = self._changes() if self._compares else None
+        self._database.executescript("DROP TABLE image; DROP TABLE label; DROP TABLE known")
+        return Manifest(self._database, changes)
+
+    def _changes(self) -> Changes:
+        return Changes(*(self._database.execute(query).fetchone()[0] for query in _COUNTS))
 
     def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         self._database.execute("BEGIN")

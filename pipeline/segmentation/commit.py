@@ -164,6 +164,8 @@ def _check_sums(totals: _Totals) -> None:
 
 def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
     labelled = totals.sums.labelled > 0
+    # Not the counts: what is unchanged or gone may be another number for a driver that lists the bucket later.
+    since = {} if plan.since is None else {"since": {name: plan.since[name] for name in ("output", "run_id")}}
     return {
         "format": TABLE_FORMAT,
         "run_id": plan.run_id,
@@ -176,5 +178,6 @@ def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
         "classes": list(plan.spec.classes),
         "palette": [list(colour) for colour in plan.spec.palette],
         "ignore_label": plan.spec.ignore_label,
+        **since,
         "files": sorted(totals.files, key=lambda entry: entry["path"]),
     }

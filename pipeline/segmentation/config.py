@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from pipeline.data.filesystems import normalise
 
@@ -48,8 +48,12 @@ class SegmentConfig(BaseModel):
     """Compile the front end with torch.compile: a slower first image of each size, fewer passes over memory."""
     confidence_maps: bool = False
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
+    since: str | None = None
+    """Output of a committed run with the same network and settings: only images that are new or changed since then."""
     limit: Annotated[int, Field(ge=0)] | None = None
     """Only the first so many images, in order of URI."""
+    plan: bool = False
+    """Print what the run would read, write and take, and end: nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest share of images that may fail before nothing is committed."""
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
@@ -61,11 +65,18 @@ class SegmentConfig(BaseModel):
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes without a finished image or shard after which the run ends with an error."""
 
-    @field_validator("images", "checkpoint", "output", "labels")
+    @field_validator("images", "checkpoint", "output", "labels", "since")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
         # Actors may run in another folder than whoever gave a relative path.
         return None if uri is None else normalise(uri)
+
+    @field_validator("since")
+    @classmethod
+    def _another(cls, since: str | None, info: ValidationInfo) -> str | None:
+        if since is not None and since.rstrip("/") == str(info.data.get("output")).rstrip("/"):
+            raise ValueError("it is the output itself: what is segmented now needs an output of its own")
+        return since
 
     def identity_settings(self) -> dict[str, Any]:
         """The settings that can change a pixel, a column or a file name: the same run has the same ones."""

@@ -1,19 +1,15 @@
-"""What a run is: its identity, its frozen manifest, its shards; and the claim on its output."""
+"""What a run is: its identity, its frozen manifest, its shards."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import platform
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from model.checkpoint import from_bytes
 from model.errors import CheckpointError
@@ -22,24 +18,15 @@ from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest
-from pipeline.data.storage import Storage, join
-from pipeline.errors import (
-    ConfigError,
-    DecodeError,
-    ObjectMissing,
-    RunConflict,
-    StorageError,
-    StorageUnavailable,
-    UnknownClasses,
-)
-from pipeline.results.encoding import parquet_bytes
+from pipeline.data.storage import Storage
+from pipeline.errors import ConfigError, DecodeError, ObjectMissing, StorageError, StorageUnavailable, UnknownClasses
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.shards import manifest_difference, manifest_part, part_rows
+from pipeline.segmentation.earlier import EarlierRuns, earlier_runs
+from pipeline.segmentation.shards import part_rows
 
-__all__ = ["Plan", "claim", "make_plan"]
+__all__ = ["Plan", "make_plan"]
 
-RUN_FILE = "run.json"
 _LOOKED_AT = 4
 
 
@@ -52,12 +39,14 @@ class Plan:
         spec: of the network.
         manifest: one row per input, sorted by URI.
         ingredients: what the identity is the digest of.
+        since: the run whose images are left out, and how many are new, changed, unchanged and gone; None without one.
     """
 
     config: SegmentConfig
     spec: NetworkSpec
     manifest: Manifest
     ingredients: Mapping[str, Any]
+    since: Mapping[str, Any] | None = None
 
     @property
     def identity(self) -> str:
@@ -94,12 +83,21 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
 
     Raises:
         ConfigError: naming the value and the remedy.
+        IncompleteRun: if the run since which images count is not committed.
+        RunConflict: if that run is one of another network or other settings.
         StorageUnavailable: if storage does not answer.
     """
     try:
         checkpoint = storage.read(config.checkpoint)
         spec = from_bytes(checkpoint).spec
-        manifest = build_manifest(storage, config.images, config.labels, config.limit, config.output)
+        ingredients = {
+            "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
+            "settings": config.identity_settings(),
+            "format": TABLE_FORMAT,
+        }
+        earlier = None if config.since is None else _earlier(storage, config.since, ingredients)
+        known = None if earlier is None else earlier.known()
+        manifest = build_manifest(storage, config.images, config.labels, config.limit, config.output, known)
     except ObjectMissing as error:
         raise ConfigError(f"{error}: give the URI of an existing object") from error
     except StorageUnavailable:
@@ -110,39 +108,23 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
     _check_settings(config, spec)
     _check_labels(config, spec, manifest, storage)
-    ingredients = {
-        "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
-        "settings": config.identity_settings(),
-        "manifest": manifest.digest(),
-        "format": TABLE_FORMAT,
-    }
-    return Plan(config, spec, manifest, ingredients)
+    ingredients["manifest"] = manifest.digest()
+    if earlier is None:
+        return Plan(config, spec, manifest, ingredients)
+    ingredients["since"] = earlier.last.success["identity"]
+    return Plan(config, spec, manifest, ingredients, _since(earlier, manifest))
 
 
-def claim(plan: Plan, storage: Storage) -> None:
-    """Makes the output this run's own, or finds that it is already.
+def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> EarlierRuns:
+    earlier = earlier_runs(storage, since)
+    earlier.refuse_others(ingredients)
+    return earlier
 
-    Raises:
-        ConfigError: if nothing can be written there.
-        RunConflict: if it belongs to another run; the message says what differs.
-    """
-    output = plan.config.output
-    try:
-        storage.check_writable(output)
-    except StorageUnavailable:
-        raise
-    except StorageError as error:
-        raise ConfigError(f"the output {output} cannot be written: {error}") from error
-    run_uri = join(output, RUN_FILE)
-    # The claim comes before all other files, so whoever finds it can tell whose they are.
-    if not storage.write_once(run_uri, _run_json(plan)):
-        _refuse_other_run(plan, storage, json.loads(storage.read(run_uri)))
-    there = {info.uri for info in storage.list(join(output, "manifest"))}
-    for part in range(plan.manifest_parts):
-        # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
-        # these rows is there, and its name is this run's alone.
-        if (uri := manifest_part(output, part)) not in there:
-            storage.write_once(uri, parquet_bytes(plan.manifest_part(part)))
+
+def _since(earlier: EarlierRuns, manifest: Manifest) -> dict[str, Any]:
+    run, changes = earlier.last, manifest.changes
+    assert changes is not None
+    return {"output": run.output, "run_id": run.success["run_id"], "runs": len(earlier.runs), **asdict(changes)}
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
@@ -177,44 +159,3 @@ def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, 
             return
     if refused:
         raise ConfigError(f"the labels contradict the checkpoint's {len(spec.classes)} classes: {refused[0]}")
-
-
-def _run_json(plan: Plan) -> bytes:
-    config = plan.config
-    description = {
-        "format": TABLE_FORMAT,
-        "run_id": plan.run_id,
-        "identity": plan.identity,
-        "ingredients": plan.ingredients,
-        "settings": config.model_dump(),
-        "checkpoint": {"uri": config.checkpoint, "sha256": plan.ingredients["checkpoint"]},
-        "network": {"classes": plan.spec.classes, "provenance": dict(plan.spec.provenance)},
-        "manifest": {"rows": plan.manifest.num_rows, "digest": plan.ingredients["manifest"]},
-        "shards": {"count": plan.shards, "images_per_shard": config.shard_images},
-        "provenance": {
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-    }
-    return json.dumps(description, indent=1).encode()
-
-
-def _refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> None:
-    if other.get("identity") == plan.identity:
-        return
-    theirs = other.get("ingredients", {})
-    differences = [
-        f"{name} was {theirs.get('settings', {}).get(name)!r}, now {value!r}"
-        for name, value in plan.ingredients["settings"].items()
-        if theirs.get("settings", {}).get(name) != value
-    ]
-    if theirs.get("checkpoint") != plan.ingredients["checkpoint"]:
-        differences.append(f"the checkpoint was {other.get('checkpoint', {}).get('uri')} with other bytes")
-    if theirs.get("manifest") != plan.ingredients["manifest"]:
-        differences.append(manifest_difference(storage, plan.config.output, plan.manifest))
-    raise RunConflict(
-        f"{plan.config.output} holds run {other.get('run_id')}, this is run {plan.run_id}: {'; '.join(differences)}. "
-        "Choose another --output, or repeat the first command"
-    )

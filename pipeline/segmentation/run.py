@@ -10,10 +10,11 @@ from typing import Any
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectMissing
 from pipeline.results.tables import SUCCESS
+from pipeline.segmentation.claim import claim
 from pipeline.segmentation.commit import commit
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import finished_shards
-from pipeline.segmentation.plan import Plan, claim, make_plan
+from pipeline.segmentation.plan import Plan, make_plan
 
 __all__ = ["segment_bucket"]
 

@@ -14,8 +14,9 @@ from demo.object_store import ObjectStore
 from model.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
+from pipeline.segmentation.claim import claim
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.plan import claim, make_plan
+from pipeline.segmentation.plan import make_plan
 from pipeline.segmentation.shards import ShardReader, part_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
