@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.filesystems import normalise
 from pipeline.data.listing import spooled, walk
-from pipeline.data.manifest_table import Known, Manifest, ManifestTable
+from pipeline.data.manifest_table import Manifest, ManifestTable
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ConfigError, ObjectMissing
 
@@ -34,8 +34,8 @@ def build_manifest(
     images: str,
     labels: str | None = None,
     limit: int | None = None,
-    leave_out: str | None = None,
-    known: Iterable[Known] | None = None,
+    leave_out: Sequence[str] = (),
+    recall: Callable[[ManifestTable], None] | None = None,
 ) -> Manifest:
     """Lists the inputs of a run, in memory that does not grow with their number.
 
@@ -45,12 +45,12 @@ def build_manifest(
             (`.parquet`, `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and perhaps `label_uri`.
         labels: a prefix whose files pair with the images by relative path without extension; none is an image itself.
         limit: keep only the first so many, in order of URI.
-        leave_out: a prefix whose objects are no inputs, such as an output that lies among them.
-        known: inputs to leave out unless they have changed.
+        leave_out: prefixes whose objects are no inputs, such as an output that lies among them.
+        recall: adds what is known already, and left out unless it has changed; None leaves out nothing.
 
     Returns:
-        All inputs but those. An image that a manifest file names but that does not exist stays in it, size and version
-        null, and becomes an error row later.
+        All inputs but the known ones. An image that a manifest file names but that does not exist stays in it, size
+        and version null, and becomes an error row later.
 
     Raises:
         ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or an unreadable manifest file.
@@ -60,8 +60,8 @@ def build_manifest(
     if labels is not None and labels.rstrip("/") == images.rstrip("/"):
         raise ConfigError(f"{images} is given as images and as labels: they need a prefix each")
     table, root = ManifestTable(), _fixed_part(images)
-    if known is not None:
-        table.add_known(known)
+    if recall is not None:
+        recall(table)
     table.add_images(
         (uri, label, info, _stem(uri, root)) for uri, label, info in _rows(storage, images, labels, leave_out)
     )
@@ -97,12 +97,12 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
 Row = tuple[str, str | None, ObjectInfo | None]
 
 
-def _rows(storage: Storage, images: str, labels: str | None, leave_out: str | None) -> Iterator[Row]:
+def _rows(storage: Storage, images: str, labels: str | None, leave_out: Sequence[str]) -> Iterator[Row]:
     if PurePosixPath(images).suffix.lower() in _TABLES:
         yield from _from_table(storage, images)
         return
     found = _from_glob(storage, images) if _is_glob(images) else _from_prefix(storage, images)
-    others = tuple(f"{normalise(prefix).rstrip('/')}/" for prefix in (leave_out, labels) if prefix is not None)
+    others = tuple(f"{normalise(prefix).rstrip('/')}/" for prefix in (*leave_out, labels) if prefix is not None)
     yield from ((info.uri, None, info) for info in found if not info.uri.startswith(others))
 
 

@@ -5,20 +5,17 @@ SQLite holds them in a temporary file of its own, which has no name and so is go
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
+from pipeline.data.frozen_table import FrozenTable
 from pipeline.data.storage import ObjectInfo
 from pipeline.errors import ConfigError
 
-__all__ = ["MANIFEST_SCHEMA", "Changes", "Input", "Known", "Manifest", "ManifestTable"]
+__all__ = ["CHANGES_SCHEMA", "MANIFEST_SCHEMA", "Changes", "Input", "Known", "Manifest", "ManifestTable"]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -28,22 +25,34 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("version", pa.string()),
     ]
 )
-_BATCH = 10_000
+CHANGES_SCHEMA = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("change", pa.string(), nullable=False),
+        pa.field("version", pa.string()),
+        pa.field("earlier_version", pa.string()),
+    ]
+)
 _TABLES = """
     CREATE TABLE image (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT, stem TEXT, times INTEGER)
         WITHOUT ROWID;
     CREATE TABLE label (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
     CREATE TABLE known (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT) WITHOUT ROWID;
-    CREATE TABLE manifest (position INTEGER PRIMARY KEY, uri TEXT, label TEXT, size INTEGER, version TEXT);
+    CREATE TABLE manifest (position INTEGER PRIMARY KEY, image_uri TEXT, label_uri TEXT, size INTEGER, version TEXT);
+    CREATE TABLE change (
+        position INTEGER PRIMARY KEY, image_uri TEXT, change TEXT, version TEXT, earlier_version TEXT
+    );
 """
 _ADD_IMAGE = """
     INSERT INTO image VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (uri) DO UPDATE SET times = times + 1
 """
 _ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
 _ADD_KNOWN = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)"
-# An object without a version may have changed.
+_FORGET = "DELETE FROM known WHERE uri = ?"
+# An object without a version may have changed; an image that was missing and still is, has neither version nor size.
 _UNCHANGED = """
-    known.version IS NOT NULL
+    (known.version IS NOT NULL OR known.size IS NULL)
+    AND known.uri IS NOT NULL
     AND (known.version, known.size, known.label)
         IS (image.version, image.size, coalesce(label.uri, image.label))
 """
@@ -55,12 +64,16 @@ _FREEZE = f"""
         image.size, image.version
     FROM {_INPUTS} WHERE NOT ({_UNCHANGED}) ORDER BY image.uri LIMIT ?
 """
-_COUNTS = (
-    "SELECT count(*) FROM manifest WHERE uri NOT IN (SELECT uri FROM known)",
-    "SELECT count(*) FROM manifest WHERE uri IN (SELECT uri FROM known)",
-    f"SELECT count(*) FROM {_INPUTS} WHERE {_UNCHANGED}",
-    "SELECT count(*) FROM known WHERE uri NOT IN (SELECT uri FROM image)",
-)
+_FREEZE_CHANGES = """
+    INSERT INTO change
+    SELECT row_number() OVER (ORDER BY image_uri) - 1, * FROM (
+        SELECT image_uri, iif(known.uri IS NULL, 'new', 'changed'), manifest.version, known.version
+        FROM manifest LEFT JOIN known ON known.uri = manifest.image_uri
+        UNION ALL
+        SELECT uri AS image_uri, 'gone', NULL, version FROM known WHERE uri NOT IN (SELECT uri FROM image)
+    ) ORDER BY image_uri
+"""
+_COUNT_UNCHANGED = f"SELECT count(*) FROM {_INPUTS} WHERE {_UNCHANGED}"
 
 # URI, label named beside it, what storage says of it, and by what it pairs with a label file.
 Input = tuple[str, str | None, ObjectInfo | None, str | None]
@@ -70,50 +83,35 @@ Known = tuple[str, str | None, int | None, str | None]
 
 @dataclass(frozen=True)
 class Changes:
-    """How a manifest came out of what was known before: images that it has (new, changed) and has not."""
-
-    new: int
-    changed: int
-    unchanged: int
-    gone: int
-
-
-class Manifest:
-    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI. Safe to share by threads.
+    """How a manifest came out of what was known before.
 
     Attributes:
-        num_rows: how many.
+        table: rows of `CHANGES_SCHEMA`, sorted by URI: images that the manifest has because they are new or changed,
+            and known ones that are gone.
+        unchanged: known images that the manifest leaves out.
+    """
+
+    table: FrozenTable
+    unchanged: int
+
+    def counts(self) -> dict[str, int]:
+        """How many images are new, changed, unchanged and gone."""
+        counts = {"new": 0, "changed": 0, "unchanged": self.unchanged, "gone": 0}
+        for row in self.table.rows():
+            counts[row["change"]] += 1
+        return counts
+
+
+class Manifest(FrozenTable):
+    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI.
+
+    Attributes:
         changes: since what was known before; None if nothing was asked about that.
     """
 
     def __init__(self, database: sqlite3.Connection, changes: Changes | None = None) -> None:
-        self._database, self._lock, self.changes = database, threading.Lock(), changes
-        self.num_rows: int = database.execute("SELECT count(*) FROM manifest").fetchone()[0]
-
-    def slice(self, offset: int, length: int) -> pa.Table:
-        """So many rows from `offset` on; fewer at the end."""
-        query = "SELECT uri, label, size, version FROM manifest WHERE position >= ? AND position < ? ORDER BY position"
-        with self._lock:
-            rows = self._database.execute(query, (offset, offset + length)).fetchall()
-        columns = zip(*rows, strict=True) if rows else [()] * len(MANIFEST_SCHEMA)
-        return pa.table([list(column) for column in columns], schema=MANIFEST_SCHEMA)
-
-    def tables(self) -> Iterator[pa.Table]:
-        """All rows, some thousands at a time."""
-        for offset in range(0, self.num_rows, _BATCH):
-            yield self.slice(offset, _BATCH)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, one at a time."""
-        for table in self.tables():
-            yield from table.to_pylist()
-
-    def digest(self) -> str:
-        """SHA-256 of the content, whatever files it lies in."""
-        content = hashlib.sha256()
-        for row in self.rows():
-            content.update(json.dumps(list(row.values()), ensure_ascii=False).encode() + b"\n")
-        return content.hexdigest()
+        super().__init__(database, "manifest", MANIFEST_SCHEMA)
+        self.changes = changes
 
 
 class ManifestTable:
@@ -143,6 +141,11 @@ class ManifestTable:
         self._compares = True
         self._add(_ADD_KNOWN, inputs)
 
+    def forget(self, uris: Iterable[str]) -> None:
+        """Takes inputs back that were added as known."""
+        self._compares = True
+        self._add(_FORGET, ((uri,) for uri in uris))
+
     def freeze(self, source: str, limit: int | None = None) -> Manifest:
         """The first `limit` inputs by URI that are not known.
 
@@ -152,12 +155,14 @@ class ManifestTable:
         self._refuse_ambiguous_labels()
         self._database.execute(_FREEZE, (-1 if limit is None else limit,))
         self._refuse_duplicates(source)
-        changes = self._changes() if self._compares else None
+        changes = self._freeze_changes() if self._compares else None
         self._database.executescript("DROP TABLE image; DROP TABLE label; DROP TABLE known")
         return Manifest(self._database, changes)
 
-    def _changes(self) -> Changes:
-        return Changes(*(self._database.execute(query).fetchone()[0] for query in _COUNTS))
+    def _freeze_changes(self) -> Changes:
+        self._database.execute(_FREEZE_CHANGES)
+        unchanged = self._database.execute(_COUNT_UNCHANGED).fetchone()[0]
+        return Changes(FrozenTable(self._database, "change", CHANGES_SCHEMA), unchanged)
 
     def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         self._database.execute("BEGIN")
@@ -176,7 +181,7 @@ class ManifestTable:
             raise ConfigError(f"labels {first} and {second} both pair with `{stem}`: remove one")
 
     def _refuse_duplicates(self, source: str) -> None:
-        query = "SELECT count(*), min(uri) FROM image JOIN manifest USING (uri) WHERE times > 1"
+        query = "SELECT count(*), min(uri) FROM image JOIN manifest ON image_uri = uri WHERE times > 1"
         count, first = self._database.execute(query).fetchone()
         if count:
             raise ConfigError(f"{source} names {count} images twice, first {first}: remove the repetition")

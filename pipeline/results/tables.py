@@ -87,6 +87,10 @@ class Run:
         """The inputs."""
         return self._frames("manifest/", None)
 
+    def changes(self) -> pd.DataFrame:
+        """What was new, changed or gone since the run that `--since` named; no rows without one."""
+        return self._frames("changes/", None)
+
     def predictions(self, columns: Sequence[str] = _LIGHT) -> pd.DataFrame:
         """One row per input image, in manifest order; masks only where `columns` asks for them."""
         return self._frames("predictions/", list(columns))

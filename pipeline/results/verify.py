@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.storage import Storage, join
 from pipeline.errors import PipelineError
+from pipeline.results.changes import changes_problems
 from pipeline.results.derived import (
     ClassSums,
     class_scores_table,
@@ -115,6 +116,7 @@ class _Verification:
             self._problem("image_scores has more rows than predictions imply")
         self._rows = len(uris)
         self._check_manifest(uris)
+        self._problems += changes_problems(self._run, uris)
         self._check_totals(failed)
         return self._verdict()
 

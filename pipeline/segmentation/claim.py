@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, RunConflict, StorageError, StorageUnava
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.shards import manifest_difference, manifest_part
+from pipeline.segmentation.shards import FrozenFile, manifest_difference
 
 __all__ = ["RUN_FILE", "claim", "refuse_other_run"]
 
@@ -41,12 +41,17 @@ def claim(plan: Plan, storage: Storage) -> None:
     # The claim comes before all other files, so whoever finds it can tell whose they are.
     if not storage.write_once(run_uri, _run_json(plan)):
         refuse_other_run(plan, storage, json.loads(storage.read(run_uri)))
-    there = {info.uri for info in storage.list(join(output, "manifest"))}
-    for part in range(plan.manifest_parts):
+    files = plan.frozen_files()
+    there = {info.uri for folder in {_folder(file) for file in files} for info in storage.list(join(output, folder))}
+    for file in files:
         # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
         # these rows is there, and its name is this run's alone.
-        if (uri := manifest_part(output, part)) not in there:
-            storage.write_once(uri, parquet_bytes(plan.manifest_part(part)))
+        if (uri := join(output, file.path)) not in there:
+            storage.write_once(uri, parquet_bytes(file.rows()))
+
+
+def _folder(file: FrozenFile) -> str:
+    return file.path.partition("/")[0]
 
 
 def _run_json(plan: Plan) -> bytes:
@@ -91,6 +96,8 @@ def refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> 
     if theirs.get("since") != plan.ingredients.get("since"):
         before = (other.get("since") or {}).get("output")
         differences.append(f"since was {before!r}, now {plan.config.since!r}")
+    if theirs.get("changes") != plan.ingredients.get("changes"):
+        differences.append("other images are new, changed or gone since then")
     if theirs.get("manifest") != plan.ingredients["manifest"]:
         differences.append(manifest_difference(storage, plan.config.output, plan.manifest))
     raise RunConflict(

@@ -27,7 +27,7 @@ from pipeline.results.scores import Matrix, mean_iou, pixel_accuracy
 from pipeline.results.tables import SUCCESS
 from pipeline.segmentation.parts import finished_shards, part_name, part_uri, read_part
 from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.shards import manifest_part
+from pipeline.segmentation.shards import FrozenFile
 
 __all__ = ["commit"]
 
@@ -123,15 +123,13 @@ def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.
         "errors.parquet": errors,
     }
     return [
-        *(_manifest_entry(plan, storage, part) for part in range(plan.manifest_parts)),
+        *(_frozen_entry(plan, storage, file) for file in plan.frozen_files()),
         *(_write(plan, storage, path, table) for path, table in tables.items()),
     ]
 
 
-def _manifest_entry(plan: Plan, storage: Storage, part: int) -> dict[str, Any]:
-    uri = manifest_part(plan.config.output, part)
-    path = uri.removeprefix(plan.config.output.rstrip("/") + "/")
-    return _entry(path, plan.manifest_part(part).num_rows, storage.read(uri))
+def _frozen_entry(plan: Plan, storage: Storage, file: FrozenFile) -> dict[str, Any]:
+    return _entry(file.path, file.rows().num_rows, storage.read(join(plan.config.output, file.path)))
 
 
 def _write(plan: Plan, storage: Storage, path: str, table: pa.Table) -> dict[str, Any]:
@@ -164,8 +162,7 @@ def _check_sums(totals: _Totals) -> None:
 
 def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
     labelled = totals.sums.labelled > 0
-    # Not the counts: what is unchanged or gone may be another number for a driver that lists the bucket later.
-    since = {} if plan.since is None else {"since": {name: plan.since[name] for name in ("output", "run_id")}}
+    since = {} if plan.since is None else {"since": dict(plan.since)}
     return {
         "format": TABLE_FORMAT,
         "run_id": plan.run_id,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.manifest_table import Known
+from pipeline.data.manifest_table import ManifestTable
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.tables import Run
 
 __all__ = ["EarlierRuns", "earlier_runs"]
 
-_COLUMNS = ["image_uri", "label_uri", "version", "size"]
+_CHANGE = ("image_uri", "change")
+_INPUT = ("image_uri", "label_uri", "size", "version")
 # Changes the names of files, but no pixel and no number.
 _FREE = frozenset({"shard_images"})
 
@@ -33,12 +34,16 @@ class EarlierRuns:
         """The one that was asked for."""
         return self.runs[-1]
 
-    def known(self) -> Iterator[Known]:
-        """The inputs of all of them; of an image that several have, the newest run's comes last."""
+    @property
+    def outputs(self) -> list[str]:
+        """Where they lie."""
+        return [run.output for run in self.runs]
+
+    def recall(self, table: ManifestTable) -> None:
+        """Adds the inputs of all of them; of an image that several have, the newest run's counts."""
         for run in self.runs:
-            for table in run.tables("manifest/", _COLUMNS):
-                for row in table.to_pylist():
-                    yield row["image_uri"], row["label_uri"], row["size"], row["version"]
+            table.forget(row["image_uri"] for row in _rows(run, "changes/", _CHANGE) if row["change"] == "gone")
+            table.add_known(tuple(row.values()) for row in _rows(run, "manifest/", _INPUT))
 
     def refuse_others(self, ingredients: Mapping[str, Any]) -> None:
         """Compares the network and the settings with those of a new run.
@@ -74,3 +79,8 @@ def earlier_runs(storage: Storage, output: str) -> EarlierRuns:
             raise ConfigError(f"{runs[0].output} says that it was made since {since['output']}, which says the same")
         runs.insert(0, Run(since["output"], storage))
     return EarlierRuns(tuple(runs))
+
+
+def _rows(run: Run, folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for table in run.tables(folder, columns):
+        yield from table.select(columns).to_pylist()

@@ -136,13 +136,22 @@ def _refuse_other(plan: Plan, storage: Storage) -> None:
 
 
 def _requests(plan: Plan, labelled: int) -> Requests:
-    images, shards, actors = plan.manifest.num_rows, plan.shards, plan.config.actors or 1
-    pages = math.ceil(images / _PAGE) + (math.ceil(labelled / _PAGE) if plan.config.labels else 0)
-    return Requests(
-        get=3 + 2 * actors + images + labelled + 2 * shards + plan.manifest_parts,
-        put=6 + 2 * shards + plan.manifest_parts,
-        list=6 + pages + 2 * math.ceil(shards / _PAGE),
+    images, shards, files, actors = (
+        plan.manifest.num_rows,
+        plan.shards,
+        len(plan.frozen_files()),
+        plan.config.actors or 1,
     )
+    known, listings = 0 if plan.since is None else plan.since["unchanged"], 1 if plan.config.labels is None else 2
+    return Requests(
+        get=3 + images + labelled + shards + files + actors * (1 + files),
+        put=6 + 2 * shards + files,
+        list=5 + listings + listings * _more_pages(images + known) + 2 * _more_pages(shards),
+    )
+
+
+def _more_pages(names: int) -> int:
+    return max(0, math.ceil(names / _PAGE) - 1)
 
 
 def _pace(plan: Plan, storage: Storage) -> Pace:

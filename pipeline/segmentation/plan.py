@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, DecodeError, ObjectMissing, StorageErro
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.earlier import EarlierRuns, earlier_runs
-from pipeline.segmentation.shards import part_rows
+from pipeline.segmentation.shards import FrozenFile, frozen_files
 
 __all__ = ["Plan", "make_plan"]
 
@@ -39,7 +39,8 @@ class Plan:
         spec: of the network.
         manifest: one row per input, sorted by URI.
         ingredients: what the identity is the digest of.
-        since: the run whose images are left out, and how many are new, changed, unchanged and gone; None without one.
+        since: output and run_id of the run whose images are left out, and how many are new, changed, unchanged and
+            gone; None without one.
     """
 
     config: SegmentConfig
@@ -63,15 +64,12 @@ class Plan:
         """How many parts the run has."""
         return -(-self.manifest.num_rows // self.config.shard_images)
 
-    @property
-    def manifest_parts(self) -> int:
-        """How many files the frozen manifest has; one of no rows has one too, so that every run has its schema."""
-        return max(1, -(-self.manifest.num_rows // part_rows(self.config.shard_images)))
-
-    def manifest_part(self, part: int) -> pa.Table:
-        """The rows of one of those files."""
-        rows = part_rows(self.config.shard_images)
-        return self.manifest.slice(part * rows, rows)
+    def frozen_files(self) -> list[FrozenFile]:
+        """What lies in the output before the first part: the manifest, and in a run since another one the changes."""
+        files = frozen_files(self.manifest, "manifest", self.config.shard_images)
+        if self.manifest.changes is not None:
+            files += frozen_files(self.manifest.changes.table, "changes", self.config.shard_images)
+        return files
 
     def shard_slice(self, shard: int) -> pa.Table:
         """The manifest rows of a shard."""
@@ -96,8 +94,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
             "format": TABLE_FORMAT,
         }
         earlier = None if config.since is None else _earlier(storage, config.since, ingredients)
-        known = None if earlier is None else earlier.known()
-        manifest = build_manifest(storage, config.images, config.labels, config.limit, config.output, known)
+        manifest = _manifest(config, storage, earlier)
     except ObjectMissing as error:
         raise ConfigError(f"{error}: give the URI of an existing object") from error
     except StorageUnavailable:
@@ -109,10 +106,11 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     _check_settings(config, spec)
     _check_labels(config, spec, manifest, storage)
     ingredients["manifest"] = manifest.digest()
-    if earlier is None:
+    if earlier is None or manifest.changes is None:
         return Plan(config, spec, manifest, ingredients)
-    ingredients["since"] = earlier.last.success["identity"]
-    return Plan(config, spec, manifest, ingredients, _since(earlier, manifest))
+    ingredients |= {"since": earlier.last.success["identity"], "changes": manifest.changes.table.digest()}
+    since = {"output": earlier.last.output, "run_id": earlier.last.success["run_id"], **manifest.changes.counts()}
+    return Plan(config, spec, manifest, ingredients, since)
 
 
 def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> EarlierRuns:
@@ -121,10 +119,11 @@ def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> Ea
     return earlier
 
 
-def _since(earlier: EarlierRuns, manifest: Manifest) -> dict[str, Any]:
-    run, changes = earlier.last, manifest.changes
-    assert changes is not None
-    return {"output": run.output, "run_id": run.success["run_id"], "runs": len(earlier.runs), **asdict(changes)}
+def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | None) -> Manifest:
+    leave_out, recall = [config.output], None
+    if earlier is not None:
+        leave_out, recall = [config.output, *earlier.outputs], earlier.recall
+    return build_manifest(storage, config.images, config.labels, config.limit, leave_out, recall)
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from itertools import groupby
@@ -11,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.frozen_table import FrozenTable
 from pipeline.data.manifest_table import Manifest
 from pipeline.data.storage import Storage, join
 
-__all__ = ["ShardReader", "manifest_difference", "manifest_part", "part_rows"]
+__all__ = ["FrozenFile", "ShardReader", "frozen_files", "manifest_difference", "part_rows"]
 
 # Rows of one manifest file, about a megabyte: what an actor holds of a manifest of any length.
 _PART_ROWS = 16_384
@@ -25,9 +27,34 @@ def part_rows(shard_images: int) -> int:
     return max(1, _PART_ROWS // shard_images) * shard_images
 
 
-def manifest_part(output: str, part: int) -> str:
-    """Where a file of the frozen manifest lies."""
-    return join(output, "manifest", f"part-{part:06d}.parquet")
+@dataclass(frozen=True)
+class FrozenFile:
+    """One of the files that a run lays down when it begins.
+
+    Attributes:
+        path: below the output.
+        offset, length: which rows of the table it has.
+    """
+
+    table: FrozenTable
+    path: str
+    offset: int
+    length: int
+
+    def rows(self) -> pa.Table:
+        """What is in it."""
+        return self.table.slice(self.offset, self.length)
+
+
+def frozen_files(table: FrozenTable, folder: str, shard_images: int) -> list[FrozenFile]:
+    """The files of the manifest or of the changes; of no rows there is one too, so that every run has its schema."""
+    rows = part_rows(shard_images)
+    parts = max(1, -(-table.num_rows // rows))
+    return [FrozenFile(table, _path(folder, part), part * rows, rows) for part in range(parts)]
+
+
+def _path(folder: str, part: int) -> str:
+    return f"{folder}/part-{part:06d}.parquet"
 
 
 class ShardReader:
@@ -51,7 +78,7 @@ class ShardReader:
         return rows
 
     def _read(self, part: int) -> pa.Table:
-        return _table(self._storage, manifest_part(self._output, part))
+        return _table(self._storage, join(self._output, _path("manifest", part)))
 
 
 def manifest_difference(storage: Storage, output: str, manifest: Manifest) -> str:
