@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from pipeline.data.filesystems import Transient, get_object
+from pipeline.data.filesystems import Transient, get_object, join, normalise, require_bucket
 from pipeline.data.single_put import is_local
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ObjectChanged, StorageError
 
-__all__ = ["spooled", "walk"]
+__all__ = ["level", "spooled", "walk"]
 
 # Bytes of one request when a file is copied here.
 _BLOCK = 8 * 2**20
@@ -47,16 +47,54 @@ def walk(storage: Storage, prefix: str) -> Iterator[ObjectInfo]:
         yield from storage.list(prefix)
 
 
+def level(storage: Storage, prefix: str) -> Iterator[tuple[str, bool]]:
+    """What lies directly below a prefix, as (URI, whether it is a folder), whose content is not looked at.
+
+    Raises:
+        StorageError: if the bucket does not exist, or storage does not do its work.
+    """
+    filesystem, path = storage.filesystem(prefix)
+    if "s3" in filesystem.protocol:
+        yield from _level_s3(storage, prefix, path)
+        return
+    for entry in storage.call("list", prefix, _names):
+        yield join(normalise(prefix), str(entry["name"]).rstrip("/").rpartition("/")[2]), entry["type"] == "directory"
+
+
+def _names(filesystem: Any, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = filesystem.ls(path.rstrip("/"), detail=True) if filesystem.exists(path) else []
+    return found
+
+
 def _walk_s3(storage: Storage, prefix: str, path: str) -> Iterator[ObjectInfo]:
     bucket, _, key = path.partition("/")
-    below = f"{key.rstrip('/')}/" if key else ""
-    query: dict[str, Any] = {"Bucket": bucket, "Prefix": below, "MaxKeys": _PAGE}
-    while True:
-        page = storage.call("list", prefix, partial(_page, query))
+    for page in _pages(storage, prefix, bucket, _below(key)):
         for entry in page.get("Contents", ()):
             # Names with a dot are trials and half-written files, ours or others'.
             if not entry["Key"].endswith("/") and not PurePosixPath(entry["Key"]).name.startswith("."):
                 yield ObjectInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), entry["ETag"].strip('"'))
+
+
+def _level_s3(storage: Storage, prefix: str, path: str) -> Iterator[tuple[str, bool]]:
+    bucket, _, key = path.partition("/")
+    found = False
+    for page in _pages(storage, prefix, bucket, _below(key), Delimiter="/"):
+        found = found or bool(page.get("Contents") or page.get("CommonPrefixes"))
+        yield from ((f"s3://{bucket}/{entry['Prefix'].rstrip('/')}", True) for entry in page.get("CommonPrefixes", ()))
+        yield from ((f"s3://{bucket}/{entry['Key']}", False) for entry in page.get("Contents", ()))
+    if not found:
+        storage.call("list", prefix, require_bucket)
+
+
+def _below(key: str) -> str:
+    return f"{key.rstrip('/')}/" if key else ""
+
+
+def _pages(storage: Storage, prefix: str, bucket: str, below: str, **options: Any) -> Iterator[dict[str, Any]]:
+    query: dict[str, Any] = {"Bucket": bucket, "Prefix": below, "MaxKeys": _PAGE, **options}
+    while True:
+        page = storage.call("list", prefix, partial(_page, query))
+        yield page
         if not page.get("IsTruncated"):
             return
         query["ContinuationToken"] = page["NextContinuationToken"]

@@ -23,9 +23,9 @@ from pipeline.errors import ConfigError, IncompleteRun, ObjectMissing
 from pipeline.results.encoding import read_parquet
 from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
 
-__all__ = ["SUCCESS", "Run"]
+__all__ = ["RUN_FILE", "SUCCESS", "Run"]
 
-SUCCESS = "_SUCCESS.json"
+RUN_FILE, SUCCESS = "run.json", "_SUCCESS.json"
 _PATH = re.compile(r"[\w-]+(/[\w-]+)*\.\w+")
 _LIGHT = tuple(name for name in PREDICTIONS.names if name not in ("mask", "classes"))
 
@@ -62,7 +62,7 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says: identity, settings, checkpoint, manifest, provenance."""
-        return json.loads(self.storage.read(self._uri("run.json")))
+        return json.loads(self.storage.read(self._uri(RUN_FILE)))
 
     def class_scores(self) -> pd.DataFrame:
         """One row per class."""

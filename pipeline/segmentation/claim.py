@@ -15,12 +15,11 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict, StorageError, StorageUnavailable
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
+from pipeline.results.tables import RUN_FILE
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.shards import FrozenFile, manifest_difference
 
-__all__ = ["RUN_FILE", "claim", "refuse_other_run"]
-
-RUN_FILE = "run.json"
+__all__ = ["claim", "refuse_other_run"]
 
 
 def claim(plan: Plan, storage: Storage) -> None:

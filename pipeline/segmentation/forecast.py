@@ -15,7 +15,8 @@ from model.checkpoint import from_bytes
 from model.preparation import prepare
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectMissing
-from pipeline.segmentation.claim import RUN_FILE, refuse_other_run
+from pipeline.results.tables import RUN_FILE
+from pipeline.segmentation.claim import refuse_other_run
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import finished_shards
 from pipeline.segmentation.plan import Plan, make_plan
