@@ -95,9 +95,10 @@ class Forecast:
     def _time(self) -> str:
         if self.pace.seconds is None:
             return f"not known: {self.pace.source}"
-        hours, actors = self.images_left * self.pace.seconds / 3600, self.actors or 1
-        share = f"{_hours(hours / actors)} with {actors} actors" if actors > 1 else f"{_hours(hours)} with one actor"
-        return f"about {share} ({self.pace.seconds:.3g} s an image, {self.pace.source}), and the start of the job"
+        actors = self.actors or 1
+        share = _duration(self.images_left * self.pace.seconds / actors)
+        by = f"{actors} actors" if actors > 1 else "one actor"
+        return f"{share} by {by} ({self.pace.seconds:.3g} s an image, {self.pace.source}), and the start of the job"
 
 
 def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
@@ -113,16 +114,16 @@ def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
     for table in plan.manifest.tables():
         labelled += table.num_rows - table["label_uri"].null_count
         size += sum(value or 0 for value in table["size"].to_pylist())
-    done = sum(plan.shard_slice(shard).num_rows for shard in finished if shard < plan.shards)
+    left = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in finished)
     return Forecast(
         images=plan.manifest.num_rows,
         labelled=labelled,
         size=size,
         shards=plan.shards,
         finished=len(finished),
-        images_left=plan.manifest.num_rows - done,
+        images_left=left,
         requests=_requests(plan, labelled),
-        pace=_pace(plan, storage),
+        pace=_pace(plan, storage) if left else Pace(None, "no image is left to segment"),
         actors=config.actors,
         since=plan.since,
     )
@@ -157,8 +158,6 @@ def _more_pages(names: int) -> int:
 
 def _pace(plan: Plan, storage: Storage) -> Pace:
     config, rows = plan.config, plan.manifest.num_rows
-    if not rows:
-        return Pace(None, "there is no image")
     if config.gpus_per_actor and not torch.cuda.is_available():
         return Pace(None, "an actor has a GPU, this machine has none to try it on")
     segmenter = _segmenter(plan, storage)
@@ -169,11 +168,10 @@ def _pace(plan: Plan, storage: Storage) -> Pace:
     started = time.perf_counter()
     statuses = segmenter.segment(images).table["status"].to_pylist()
     if "ok" not in statuses:
-        return Pace(None, f"none of {len(images)} images that were tried could be segmented")
-    where = "a GPU" if config.gpus_per_actor else f"{config.cpus_per_actor:g} CPUs"
-    return Pace(
-        (time.perf_counter() - started) / len(images), f"tried on {len(images)} images and {where} of this machine"
-    )
+        return Pace(None, f"of {_number(len(images), 'image')} that were tried none could be segmented")
+    where = "a GPU" if config.gpus_per_actor else _number(config.cpus_per_actor, "CPU")
+    source = f"tried on {_number(len(images), 'image')} and {where} of this machine"
+    return Pace((time.perf_counter() - started) / len(images), source)
 
 
 def _segmenter(plan: Plan, storage: Storage) -> Segmenter:
@@ -189,5 +187,11 @@ def _bytes(size: int) -> str:
     return f"{size / 1024**power:,.{1 if power else 0}f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return "less than a minute"
+    return f"about {seconds / 3600:.1f} hours" if seconds >= 3600 else f"about {seconds / 60:.0f} minutes"
+
+
+def _number(count: float, thing: str) -> str:
+    return f"{count:g} {thing}" + ("" if count == 1 else "s")

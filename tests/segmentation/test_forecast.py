@@ -65,12 +65,12 @@ def test_since_says_what_changed(bucket: str) -> None:
     STORAGE.delete(join(bucket, "images", "00003.png"))
     found = forecast(config_of(inputs, output=join(bucket, "next"), since=join(bucket, "out")), STORAGE)
     assert "0 new, 0 changed, 3 unchanged, 1 gone" in found.text()
-    assert found.pace == Pace(None, "there is no image")
+    assert found.pace == Pace(None, "no image is left to segment")
 
 
 def test_images_that_are_none_give_no_pace(bucket: str) -> None:
     found = forecast(config_of(write_inputs(bucket, 2, bad=(0, 1))), STORAGE)
-    assert "not known: none of 2 images" in found.text()
+    assert "not known: of 2 images that were tried none" in found.text()
 
 
 def test_a_gpu_that_is_not_here_is_not_guessed_at(bucket: str) -> None:
