@@ -96,17 +96,35 @@ class Node:
 @contextlib.contextmanager
 def joined_node(cluster: Cluster, folder: Path, *, cpus: int) -> Iterator[Node]:
     """One more node of `cpus` CPUs in the tests' cluster; gone when left."""
+    with contextlib.ExitStack() as stack:
+        # Ray gives a new node 30 seconds, a number that cannot be set; on cores that others use, too few now and then.
+        for tries_left in (2, 1, 0):
+            log = folder / f"node-{tries_left}.log"
+            process = stack.enter_context(child_process(_node_command(cluster, cpus), log=log, env=cluster.env))
+            try:
+                # The dashboard learns of each node, the head included, at its own time.
+                wait_until(lambda: len(_nodes(cluster)) == 2, what="a second node", seconds=90, process=process)
+                break
+            except RuntimeError as error:
+                if not tries_left or "timed out during startup" not in log.read_text():
+                    raise RuntimeError(f"{error}; its output:\n{log.read_text()[-2000:]}") from error
+        (own,) = (identifier for identifier, is_head in _nodes(cluster).items() if not is_head)
+        yield Node(cluster, own)
+
+
+def _node_command(cluster: Cluster, cpus: int) -> list[str]:
     names = ("node-manager-port", "object-manager-port", "metrics-export-port", "runtime-env-agent-port")
     names += ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
     command = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--address={cluster.address}"]
     # An address of its own, or drivers could not tell this node from the head.
-    command += [f"--num-cpus={cpus}", "--node-ip-address=127.0.0.2", f"--object-store-memory={128 * 2**20}", *ports]
-    with child_process(command, log=folder / "node.log", env=cluster.env) as process:
-        # The dashboard learns of each node, the head included, at its own time.
-        wait_until(lambda: len(_nodes(cluster)) == 2, what="a second node", seconds=90, process=process)
-        (own,) = (identifier for identifier, is_head in _nodes(cluster).items() if not is_head)
-        yield Node(cluster, own)
+    return [
+        *command,
+        f"--num-cpus={cpus}",
+        "--node-ip-address=127.0.0.2",
+        f"--object-store-memory={128 * 2**20}",
+        *ports,
+    ]
 
 
 def _nodes(cluster: Cluster) -> dict[str, bool]:

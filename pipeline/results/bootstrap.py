@@ -7,13 +7,13 @@ Streams, 2012). Pixels of one image are not independent, so that images are what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["RESAMPLES", "class_ious", "interval", "mean_ious", "resampled_sums", "score_counts"]
+__all__ = ["RESAMPLES", "Resampling", "class_ious", "interval", "mean_ious", "resampled_sums", "score_counts"]
 
 RESAMPLES = 1000
 _LEVEL = 0.95
@@ -32,6 +32,44 @@ def score_counts(image_scores: pa.Table, classes: int) -> Floats:
     return counts[~np.isnan(counts).any(axis=(1, 2))]
 
 
+class Resampling:
+    """Sums over images in each resample, image by image or part by part; the same calls give the same sums.
+
+    Counts are whole numbers, and sums of them are exact: equal counts give equal sums, to the bit.
+
+    Args:
+        resamples: R.
+        seed: of the draws.
+    """
+
+    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self._resamples, self._generator = resamples, np.random.default_rng(seed)
+        self._waiting: list[Floats] = []
+        self._images = 0
+        self._sums = np.zeros(resamples)
+
+    def add(self, counts: Floats) -> None:
+        """Takes (N, …) counts of some images, always of one shape but for N."""
+        self._waiting.append(counts)
+        self._images += len(counts)
+        # So many at a time that products of matrices pay.
+        if self._images >= _IMAGES:
+            self._sum_up()
+
+    def sums(self) -> Floats:
+        """(R, …) over all so far; zeros of no shape, (R,), if there were none."""
+        if self._waiting:
+            self._sum_up()
+        return self._sums
+
+    def _sum_up(self) -> None:
+        counts = np.concatenate(self._waiting)
+        self._waiting, self._images = [], 0
+        weights = self._generator.poisson(1.0, (self._resamples, len(counts))).astype(np.float64)
+        more = (weights @ counts.reshape(len(counts), -1)).reshape(self._resamples, *counts.shape[1:])
+        self._sums = more + self._sums if self._sums.ndim > 1 else more
+
+
 def resampled_sums(parts: Iterable[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """Sums over images in each resample.
 
@@ -43,25 +81,10 @@ def resampled_sums(parts: Iterable[Floats], resamples: int = RESAMPLES, seed: in
     Returns:
         (R, …); zeros of no shape, (R,), if there are no parts.
     """
-    generator = np.random.default_rng(seed)
-    sums = np.zeros(resamples)
-    for counts in _blocks(parts):
-        weights = generator.poisson(1.0, (resamples, len(counts))).astype(np.float64)
-        more = (weights @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
-        sums = more + sums if sums.ndim > 1 else more
-    return sums
-
-
-def _blocks(parts: Iterable[Floats]) -> Iterator[Floats]:
-    """The same images, so many at a time that products of matrices pay."""
-    waiting: list[Floats] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= _IMAGES:
-            yield np.concatenate(waiting)
-            waiting = []
-    if waiting:
-        yield np.concatenate(waiting)
+    resampling = Resampling(resamples, seed)
+    for counts in parts:
+        resampling.add(counts)
+    return resampling.sums()
 
 
 def class_ious(sums: Floats) -> Floats:

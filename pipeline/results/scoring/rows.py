@@ -1,0 +1,132 @@
+"""From counts to the rows of the tables below `scores/`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.results.bootstrap import Resampling, interval
+from pipeline.results.boundary import boundary_width
+from pipeline.results.calibration import calibration_error, reliability
+from pipeline.results.scoring import schemas
+from pipeline.results.scoring.counts import Counts
+from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, Floats, class_scores, mean_scores
+from pipeline.results.scoring.images import ScoredImage
+
+__all__ = ["class_table", "image_class_table", "image_table", "reliability_table", "run_table"]
+
+
+def image_table(run_id: str, images: Iterable[ScoredImage], *, calibrated: bool) -> pa.Table:
+    """One row per scored image."""
+    rows = [
+        {
+            "run_id": run_id,
+            "image_uri": image.uri,
+            "pixels": int(image.counts.confusion.sum()),
+            "boundary_width": boundary_width(*image.size),
+            **{name: _value(score) for name, score in mean_scores(image.counts.sums()).items()},
+            "expected_calibration_error": _error(image.counts, calibrated),
+        }
+        for image in images
+        if image.counts is not None
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.IMAGES)
+
+
+def image_class_table(run_id: str, names: Sequence[str], images: Iterable[ScoredImage]) -> pa.Table:
+    """One row per scored image and class."""
+    rows: list[dict[str, Any]] = []
+    for image in images:
+        if image.counts is not None:
+            rows += _image_classes(run_id, names, image.uri, image.counts)
+    return pa.Table.from_pylist(rows, schema=schemas.IMAGE_CLASSES)
+
+
+def run_table(run_id: str, total: Counts, images: int, resampling: Resampling, *, calibrated: bool) -> pa.Table:
+    """One row per score of the whole run."""
+    values, resampled = mean_scores(total.sums()), _resampled(resampling)
+    rows = [
+        {**_estimate(name, values[name], None if resampled is None else mean_scores(resampled)[name]), "images": images}
+        for name in MEAN_SCORES
+    ]
+    error = {"score": "expected_calibration_error", "value": _error(total, calibrated), "low": None, "high": None}
+    rows.append({**error, "images": images})
+    return pa.Table.from_pylist([{"run_id": run_id, **row} for row in rows], schema=schemas.RUN)
+
+
+def class_table(
+    run_id: str, names: Sequence[str], total: Counts, resampling: Resampling, *, calibrated: bool
+) -> pa.Table:
+    """One row per class and score."""
+    values, resampled = class_scores(total.sums()), _resampled(resampling)
+    scattered = None if resampled is None else class_scores(resampled)
+    rows: list[dict[str, Any]] = []
+    for class_id, class_name in enumerate(names):
+        head = {"run_id": run_id, "class_id": class_id, "class_name": class_name}
+        for score in CLASS_SCORES:
+            spread = None if scattered is None else scattered[score][:, class_id]
+            rows.append({**head, **_estimate(score, values[score][class_id], spread)})
+        error = calibration_error(total.calibration[class_id]) if calibrated else None
+        rows.append({**head, "score": "expected_calibration_error", "value": error})
+    return pa.Table.from_pylist(rows, schema=schemas.CLASSES)
+
+
+def reliability_table(run_id: str, names: Sequence[str], total: Counts, *, calibrated: bool) -> pa.Table:
+    """One row per bin, of all classes and of each; no rows without confidence maps."""
+    rows = list(_reliability_rows(names, total)) if calibrated else []
+    return pa.Table.from_pylist([{"run_id": run_id, **row} for row in rows], schema=schemas.RELIABILITY)
+
+
+def _reliability_rows(names: Sequence[str], total: Counts) -> Iterator[dict[str, Any]]:
+    of_classes = ((class_id, name, total.calibration[class_id]) for class_id, name in enumerate(names))
+    curves = ((None, None, total.calibration.sum(axis=0)), *of_classes)
+    for class_id, name, counts in curves:
+        for each in reliability(counts):
+            yield {
+                "class_id": class_id,
+                "class_name": name,
+                "confidence_low": each.low,
+                "confidence_high": each.high,
+                "pixels": each.pixels,
+                "mean_confidence": each.confidence,
+                "accuracy": each.accuracy,
+            }
+
+
+def _image_classes(run_id: str, names: Sequence[str], uri: str, counts: Counts) -> Iterator[dict[str, Any]]:
+    sums = counts.sums()
+    scores = class_scores(sums)
+    for class_id, class_name in enumerate(names):
+        yield {
+            "run_id": run_id,
+            "image_uri": uri,
+            "class_id": class_id,
+            "class_name": class_name,
+            **{name: _value(score[class_id]) for name, score in scores.items()},
+            "boundary_intersection": int(sums[3, class_id]),
+            "boundary_union": int(sums[4, class_id]),
+        }
+
+
+def _estimate(name: str, value: Floats, resampled: Floats | None) -> dict[str, Any]:
+    low, high = (None if resampled is None else interval(resampled)) or (None, None)
+    return {"score": name, "value": _value(value), "low": low, "high": high}
+
+
+def _resampled(resampling: Resampling) -> Floats | None:
+    """(R, 5, C), or None if no image was scored."""
+    sums = resampling.sums()
+    return sums if sums.ndim == 3 else None
+
+
+def _error(counts: Counts, calibrated: bool) -> float | None:
+    return calibration_error(counts.calibration.sum(axis=0)) if calibrated else None
+
+
+def _value(score: Any) -> float | None:
+    value = float(np.asarray(score))
+    return None if math.isnan(value) else value
