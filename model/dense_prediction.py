@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import reference_geometry
+from model.averaging import average_labels
 from model.errors import PredictionError
 from model.geometry import plan_windows
+from model.label_map import LabelMap, check_target
 from model.network import DilatedNetwork, NetworkSpec
-from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
+from model.upsampling import cells_needed, labels_from_scores
+from model.views import PLAIN, View
 from model.window_input import WindowInput, preprocess
 
 __all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
@@ -35,6 +38,7 @@ def predict(
     *,
     max_window: int = DEFAULT_WINDOW,
     geometry: Geometry = "image",
+    views: Sequence[View] = PLAIN,
     confidence: bool = False,
     target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
@@ -46,6 +50,7 @@ def predict(
         image: (H, W, 3) uint8 RGB, at least one pixel a side.
         max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
         geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
+        views: whose probabilities are averaged; `image` geometry only.
         confidence: whether to keep the winning probability of each pixel.
         target: (H, W) class ids, or the network's ignore label, to count the labels against.
         on_window: called after each window, or tile, and once more before upsampling.
@@ -60,15 +65,16 @@ def predict(
     if geometry == "reference":
         pixels = preprocess(image, network.spec.mean_bgr)
         return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
-    scores = score_map(network, image, max_window=max_window, on_window=on_window)
-    return label_map(network.spec, scores, (height, width), confidence=confidence, target=target)
+    scores = [score_map(network, view.of(image), max_window=max_window, on_window=on_window) for view in views]
+    return label_map(network.spec, scores, (height, width), views=views, confidence=confidence, target=target)
 
 
 def label_map(
     spec: NetworkSpec,
-    scores: Tensor,
+    scores: Sequence[Tensor],
     size: tuple[int, int],
     *,
+    views: Sequence[View] = PLAIN,
     confidence: bool = False,
     target: NDArray[np.uint8] | None = None,
 ) -> LabelMap:
@@ -76,8 +82,9 @@ def label_map(
 
     Args:
         spec: of the network.
-        scores: of `score_map`.
+        scores: of `score_map`, one of each view.
         size: height and width of the image, pixels.
+        views: as for `predict`.
         confidence: as for `predict`.
         target: as for `predict`.
 
@@ -85,12 +92,15 @@ def label_map(
         PredictionError: if a score is NaN or infinite.
     """
     height, width = size
-    if not bool(torch.isfinite(scores).all()):
+    if not all(bool(torch.isfinite(each).all()) for each in scores):
         raise PredictionError(
             f"the score map of this {height}×{width} image holds NaN or infinite values: check the checkpoint"
         )
+    if tuple(views) != PLAIN:
+        return average_labels(spec, views, scores, size, confidence=confidence, target=target)
+    (plain,) = scores
     return labels_from_scores(
-        scores, height, width, spec.upsampling, confidence=confidence, target=target, ignore_label=spec.ignore_label
+        plain, height, width, spec.upsampling, confidence=confidence, target=target, ignore_label=spec.ignore_label
     )
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from model.errors import PredictionError
 from model.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
+from model.label_map import LabelMap, check_target
 from model.network import DilatedNetwork
-from model.upsampling import LabelMap, cells_needed, check_target, labels_from_scores
+from model.upsampling import cells_needed, labels_from_scores
 
 __all__ = ["predict", "tiled_scores"]
 

@@ -11,7 +11,6 @@ On the CPU `model.fused_last_step` does all in one pass. Elsewhere torch does, i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,47 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.geometry import OUTPUT_STRIDE, score_map_size
+from model.label_map import Counted, LabelMap, check_target, count_bands, to_label_map
 from model.network import Upsampling
 
-__all__ = ["LabelMap", "cells_needed", "check_target", "deconvolve", "labels_from_scores"]
+__all__ = ["cells_needed", "deconvolve", "interpolated_cells", "labels_from_scores"]
 
 # Of all classes at full resolution at a time, away from the CPU: 512 MiB of float32.
 _BAND_FLOATS = 2**27
-# Labels and targets are bytes.
-_IDS = 256
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """The prediction for one image.
-
-    Attributes:
-        labels: (H, W) uint8, the most probable class of each pixel; of equals, the lowest id.
-        confidence: (H, W) uint8, 255 times the winning probability, or None if it was not asked for.
-        mean_confidence: mean winning probability over pixels, 0–1.
-        mean_entropy: mean Shannon entropy of the class probabilities over pixels, in nats.
-        class_pixels: (C,) int64, pixels of each class.
-        confusion: (C, C) int64, pixels by target (rows) and label (columns) without those whose target is the ignore
-            label, or None without a target.
-    """
-
-    labels: NDArray[np.uint8]
-    confidence: NDArray[np.uint8] | None
-    mean_confidence: float
-    mean_entropy: float
-    class_pixels: NDArray[np.int64]
-    confusion: NDArray[np.int64] | None
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """Labels, 255 times the winning probability, sums over pixels, pixels by target (0 if none) and label (256, C)."""
-
-    labels: NDArray[np.uint8]
-    winning: NDArray[np.uint8] | None
-    total_confidence: float
-    total_entropy: float
-    pairs: NDArray[np.int64]
 
 
 def cells_needed(height: int, width: int, upsampling: Upsampling) -> tuple[int, int]:
@@ -103,25 +68,7 @@ def labels_from_scores(
     check_target(target, height, width)
     by_device = _by_fused_pass if scores.device.type == "cpu" else _by_torch
     counted = by_device(scores.float(), height, width, upsampling, confidence, target)
-    pixels = height * width
-    return LabelMap(
-        counted.labels,
-        counted.winning,
-        counted.total_confidence / pixels,
-        counted.total_entropy / pixels,
-        counted.pairs.sum(axis=0),
-        None if target is None else _confusion(counted.pairs, ignore_label),
-    )
-
-
-def check_target(target: NDArray[np.uint8] | None, height: int, width: int) -> None:
-    """Of an image of this size in pixels.
-
-    Raises:
-        ValueError: if the target is of another size or type.
-    """
-    if target is not None and (target.shape != (height, width) or target.dtype != np.uint8):
-        raise ValueError(f"target {target.shape} {target.dtype}, must be {(height, width)} uint8 as the image")
+    return to_label_map(counted, labelled=target is not None, ignore_label=ignore_label)
 
 
 def deconvolve(scores: Tensor) -> Tensor:
@@ -137,16 +84,7 @@ def deconvolve(scores: Tensor) -> Tensor:
         )
 
 
-def _confusion(pairs: NDArray[np.int64], ignore_label: int) -> NDArray[np.int64]:
-    """(256, C) pixels by target and label → (C, C)."""
-    classes = pairs.shape[1]
-    counting = np.arange(_IDS) != ignore_label
-    if pairs[classes:][counting[classes:]].any():
-        raise ValueError(f"a class id is not below {classes}")
-    return pairs[:classes] * counting[:classes, None]
-
-
-def _cells(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Tensor:
+def interpolated_cells(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Tensor:
     """What is interpolated: probabilities, or scores in one ring of zeros; as many cells as the pixels need."""
     rows, columns = cells_needed(height, width, upsampling)
     if upsampling == "grid":
@@ -162,19 +100,19 @@ def _by_fused_pass(
     upsampling: Upsampling,
     confidence: bool,
     target: NDArray[np.uint8] | None,
-) -> _Counted:
+) -> Counted:
     # Here, since it brings a compiler that takes a while to import.
     from model.fused_last_step import last_step
 
     labels, winning, sums, pairs = last_step(
-        _cells(scores, height, width, upsampling).numpy(),
+        interpolated_cells(scores, height, width, upsampling).numpy(),
         height,
         width,
         deconvolution=upsampling == "deconvolution",
         confidence=confidence,
         target=target,
     )
-    return _Counted(labels, winning, *sums, pairs)
+    return Counted(labels, winning, *sums, pairs)
 
 
 def _by_torch(
@@ -184,41 +122,9 @@ def _by_torch(
     upsampling: Upsampling,
     confidence: bool,
     target: NDArray[np.uint8] | None,
-) -> _Counted:
-    """On the scores' device; one transfer to the host at the end."""
-    classes, device = scores.shape[0], scores.device
-    labels = torch.empty((height, width), dtype=torch.uint8, device=device)
-    winning = torch.empty((height if confidence else 0, width), dtype=torch.uint8, device=device)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    pairs = torch.zeros(_IDS * classes, dtype=torch.int64, device=device)
-    targets = None if target is None else torch.from_numpy(np.require(target, requirements="W")).to(device)
-    for top, probabilities in _bands(_cells(scores, height, width, upsampling), height, width, upsampling):
-        band = slice(top, top + probabilities.shape[1])
-        best, best_class = probabilities.max(dim=0)  # of equals, the first
-        labels[band] = best_class
-        if confidence:
-            winning[band] = (best * 255).round()
-        sums += torch.stack([values.sum(dtype=torch.float64) for values in (best, torch.special.entr(probabilities))])
-        pair = best_class if targets is None else best_class + classes * targets[band].long()
-        pairs += torch.bincount(pair.flatten(), minlength=_IDS * classes)
-    return _to_host(labels, winning if confidence else None, sums, pairs)
-
-
-def _to_host(labels: Tensor, winning: Tensor | None, sums: Tensor, pairs: Tensor) -> _Counted:
-    """All in one transfer, as bytes."""
-    parts = [sums, pairs, labels] if winning is None else [sums, pairs, labels, winning]
-    data = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu().numpy()
-    sums_end = sums.nbytes
-    pairs_end = sums_end + pairs.nbytes
-    confidence, entropy = data[:sums_end].view(np.float64).tolist()
-    maps = data[pairs_end:].reshape(-1, *labels.shape)
-    return _Counted(
-        maps[0],
-        None if winning is None else maps[1],
-        confidence,
-        entropy,
-        data[sums_end:pairs_end].view(np.int64).reshape(_IDS, -1),
-    )
+) -> Counted:
+    bands = _bands(interpolated_cells(scores, height, width, upsampling), height, width, upsampling)
+    return count_bands(bands, (height, width), scores.shape[0], scores.device, confidence=confidence, target=target)
 
 
 def _bands(cells: Tensor, height: int, width: int, upsampling: Upsampling) -> Iterator[tuple[int, Tensor]]:

@@ -74,7 +74,7 @@ def boundary_counts(
 
 def _in_windows(values: NDArray[np.bool_], side: int, axis: int) -> NDArray[np.int32]:
     """How many are true in each window of `side` of them along an axis."""
-    sums = np.cumsum(values, axis=axis, dtype=np.int32)
-    sums = np.insert(sums, 0, 0, axis=axis)
-    length = sums.shape[axis]
-    return np.take(sums, np.arange(side, length), axis=axis) - np.take(sums, np.arange(length - side), axis=axis)
+    lines = np.moveaxis(values, axis, 0)
+    sums = np.zeros((len(lines) + 1, lines.shape[1]), np.int32)
+    np.cumsum(lines, axis=0, out=sums[1:])
+    return np.moveaxis(sums[side:] - sums[:-side], 0, axis)

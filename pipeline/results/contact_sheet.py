@@ -123,7 +123,7 @@ def draw_sheet(
 ) -> bytes:
     """Draws the rows and the legend; returns PNG bytes."""
     buffer = io.BytesIO()
-    paint_sheet(panels, class_names, palette, ignore_label).save(buffer, "PNG", optimize=True)
+    paint_sheet(panels, class_names, palette, ignore_label).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from model.views import View, views
 from pipeline.data.filesystems import normalise
 
 __all__ = ["SegmentConfig"]
@@ -30,6 +31,10 @@ class SegmentConfig(BaseModel):
     """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: values are class ids."""
     geometry: Literal["image", "reference"] = "image"
     """image: seamless, any size. reference: tile by tile as the released nets, for parity."""
+    flip: bool = False
+    """Also predict each image mirrored, and average the probabilities: twice the time."""
+    scales: tuple[Annotated[float, Field(ge=0.25, le=2)], ...] = (1.0,)
+    """Predict each image at these scales of its height and width, and average the probabilities."""
     actors: Positive | None = None
     """Actors that predict; default: as many as the cluster's CPUs or GPUs hold."""
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
@@ -65,6 +70,13 @@ class SegmentConfig(BaseModel):
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes without a finished image or shard after which the run ends with an error."""
 
+    @field_validator("scales")
+    @classmethod
+    def _distinct(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not scales or len(set(scales)) < len(scales):
+            raise ValueError("it needs one scale or more, each of them once")
+        return tuple(sorted(scales))
+
     @field_validator("images", "checkpoint", "output", "labels", "since")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
@@ -81,4 +93,14 @@ class SegmentConfig(BaseModel):
     def identity_settings(self) -> dict[str, Any]:
         """The settings that can change a pixel, a column or a file name: the same run has the same ones."""
         names = ("geometry", "label_space", "confidence_maps", "shard_images", "max_pixels")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        # Only where they are in use: runs that were begun before they were known keep their identity.
+        if self.flip:
+            settings["flip"] = True
+        if self.scales != (1.0,):
+            settings["scales"] = list(self.scales)
+        return settings
+
+    def views(self) -> tuple[View, ...]:
+        """How the network looks at each image."""
+        return views(self.scales, flip=self.flip)

@@ -38,11 +38,21 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image before the network, and the seconds it took so far."""
+    """An image before the network.
+
+    Attributes:
+        position: in the shard.
+        uri: of the image.
+        size: its height and width, pixels.
+        source: what the network starts from, one input per view; the image itself for `reference` geometry.
+        label: (H, W) class ids.
+        seconds: that it took so far.
+    """
 
     position: int
     uri: str
-    source: NDArray[np.uint8] | WindowInput
+    size: tuple[int, int]
+    source: NDArray[np.uint8] | tuple[WindowInput, ...]
     label: NDArray[np.uint8] | None
     seconds: float
 
@@ -58,6 +68,7 @@ class Loader:
 
     def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage) -> None:
         self._network, self._config, self._storage = network, config, storage
+        self._views = config.views()
         self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
 
     def load(self, row: Row, position: int, around: Surroundings) -> Loaded:
@@ -84,9 +95,13 @@ class Loader:
         if row["label_uri"]:
             around.stage(position, "label")
             label = image_stage("label", lambda: self._label(row["label_uri"], image, around))
-        reference = self._config.geometry == "reference"
-        source = image if reference else network_input(self._network, image, self._config.window)
-        return Loaded(position, row["image_uri"], source, label, time.perf_counter() - started)
+        size = (image.shape[0], image.shape[1])
+        return Loaded(position, row["image_uri"], size, self._source(image), label, time.perf_counter() - started)
+
+    def _source(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | tuple[WindowInput, ...]:
+        if self._config.geometry == "reference":
+            return image
+        return tuple(network_input(self._network, view.of(image), self._config.window) for view in self._views)
 
     def _fetch(self, row: Row) -> bytes:
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
@@ -116,7 +131,9 @@ def image_stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
-    """Images as the network takes them: at most so many whose score maps have one size; what failed stands alone.
+    """Images as the network takes them: at most so many whose score maps have one size.
+
+    What failed stands alone, and so does an image of several views.
 
     Awaits each in order, whatever is done first: the same rows give the same batches, and so the same bits.
     """
@@ -137,7 +154,9 @@ def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Lo
 
 
 def _cells(image: Loaded) -> tuple[int, int] | None:
-    return image.source.cells if isinstance(image.source, WindowInput) else None
+    if isinstance(image.source, tuple) and len(image.source) == 1:
+        return image.source[0].cells
+    return None
 
 
 def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from model.checkpoint import from_bytes
 from model.errors import CheckpointError
 from model.network import NetworkSpec
+from model.views import PLAIN
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest
@@ -129,6 +130,8 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | No
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
     if config.geometry == "reference" and spec.reference_window is None:
         raise ConfigError("the checkpoint names no reference_window: use --geometry image")
+    if config.geometry == "reference" and config.views() != PLAIN:
+        raise ConfigError("--flip and --scales average views of whole images: use --geometry image, or drop them")
     if config.label_space is None:
         return
     if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl")):

@@ -19,8 +19,8 @@ from torch import Tensor
 from model.dense_prediction import label_map, predict, score_maps
 from model.errors import PredictionError
 from model.geometry import MIN_WINDOW
+from model.label_map import LabelMap
 from model.network import DilatedNetwork
-from model.upsampling import LabelMap
 from model.window_input import WindowInput
 from pipeline.ahead import ahead
 from pipeline.data.labels import encode_confidence, encode_mask
@@ -158,8 +158,8 @@ class Segmenter:
     def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
         """Runs the network on a batch; what is returned is the rest, for other threads."""
         network, confidence = self._network, self._config.confidence_maps
-        sources = [item.source for item in items if isinstance(item.source, WindowInput)]
-        if not sources:
+        inputs = [item.source for item in items if isinstance(item.source, tuple)]
+        if not inputs:
             (item,) = items
             result = predict(
                 network,
@@ -170,9 +170,11 @@ class Segmenter:
                 on_window=on_window,
             )
             return [lambda: result]
+        of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
+        label = partial(label_map, network.spec, views=self._config.views(), confidence=confidence)
         return [
-            partial(label_map, network.spec, scores, source.size, confidence=confidence, target=item.label)
-            for item, source, scores in zip(items, sources, self._scores(sources, on_window), strict=True)
+            partial(label, scores, item.size, target=item.label)
+            for item, scores in zip(items, zip(*of_views, strict=True), strict=True)
         ]
 
     def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from model.dense_prediction import predict
+from model.label_map import LabelMap
 from model.network import DilatedNetwork
-from model.upsampling import LabelMap, labels_from_scores
+from model.upsampling import labels_from_scores
 from pipeline.results.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
 from pipeline.training.map_cache import MapCache
 from pipeline.training.sources import Images

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from model import upsampling
+from model.label_map import Counted, LabelMap
 from model.network import Upsampling
-from model.upsampling import LabelMap, cells_needed, labels_from_scores
+from model.upsampling import cells_needed, labels_from_scores
 from pipeline.results.scores import confusion_matrix
 from tests.model import naive
 
@@ -55,7 +56,7 @@ def check_against_exact(result: LabelMap, probabilities: NDArray[np.float64], to
     assert np.abs(result.confidence - 255 * best).max() <= 0.5 + 255 * tolerance
 
 
-def check_against_torch(result: LabelMap, counted: upsampling._Counted, kind: Upsampling) -> None:
+def check_against_torch(result: LabelMap, counted: Counted, kind: Upsampling) -> None:
     np.testing.assert_array_equal(result.labels, counted.labels)
     assert result.confidence is not None and counted.winning is not None
     # Of a deconvolution's probabilities, the sum of exponentials may differ in its last bit.

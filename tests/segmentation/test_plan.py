@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,25 @@ def test_identity_ignores_what_cannot_change_a_pixel(inputs: Inputs) -> None:
     assert identity(inputs) == identity(inputs, **free)
 
 
-@pytest.mark.parametrize("change", [{"confidence_maps": True}, {"shard_images": 2}, {"limit": 3}, {"labels": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"confidence_maps": True},
+        {"shard_images": 2},
+        {"limit": 3},
+        {"labels": None},
+        {"flip": True},
+        {"scales": (0.5, 1.0)},
+    ],
+)
 def test_identity_follows_what_changes_the_tables(inputs: Inputs, change: dict[str, object]) -> None:
     assert identity(inputs) != identity(inputs, **change)
+
+
+def test_views_that_are_not_asked_for_leave_identities_as_they_were(inputs: Inputs) -> None:
+    assert not {"flip", "scales"} & set(config_of(inputs, flip=False, scales=(1.0,)).identity_settings())
+    assert identity(inputs, scales=(0.5, 1.0)) == identity(inputs, scales=(1.0, 0.5))
+    assert identity(inputs, scales=(0.5, 1.0)) != identity(inputs, scales=(0.5,))
 
 
 def test_identity_follows_network_and_images(inputs: Inputs) -> None:
@@ -104,11 +121,15 @@ def test_another_run_is_refused_with_what_differs(inputs: Inputs) -> None:
         ({"label_space": "nonsense"}, "nonsense"),
         ({"labels": None, "label_space": "camvid_segnet"}, "no effect without labels"),
         ({"geometry": "reference"}, "--geometry image"),
+        ({"geometry": "reference", "flip": True, "checkpoint": "{root}/tiles.safetensors"}, "--flip and --scales"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
     inputs: Inputs, changes: dict[str, object], message: str
 ) -> None:
+    network = narrow_network()
+    network.spec = replace(network.spec, reference_window=(900, 900))
+    STORAGE.write(join(inputs.root, "tiles.safetensors"), to_bytes(network))
     filled = {k: v.format(root=inputs.root) if isinstance(v, str) else v for k, v in changes.items()}
     with pytest.raises(ConfigError, match=message):
         make_plan(config_of(inputs, **filled), STORAGE)

@@ -67,6 +67,25 @@ def test_rows_hold_what_the_network_says(inputs: Inputs) -> None:
             assert counts["intersection"] == ((ids == of_class) & (mask == of_class)).sum()
 
 
+def test_views_are_averaged_whatever_the_window_and_the_batch(inputs: Inputs) -> None:
+    changes: dict[str, object] = {"flip": True, "scales": (0.75, 1.0), "window": 380, "batch_images": 4}
+    rows = segment(inputs, **changes).to_pylist()
+    for index, row in enumerate(rows):
+        size = (24, 32) if index % 3 else (41, 30)
+        views = config_of(inputs, **changes).views()
+        expected = predict(narrow_network(), picture(index, *size), views=views)
+        assert len(views) == 4 and (row["height"], row["width"]) == size
+        assert np.array_equal(decode_mask(row["mask"]["bytes"]), expected.labels)
+        assert row["mean_entropy"] == pytest.approx(expected.mean_entropy)
+        assert (expected.labels != predict(narrow_network(), picture(index, *size)).labels).any()
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (3.0,), (0.1,)])
+def test_scales_that_mean_nothing_are_refused(inputs: Inputs, scales: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="scales"):
+        config_of(inputs, scales=scales)
+
+
 def test_every_class_is_predicted_somewhere(inputs: Inputs) -> None:
     """Else the tests above would compare constants."""
     masks = [decode_mask(row["mask"]["bytes"]) for row in segment(inputs).to_pylist()]

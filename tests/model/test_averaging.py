@@ -1,0 +1,137 @@
+"""Averages over views against the definition in float64, and against the last step of a single view."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model import averaging, upsampling
+from model.averaging import average_labels
+from model.dense_prediction import predict, score_map
+from model.network import NetworkSpec, Upsampling
+from model.upsampling import cells_needed
+from model.views import View, views
+from tests.model.test_dense_prediction import image, network
+
+KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")
+
+
+def spec(kind: Upsampling, classes: int = 3) -> NetworkSpec:
+    names = tuple(f"class {each}" for each in range(classes))
+    return NetworkSpec(names, ((0, 0, 0),) * classes, (0.0, 0.0, 0.0), upsampling=kind)
+
+
+def random_scores(view: View, size: tuple[int, int], kind: Upsampling, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(3, *cells_needed(*view.size(*size), kind), generator=generator)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max(axis=0))
+    return powers / powers.sum(axis=0)
+
+
+def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int], kind: Upsampling) -> np.ndarray:
+    """(C, H, W) float64, pixel by pixel."""
+    of_view = view.size(*size)
+    values = scores.double().numpy()[:, : cells_needed(*of_view, kind)[0], : cells_needed(*of_view, kind)[1]]
+    values = softmax(values) if kind == "grid" else np.pad(values, ((0, 0), (1, 1), (1, 1)))
+    result = np.empty((len(values), *size))
+    for y, x in np.ndindex(*size):
+        row, column = (
+            min(max((pixel + 0.5) * seen / all_ - 0.5, 0), seen - 1)
+            for pixel, seen, all_ in zip((y, x), of_view, size, strict=True)
+        )
+        column = of_view[1] - 1 - column if view.mirrored else column
+        row, column = (each / 8 if kind == "grid" else (each - 3.5) / 8 + 1 for each in (row, column))
+        top, left = min(int(row), values.shape[1] - 2), min(int(column), values.shape[2] - 2)
+        down, across = row - top, column - left
+        corners = values[:, top : top + 2, left : left + 2]
+        result[:, y, x] = np.einsum("cij,i,j->c", corners, [1 - down, down], [1 - across, across])
+    return result if kind == "grid" else softmax(result)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.lists(st.sampled_from([0.25, 0.6, 0.75, 1.0, 1.25, 2.0]), min_size=1, max_size=3, unique=True),
+    st.booleans(),
+    st.sampled_from(KINDS),
+)
+def test_the_mean_is_the_definition(size: tuple[int, int], scales: list[float], flip: bool, kind: Upsampling) -> None:
+    chosen = views(scales, flip=flip)
+    scores = [random_scores(view, size, kind, seed) for seed, view in enumerate(chosen)]
+    target = np.random.default_rng(0).integers(0, 3, size, dtype=np.uint8)
+    result = average_labels(spec(kind), chosen, scores, size, confidence=True, target=target)
+    expected = np.mean(
+        [naive_probabilities(view, each, size, kind) for view, each in zip(chosen, scores, strict=True)], axis=0
+    )
+    winners = np.take_along_axis(expected, result.labels[None].astype(int), axis=0)[0]
+    np.testing.assert_allclose(winners, expected.max(axis=0), atol=2e-6)
+    assert result.mean_confidence == pytest.approx(expected.max(axis=0).mean(), abs=2e-6)
+    assert result.mean_entropy == pytest.approx(-(expected * np.log(expected)).sum(axis=0).mean(), abs=1e-5)
+    assert result.confidence is not None
+    assert np.abs(result.confidence - 255 * expected.max(axis=0)).max() <= 0.51
+    assert result.confusion is not None and result.confusion.sum() == target.size
+    assert result.confusion.trace() == (result.labels == target).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_plain_view_is_the_last_step_to_the_bit(kind: Upsampling) -> None:
+    size = (61, 75)
+    scores = random_scores(View(), size, kind, 1)
+    ours = average_labels(spec(kind), (View(),), [scores], size, confidence=True)
+    theirs = upsampling._by_torch(scores, *size, kind, True, None)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_array_equal(ours.confidence, theirs.winning)
+
+
+def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, size = views([0.75, 1.0], flip=True), (40, 33)
+    scores = [random_scores(view, size, "grid", seed) for seed, view in enumerate(chosen)]
+    whole = average_labels(spec("grid"), chosen, scores, size)
+    monkeypatch.setattr(averaging, "_HOST_FLOATS", 1)
+    by_row = average_labels(spec("grid"), chosen, scores, size)
+    np.testing.assert_array_equal(whole.labels, by_row.labels)
+    assert whole.mean_entropy == pytest.approx(by_row.mean_entropy)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flipped_the_prediction_of_a_mirror_image_is_the_mirrored_prediction(kind: Upsampling) -> None:
+    net, picture = network(upsampling=kind), image(50, 70)
+    both = views([1.0], flip=True)
+    ours = predict(net, picture, views=both).labels
+    mirrored = predict(net, np.ascontiguousarray(picture[:, ::-1]), views=both).labels
+    assert (ours == mirrored[:, ::-1]).mean() > 0.999
+    assert (predict(net, picture).labels == ours).mean() < 0.999
+
+
+def test_windows_change_nothing() -> None:
+    net, picture = network(), image(90, 130)
+    chosen = views([0.75, 1.5], flip=True)
+    tiled = predict(net, picture, views=chosen, max_window=388).labels
+    assert (tiled == predict(net, picture, views=chosen, max_window=2000).labels).mean() > 0.999
+
+
+def test_a_view_is_what_its_name_says() -> None:
+    picture = image(37, 53)
+    for view in (View(0.5), View(1.3, mirrored=True)):
+        height, width = view.size(37, 53)
+        peer = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+        peer = peer[:, ::-1] if view.mirrored else peer
+        assert np.abs(view.of(picture).astype(int) - peer).max() <= 1
+    np.testing.assert_array_equal(View(mirrored=True).of(picture), picture[:, ::-1])
+    assert View(0.25).size(1, 9) == (1, 2)
+
+
+def test_the_network_sees_each_view() -> None:
+    """By hand: the maps of resized and mirrored pictures, averaged."""
+    net, picture = network(), image(30, 44)
+    chosen = (View(0.5), View(1.0, mirrored=True))
+    scores = [score_map(net, view.of(picture)) for view in chosen]
+    expected = average_labels(net.spec, chosen, scores, (30, 44)).labels
+    np.testing.assert_array_equal(predict(net, picture, views=chosen).labels, expected)
