@@ -23,7 +23,9 @@ def main_facts(info: dict[str, Any], found: Survey) -> Facts:
         "labels": settings.get("labels"),
         "label space": settings.get("label_space"),
         "inputs": None if rows is None else f"{rows:,}, {scored}",
+        "since": _since(info.get("since")),
         "geometry": settings.get("geometry"),
+        "averaged over": _views(settings),
         "begun": provenance.get("created_at"),
         "work per image": _work(found),
     }
@@ -39,6 +41,21 @@ def all_facts(info: dict[str, Any]) -> Facts:
             if value is not None:
                 facts.append((_words(section, name), value if isinstance(value, str) else json.dumps(value)))
     return [*facts, ("identity", info.get("identity", ""))]
+
+
+def _since(since: dict[str, Any] | None) -> str | None:
+    """Of a run that leaves out what an earlier one has."""
+    if since is None:
+        return None
+    counts = ", ".join(f"{since[name]:,} {name}" for name in ("new", "changed", "unchanged", "gone"))
+    return f"{since['output']}: {counts}; unchanged images are in that run"
+
+
+def _views(settings: dict[str, Any]) -> str | None:
+    scales, flip = settings.get("scales") or [1.0], settings.get("flip")
+    if not flip and scales == [1.0]:
+        return None
+    return f"scales {', '.join(f'{scale:g}' for scale in scales)}" + (", each also mirrored" if flip else "")
 
 
 def _work(found: Survey) -> str | None:

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, RunConflict, StorageError, StorageUnava
 from pipeline.results.encoding import parquet_bytes
 from pipeline.results.schemas import TABLE_FORMAT
 from pipeline.results.tables import RUN_FILE
+from pipeline.segmentation.config import setting_differences
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.shards import FrozenFile, manifest_difference
 
@@ -85,11 +86,7 @@ def refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> 
     if other.get("identity") == plan.identity:
         return
     theirs = other.get("ingredients", {})
-    differences = [
-        f"{name} was {theirs.get('settings', {}).get(name)!r}, now {value!r}"
-        for name, value in plan.ingredients["settings"].items()
-        if theirs.get("settings", {}).get(name) != value
-    ]
+    differences = setting_differences(theirs.get("settings", {}), plan.ingredients["settings"])
     if theirs.get("checkpoint") != plan.ingredients["checkpoint"]:
         differences.append(f"the checkpoint was {other.get('checkpoint', {}).get('uri')} with other bytes")
     if theirs.get("since") != plan.ingredients.get("since"):

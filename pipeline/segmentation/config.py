@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -9,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from model.views import View, views
 from pipeline.data.filesystems import normalise
 
-__all__ = ["SegmentConfig"]
+__all__ = ["SegmentConfig", "setting_differences"]
+
+# Left out of identities: runs that were begun before these settings were known keep theirs.
+_UNUSED: dict[str, Any] = {"flip": False, "scales": [1.0]}
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -94,13 +98,19 @@ class SegmentConfig(BaseModel):
         """The settings that can change a pixel, a column or a file name: the same run has the same ones."""
         names = ("geometry", "label_space", "confidence_maps", "shard_images", "max_pixels")
         settings = {name: getattr(self, name) for name in names}
-        # Only where they are in use: runs that were begun before they were known keep their identity.
-        if self.flip:
-            settings["flip"] = True
-        if self.scales != (1.0,):
-            settings["scales"] = list(self.scales)
-        return settings
+        later = {"flip": self.flip, "scales": list(self.scales)}
+        return settings | {name: value for name, value in later.items() if value != _UNUSED[name]}
 
     def views(self) -> tuple[View, ...]:
         """How the network looks at each image."""
         return views(self.scales, flip=self.flip)
+
+
+def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two runs' `identity_settings` do not have in common, one phrase each."""
+    was, is_now = ({**_UNUSED, **settings} for settings in (before, now))
+    return [
+        f"{name} was {was.get(name)!r}, now {is_now.get(name)!r}"
+        for name in sorted(was.keys() | is_now.keys())
+        if was.get(name) != is_now.get(name)
+    ]

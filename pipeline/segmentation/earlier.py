@@ -10,6 +10,7 @@ from pipeline.data.manifest_table import ManifestTable
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.tables import Run
+from pipeline.segmentation.config import setting_differences
 
 __all__ = ["EarlierRuns", "earlier_runs"]
 
@@ -55,10 +56,11 @@ class EarlierRuns:
         differences = []
         if theirs["checkpoint"] != ingredients["checkpoint"]:
             differences.append(f"its checkpoint was {self.last.info()['checkpoint']['uri']}, with other bytes")
-        before, now = theirs["settings"], ingredients["settings"]
-        for name in sorted((before.keys() | now.keys()) - _FREE):
-            if before.get(name) != now.get(name):
-                differences.append(f"{name} was {before.get(name)!r}, now {now.get(name)!r}")
+        before, now = (
+            {name: value for name, value in settings.items() if name not in _FREE}
+            for settings in (theirs["settings"], ingredients["settings"])
+        )
+        differences += setting_differences(before, now)
         if differences:
             raise RunConflict(
                 f"--since {self.last.output} is another kind of run: {'; '.join(differences)}. Repeat its network and "

@@ -58,6 +58,12 @@ def test_views_that_are_not_asked_for_leave_identities_as_they_were(inputs: Inpu
     assert identity(inputs, scales=(0.5, 1.0)) != identity(inputs, scales=(0.5,))
 
 
+def test_what_an_earlier_run_had_in_use_is_named_too(inputs: Inputs) -> None:
+    claim(make_plan(config_of(inputs, scales=(0.5, 1.0)), STORAGE), STORAGE)
+    with pytest.raises(RunConflict, match=r"scales was \[0.5, 1.0\], now \[1.0\]"):
+        claim(make_plan(config_of(inputs), STORAGE), STORAGE)
+
+
 def test_identity_follows_network_and_images(inputs: Inputs) -> None:
     first = identity(inputs)
     STORAGE.write(join(inputs.root, "images", "00001.png"), png(picture(77)))
@@ -106,8 +112,14 @@ def test_another_run_is_refused_with_what_differs(inputs: Inputs) -> None:
     STORAGE.delete(join(inputs.root, "images", "00002.png"))
     STORAGE.write(join(inputs.root, "network.safetensors"), to_bytes(narrow_network(seed=4)))
     with pytest.raises(RunConflict) as refusal:
-        claim(make_plan(config_of(inputs, confidence_maps=True), STORAGE), STORAGE)
-    for words in ("confidence_maps was False, now True", "checkpoint", "1 new, 1 gone", "new.png", "another --output"):
+        claim(make_plan(config_of(inputs, confidence_maps=True, flip=True), STORAGE), STORAGE)
+    for words in (
+        "confidence_maps was False, now True; flip was False, now True",
+        "checkpoint",
+        "1 new, 1 gone",
+        "new.png",
+        "another --output",
+    ):
         assert words in str(refusal.value)
 
 
