@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cell", "Confused", "HeatMap", "Row", "confused_pairs", "heat_map", "shade"]
+__all__ = ["SCALE", "Cell", "Confused", "HeatMap", "Row", "confused_pairs", "heat_map", "shade"]
 
 Floats = NDArray[np.float64]
 
+SCALE = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)  # shares whose shades explain the others
 _MOST = 34  # classes that fit beside each other
 _PAIRS = 10
 # One hue, from light to dark.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipeline.data.storage import Storage, join
@@ -13,8 +12,9 @@ from pipeline.results.class_rows import class_rows
 from pipeline.results.contact_sheet import contact_sheet
 from pipeline.results.facts import all_facts, main_facts
 from pipeline.results.gallery import gallery
-from pipeline.results.heat_map import confused_pairs, heat_map, shade
+from pipeline.results.heat_map import SCALE, confused_pairs, heat_map, shade
 from pipeline.results.intervals import iou_intervals
+from pipeline.results.page import hex_colour, page_environment
 from pipeline.results.paper_figures import paper_figures
 from pipeline.results.pictures import WRONG
 from pipeline.results.survey import Reason, Survey, survey
@@ -23,7 +23,6 @@ from pipeline.results.tables import Run
 __all__ = ["Report", "render_html", "write_report"]
 
 _SHOWN = 4  # images of each kind
-_SCALE = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -66,30 +65,26 @@ def write_report(output: str, storage: Storage | None = None, images: int = 6) -
 
 def render_html(run: Run, found: Survey) -> str:
     """The page. Nothing is loaded from elsewhere, and no script runs."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.results", "."),
-        autoescape=True,  # names, URIs and messages come from other people's files
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "count": _count, "between": _between}
     success, info = run.success, run.info()
-    return environment.get_template("report.html").render(
-        run_id=success["run_id"],
-        output=run.output,
-        success=success,
-        labelled=success["mean_iou"] is not None,
-        found=found,
-        main_facts=main_facts(info, found),
-        facts=all_facts(info),
-        legend=_legend(run),
-        groups=gallery(run, found),
-        reasons=_reasons(run, found),
-        wrong=_hex(WRONG),
-        scale=[(share, *shade(share)) for share in _SCALE],
-        **_class_context(run, info),
-        **_distribution_context(found),
+    return (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            run_id=success["run_id"],
+            output=run.output,
+            success=success,
+            labelled=success["mean_iou"] is not None,
+            found=found,
+            main_facts=main_facts(info, found),
+            facts=all_facts(info),
+            legend=_legend(run),
+            groups=gallery(run, found),
+            reasons=_reasons(run, found),
+            wrong=hex_colour(WRONG),
+            scale=[(share, *shade(share)) for share in SCALE],
+            **_class_context(run, info),
+            **_distribution_context(found),
+        )
     )
 
 
@@ -110,7 +105,7 @@ def _distribution_context(found: Survey) -> dict[str, Any]:
 
 
 def _legend(run: Run) -> list[tuple[str, str]]:
-    return [(name, _hex(colour)) for name, colour in zip(run.classes, run.success["palette"], strict=True)]
+    return [(name, hex_colour(colour)) for name, colour in zip(run.classes, run.success["palette"], strict=True)]
 
 
 def _reasons(run: Run, found: Survey) -> list[tuple[Reason, list[tuple[str, str]]]]:
@@ -121,19 +116,3 @@ def _reasons(run: Run, found: Survey) -> list[tuple[Reason, list[tuple[str, str]
 
 def _uri(run: Run, position: int) -> str:
     return str(run.row("predictions/", position, ["image_uri"])["image_uri"])
-
-
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#" + bytes(colour).hex()
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_counts", "confusion_matrix", "iou_per_class", "mean_iou", "pixel_accuracy", "pixel_counts", "ratio"]
+__all__ = [
+    "agreement_matrix",
+    "class_counts",
+    "confusion_matrix",
+    "iou_per_class",
+    "mean_iou",
+    "pixel_accuracy",
+    "pixel_counts",
+    "ratio",
+]
 
 Matrix = NDArray[np.int64]
 
@@ -32,9 +41,35 @@ def confusion_matrix(
     """
     if target.shape != predicted.shape:
         raise ValueError(f"label {target.shape} and mask {predicted.shape} differ in size")
-    # Target ids up to 255 fit beside any class: one bincount without a mask is the fastest exact way.
-    pairs = np.bincount((target.astype(np.uint16) * 256 + predicted).ravel(), minlength=65536).reshape(256, 256)
+    pairs = _pairs(target, predicted)
     pairs[ignore_label] = 0
+    return _of_classes(pairs, classes)
+
+
+def agreement_matrix(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int) -> Matrix:
+    """Counts pixels by (class in one mask, class in another), none of them ignored.
+
+    Args:
+        first, second: (H, W) class ids.
+        classes: C.
+
+    Returns:
+        (C, C) int64, rows the first.
+
+    Raises:
+        ValueError: if the shapes differ or an id is out of range.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks {first.shape} and {second.shape} differ in size")
+    return _of_classes(_pairs(first, second), classes)
+
+
+def _pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Matrix:
+    # Ids up to 255 fit beside any class: one bincount without a mask is the fastest exact way.
+    return np.bincount((first.astype(np.uint16) * 256 + second).ravel(), minlength=65536).reshape(256, 256)
+
+
+def _of_classes(pairs: Matrix, classes: int) -> Matrix:
     if pairs[classes:].any() or pairs[:, classes:].any():
         raise ValueError(f"a class id is not below {classes}")
     return pairs[:classes, :classes].astype(np.int64)

@@ -100,6 +100,11 @@ class Run:
         for path, _ in self._parts(folder):
             yield read_parquet(self.storage, self._uri(path), columns)
 
+    def inputs(self) -> Iterator[tuple[str, str | None]]:
+        """(image URI, label URI or None) of every input, in manifest order, a file at a time."""
+        for table in self.tables("manifest/", ["image_uri", "label_uri"]):
+            yield from zip(table["image_uri"].to_pylist(), table["label_uri"].to_pylist(), strict=True)
+
     def row(self, folder: str, position: int, columns: Sequence[str]) -> dict[str, Any]:
         """One row of "predictions/" or "manifest/", whose rows pair by position; fetches one row group of `columns`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,15 @@ def write_run(
     failed: tuple[int, ...] = (2, 5),
     shard_images: int = 3,
     size: tuple[int, int] = (48, 64),
+    name: str = "out",
+    run_id: str = RUN_ID,
+    changed: Callable[[int, np.ndarray], np.ndarray] = lambda index, mask: mask,
 ) -> str:
-    """Write a committed run; returns its output folder. `labels` "some" labels every other image."""
-    output = directory / "out"
+    """Write a committed run; returns its output folder.
+
+    `labels` "some" labels every other image; `changed` gives another mask than that of the scene.
+    """
+    output = directory / name
     files: dict[str, tuple[bytes, int]] = {}
     sums, total, errors = (
         ClassSums(len(CLASSES)),
@@ -78,7 +85,7 @@ def write_run(
     entries, parts = [], []
     for index in range(images):
         labelled = labels is True or (labels == "some" and index % 2 == 0)
-        entry, row, confusion = _row(directory, index, labelled, index in failed, size)
+        entry, row, confusion = _row(directory, index, labelled, index in failed, size, run_id, changed)
         entries.append(entry)
         parts.append((row, confusion))
     for shard, start in enumerate(range(0, images, shard_images)):
@@ -94,16 +101,16 @@ def write_run(
     if not images:
         files["manifest/part-000000.parquet"] = _manifest([])
     rows = pa.Table.from_pylist([row for row, _ in parts], schema=schemas.PREDICTIONS)
-    tables = {"class_scores": class_scores_table(RUN_ID, CLASSES, sums)}
-    tables["confusion"] = confusion_table(RUN_ID, CLASSES, total, labelled=sums.labelled > 0)
+    tables = {"class_scores": class_scores_table(run_id, CLASSES, sums)}
+    tables["confusion"] = confusion_table(run_id, CLASSES, total, labelled=sums.labelled > 0)
     tables["errors"] = errors_table(rows)
     for name, table in tables.items():
         files[f"{name}.parquet"] = parquet_bytes(table), table.num_rows
     for path, (data, _) in files.items():
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         (output / path).write_bytes(data)
-    _write_json(output / "run.json", _run_json(images))
-    _write_json(output / "_SUCCESS.json", _success(images, errors, total, files))
+    _write_json(output / "run.json", _run_json(images, run_id))
+    _write_json(output / "_SUCCESS.json", _success(images, errors, total, files, run_id))
     return str(output)
 
 
@@ -119,9 +126,16 @@ def relist(output: str) -> None:
 
 
 def _row(
-    directory: Path, index: int, labelled: bool, fails: bool, size: tuple[int, int]
+    directory: Path,
+    index: int,
+    labelled: bool,
+    fails: bool,
+    size: tuple[int, int],
+    run_id: str,
+    changed: Callable[[int, np.ndarray], np.ndarray],
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray | None]:
     image, label, predicted = scene(index, *size)
+    predicted = changed(index, predicted)
     image_path, label_path = directory / f"in/{index:04d}.png", directory / f"labels/{index:04d}.png"
     for path in (image_path, label_path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +145,7 @@ def _row(
     Image.fromarray(label).save(label_path)
     entry = {"image_uri": str(image_path), "label_uri": str(label_path) if labelled else None}
     entry |= {"size": image_path.stat().st_size, "version": f"v{index}"}
-    base = {"run_id": RUN_ID, "image_uri": str(image_path), "image_version": f"v{index}", "seconds": 0.5}
+    base = {"run_id": run_id, "image_uri": str(image_path), "image_version": f"v{index}", "seconds": 0.5}
     if fails:
         error = {
             "error_stage": "decode",
@@ -158,10 +172,10 @@ def _manifest(entries: list[dict[str, Any]]) -> tuple[bytes, int]:
     return parquet_bytes(pa.Table.from_pylist(entries, schema=MANIFEST)), len(entries)
 
 
-def _run_json(images: int) -> dict[str, Any]:
+def _run_json(images: int, run_id: str) -> dict[str, Any]:
     return {
         "format": 1,
-        "run_id": RUN_ID,
+        "run_id": run_id,
         "identity": IDENTITY,
         "settings": {"geometry": "image", "label_space": None, "window": 1236},
         "checkpoint": {"uri": "s3://b/network.safetensors", "sha256": "00" * 32},
@@ -171,10 +185,12 @@ def _run_json(images: int) -> dict[str, Any]:
     }
 
 
-def _success(images: int, errors: int, total: np.ndarray, files: dict[str, tuple[bytes, int]]) -> dict[str, Any]:
+def _success(
+    images: int, errors: int, total: np.ndarray, files: dict[str, tuple[bytes, int]], run_id: str
+) -> dict[str, Any]:
     return {
         "format": 1,
-        "run_id": RUN_ID,
+        "run_id": run_id,
         "identity": IDENTITY,
         "images": images,
         "errors": errors,

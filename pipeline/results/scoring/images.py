@@ -47,7 +47,7 @@ def scored_parts(run: Run) -> Iterator[list[ScoredImage]]:
     """
     columns = ["image_uri", "status", "height", "width", "mask", "classes"]
     columns += ["confidence"] if has_confidence_maps(run) else []
-    counter, labels, threads = _Counter(run), _label_uris(run), os.cpu_count() or 1
+    counter, labels, threads = _Counter(run), run.inputs(), os.cpu_count() or 1
     for part in run.tables("predictions/", columns):
         rows = _labelled(run, part, labels)
         work = ahead("score", counter.count, rows, count=2 * threads, threads=threads)
@@ -93,9 +93,3 @@ def _labelled(
             )
         if row["status"] == "ok" and label_uri is not None:
             yield row, label_uri
-
-
-def _label_uris(run: Run) -> Iterator[tuple[str, str | None]]:
-    columns = ["image_uri", "label_uri"]
-    for table in run.tables("manifest/", columns):
-        yield from zip(*(table[name].to_pylist() for name in columns), strict=True)

@@ -1,0 +1,90 @@
+"""The images that changed most between two runs, drawn: both masks, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.labels import decode_mask
+from pipeline.results.comparison.compare import Comparison
+from pipeline.results.comparison.tally import Change
+from pipeline.results.contact_sheet import overlay
+from pipeline.results.gallery import Picture
+from pipeline.results.pictures import Pixels, data_uri, error_map, shrink
+from pipeline.results.sources import Sources
+from pipeline.results.tables import Run
+
+__all__ = ["ChangeGroup", "ChangedImage", "change_groups"]
+
+# No id of a mask, so that every pixel counts.
+_NOTHING_IGNORED = 256
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """One image: how it changed, and its pictures."""
+
+    change: Change
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class ChangeGroup:
+    """Images that were chosen for one reason, in its order."""
+
+    title: str
+    note: str
+    images: tuple[ChangedImage, ...]
+
+
+def change_groups(comparison: Comparison) -> list[ChangeGroup]:
+    """Draws what the tally chose, each image once."""
+    draw, tally = _Drawing(comparison), comparison.tally
+    kinds = (
+        ("Changed most", "Largest share of pixels with another class in B.", tally.changed.items()),
+        ("Gained most", "Mean IoU of the image rose the most from A to B.", tally.gained.items()),
+        ("Lost most", "Mean IoU of the image fell the most from A to B.", tally.lost.items()),
+    )
+    groups = [ChangeGroup(title, note, tuple(map(draw.image, changes))) for title, note, changes in kinds]
+    return [group for group in groups if group.images]
+
+
+class _Drawing:
+    def __init__(self, comparison: Comparison) -> None:
+        self._a, self._b = comparison.a, comparison.b
+        self._sources = Sources(comparison.b)
+        self._palette = np.asarray(comparison.b.success["palette"], np.uint8)
+        self._ignore_label = int(comparison.b.success["ignore_label"])
+        self._drawn: dict[str, ChangedImage] = {}
+
+    def image(self, change: Change) -> ChangedImage:
+        if change.uri not in self._drawn:
+            self._drawn[change.uri] = ChangedImage(change, tuple(self._pictures(change)))
+        return self._drawn[change.uri]
+
+    def _pictures(self, change: Change) -> Iterator[Picture]:
+        before, after = _mask(self._a, change.position_a), _mask(self._b, change.position_b)
+        image = self._of_size(self._sources.image(change.uri), after)
+        label_uri = self._b.row("manifest/", change.position_b, ["label_uri"])["label_uri"]
+        label = self._of_size(self._sources.read_label(label_uri), after)
+        small, after, label = shrink(image, after, label)
+        _, before, _ = shrink(None, before, None)
+        yield Picture("Image", None if small is None else data_uri(small))
+        if label is not None:
+            yield Picture("Label", self._over(small, label))
+        yield Picture("A", self._over(small, before))
+        yield Picture("B", self._over(small, after))
+        yield Picture("Changed", data_uri(error_map(small, after, before, _NOTHING_IGNORED)))
+
+    def _of_size(self, pixels: Pixels | None, mask: Pixels) -> Pixels | None:
+        # The files may have been replaced by others since.
+        return pixels if pixels is not None and pixels.shape[:2] == mask.shape else None
+
+    def _over(self, image: Pixels | None, ids: Pixels) -> str:
+        return data_uri(overlay(image, ids, self._palette, self._ignore_label))
+
+
+def _mask(run: Run, position: int) -> Pixels:
+    return decode_mask(run.row("predictions/", position, ["mask"])["mask"]["bytes"])

@@ -1,0 +1,32 @@
+"""Two sorted streams side by side, an item of each in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["merge_join"]
+
+Item = TypeVar("Item")
+
+
+def merge_join(
+    first: Iterable[Item], second: Iterable[Item], key: Callable[[Item], str]
+) -> Iterator[tuple[Item | None, Item | None]]:
+    """Pairs items of equal keys; what only one stream has stands beside None.
+
+    Args:
+        first, second: of strictly ascending keys.
+        key: of an item.
+
+    Yields:
+        (item of `first`, item of `second`), by key; at least one is there.
+    """
+    firsts, seconds = iter(first), iter(second)
+    left, right = next(firsts, None), next(seconds, None)
+    while left is not None or right is not None:
+        taken_left = left if right is None or (left is not None and key(left) <= key(right)) else None
+        taken_right = right if left is None or (right is not None and key(right) <= key(left)) else None
+        yield taken_left, taken_right
+        left = left if taken_left is None else next(firsts, None)
+        right = right if taken_right is None else next(seconds, None)

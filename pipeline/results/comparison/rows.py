@@ -1,0 +1,128 @@
+"""The images of a run one after the other, by URI: from `predictions` and the manifest, a file of each in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import IncompleteRun
+from pipeline.results.bootstrap import Floats
+from pipeline.results.tables import Run
+
+__all__ = ["ImageRow", "image_rows"]
+
+_ERROR = ("error_stage", "error_type", "error_message")
+_LIGHT = ("image_uri", "image_version", "status", "height", "width", *_ERROR)
+_TARGETS = "classes.list.element.target_pixels"
+_MASKS = ("mask", "classes", "mean_iou")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image of one run.
+
+    Attributes:
+        position: of its row.
+        uri, version, label_uri: as in the manifest.
+        ok: whether it was segmented; if not, all below is None.
+        size: height and width, pixels.
+        targets: pixels of each class in the label, (C,); None without a label.
+        error: stage, type and message; of Nones if `ok`.
+        mask: PNG bytes; None if masks were not asked for, as all that follows.
+        counts: intersections and unions, (2, C); None without a label.
+        mean_iou: None without a label.
+    """
+
+    position: int
+    uri: str
+    version: str | None
+    label_uri: str | None
+    ok: bool
+    size: tuple[int, int] | None
+    targets: Floats | None
+    error: tuple[str | None, str | None, str | None]
+    mask: bytes | None = None
+    counts: Floats | None = None
+    mean_iou: float | None = None
+
+
+def image_rows(run: Run, *, masks: bool) -> Iterator[ImageRow]:
+    """All images of a run, by URI.
+
+    Args:
+        run: a committed run.
+        masks: whether to read masks and scores too.
+
+    Raises:
+        IncompleteRun: if the rows are not those of the manifest, or not sorted by URI.
+    """
+    columns = (*_LIGHT, *(_MASKS if masks else (_TARGETS,)))
+    inputs, position, before = run.inputs(), 0, ""
+    for part in run.tables("predictions/", columns):
+        for row in _part_rows(part, len(run.classes), position, inputs, masks):
+            if row is None or (row.uri <= before and position):
+                raise _damaged(run, position)
+            before, position = row.uri, position + 1
+            yield row
+    if next(inputs, None) is not None:
+        raise _damaged(run, position)
+
+
+def _part_rows(
+    part: pa.Table, classes: int, position: int, inputs: Iterator[tuple[str, str | None]], masks: bool
+) -> Iterator[ImageRow | None]:
+    """Rows of one file; None in place of one that is not the manifest's."""
+    light = zip(*(part[name].to_pylist() for name in _LIGHT), strict=True)
+    targets = _of_classes(part, "target_pixels", classes)
+    heavy = _Masks(part, targets, classes) if masks else None
+    for at, (uri, version, status, height, width, *error) in enumerate(light):
+        expected, label_uri = next(inputs, (None, None))
+        if expected != uri:
+            yield None
+            return
+        ok = status == "ok"
+        yield ImageRow(
+            position + at,
+            uri,
+            version,
+            label_uri,
+            ok,
+            (height, width) if ok else None,
+            None if np.isnan(targets[at]).any() else targets[at],
+            (error[0], error[1], error[2]),
+            *(heavy.row(at) if heavy else ()),
+        )
+
+
+class _Masks:
+    """The columns that only the comparison itself reads."""
+
+    def __init__(self, part: pa.Table, targets: Floats, classes: int) -> None:
+        inter, predicted = (_of_classes(part, name, classes) for name in ("intersection", "predicted_pixels"))
+        self._counts = np.stack([inter, predicted + targets - inter], axis=1)
+        self._masks, self._scores = part["mask"], part["mean_iou"]
+
+    def row(self, at: int) -> tuple[bytes | None, Floats | None, float | None]:
+        mask = self._masks[at].as_py()
+        counts = self._counts[at]
+        return mask and mask["bytes"], None if np.isnan(counts).any() else counts, self._scores[at].as_py()
+
+
+def _of_classes(part: pa.Table, name: str, classes: int) -> Floats:
+    """(N, C) of a field of `classes`; NaN where it is null."""
+    column = part["classes"].combine_chunks()
+    values = pc.struct_field(pc.list_flatten(column), name).to_numpy(zero_copy_only=False)
+    found = np.full((len(column), classes), np.nan)
+    found[column.is_valid().to_numpy(zero_copy_only=False)] = values.reshape(-1, classes)
+    return found
+
+
+def _damaged(run: Run, position: int) -> IncompleteRun:
+    return IncompleteRun(
+        f"row {position} of predictions in {run.output} is not that of its manifest, or not sorted by image_uri: "
+        "see what jobs/verify.py says of the run"
+    )

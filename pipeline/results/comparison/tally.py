@@ -1,0 +1,151 @@
+"""What a comparison counts as image after image passes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.results.bootstrap import Floats, Resampling
+from pipeline.results.comparison.greatest import Greatest
+from pipeline.results.comparison.pairs import Pair
+from pipeline.results.comparison.schemas import CHANGED_IMAGES, ONLY_ONE
+from pipeline.results.comparison.table_file import TableFile
+from pipeline.results.scores import Matrix, ratio
+
+__all__ = ["Change", "Tally"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much one image changed from A to B.
+
+    Attributes:
+        uri, version: of the image.
+        position_a, position_b: of its rows in the two runs.
+        pixels, changed_pixels: in all, and of another class in B than in A.
+        mean_iou_a, mean_iou_b: of the image, parts of 1; None unless both have the same label of it.
+    """
+
+    uri: str
+    version: str | None
+    position_a: int
+    position_b: int
+    pixels: int
+    changed_pixels: int
+    mean_iou_a: float | None
+    mean_iou_b: float | None
+
+    @property
+    def share(self) -> float:
+        """Of the pixels, those that changed."""
+        return self.changed_pixels / self.pixels
+
+    @property
+    def gain(self) -> float | None:
+        """Of mean IoU, from A to B."""
+        if self.mean_iou_a is None or self.mean_iou_b is None:
+            return None
+        return self.mean_iou_b - self.mean_iou_a
+
+
+class Tally:
+    """Sums over the compared images, and the tables with a row an image.
+
+    Args:
+        run_ids: of A and B.
+        classes: C.
+        shown: images of each kind to keep for pictures.
+
+    Attributes:
+        compared: images that both runs segmented.
+        labelled: of them, with the same label in both.
+        relabelled: of them, with another label in B than in A.
+        only_a, only_b, neither: images that one run segmented and the other did not, and that both did not.
+        agreement: (C, C) pixels by class in A and class in B.
+        sums: (2, 2, C) of runs A and B, intersections and unions.
+        images: labelled images whose label holds the class, (C,).
+        changed, gained, lost: the images with the greatest changes, gains and losses of mean IoU.
+    """
+
+    def __init__(self, run_ids: tuple[str, str], classes: int, shown: int) -> None:
+        self._runs = {"run_id_a": run_ids[0], "run_id_b": run_ids[1]}
+        self.compared = self.labelled = self.relabelled = self.only_a = self.only_b = self.neither = 0
+        self.agreement: Matrix = np.zeros((classes, classes), np.int64)
+        self.sums: Floats = np.zeros((2, 2, classes))
+        self.images = np.zeros(classes, np.int64)
+        self.changed, self.gained, self.lost = (Greatest[Change](shown) for _ in range(3))
+        self._resampling = Resampling()
+        self._changed_images, self._only_one = TableFile(CHANGED_IMAGES), TableFile(ONLY_ONE)
+
+    def add(self, pair: Pair, agreement: Matrix | None) -> None:
+        """Takes the next image, with (C, C) pixels if both runs segmented it."""
+        if agreement is None:
+            self._add_failed(pair)
+            return
+        self.compared += 1
+        self.agreement += agreement
+        if pair.counts is not None:
+            self._add_scores(pair, pair.counts)
+        elif pair.a.label_uri or pair.b.label_uri:
+            self.relabelled += 1
+        self._add_change(pair, agreement)
+
+    def resampled(self) -> Floats:
+        """(R, 2, 2, C), `sums` in each resample; (R,) if no image is labelled."""
+        return self._resampling.sums()
+
+    def files(self) -> dict[str, bytes]:
+        """The tables with a row an image, by name; once, at the end."""
+        tables = {"changed_images.parquet": self._changed_images, "only_one.parquet": self._only_one}
+        return {name: table.finish() for name, table in tables.items()}
+
+    def _add_scores(self, pair: Pair, counts: Floats) -> None:
+        self.labelled += 1
+        self.sums += counts
+        if pair.a.targets is not None:
+            self.images += pair.a.targets > 0
+        self._resampling.add(counts[None])
+
+    def _add_change(self, pair: Pair, agreement: Matrix) -> None:
+        pixels = int(agreement.sum())
+        scores = (pair.a.mean_iou, pair.b.mean_iou) if pair.counts is not None else (None, None)
+        positions = (pair.a.position, pair.b.position)
+        change = Change(pair.uri, pair.a.version, *positions, pixels, pixels - int(agreement.trace()), *scores)
+        self._changed_images.add(self._runs | _change_row(change))
+        self.changed.add(change.share, change)
+        if change.gain is not None:
+            self.gained.add(change.gain, change)
+            self.lost.add(-change.gain, change)
+
+    def _add_failed(self, pair: Pair) -> None:
+        self.only_a += pair.a.ok
+        self.only_b += pair.b.ok
+        self.neither += not (pair.a.ok or pair.b.ok)
+        if pair.a.ok or pair.b.ok:
+            self._only_one.add(self._runs | _only_one_row(pair))
+
+
+def _change_row(change: Change) -> dict[str, Any]:
+    return {
+        "image_uri": change.uri,
+        "image_version": change.version,
+        "pixels": change.pixels,
+        "changed_pixels": change.changed_pixels,
+        "changed_share": ratio(change.changed_pixels, change.pixels),
+        "mean_iou_a": change.mean_iou_a,
+        "mean_iou_b": change.mean_iou_b,
+        "mean_iou_difference": change.gain,
+    }
+
+
+def _only_one_row(pair: Pair) -> dict[str, Any]:
+    failed = pair.b if pair.a.ok else pair.a
+    error = dict(zip(("error_stage", "error_type", "error_message"), failed.error, strict=True))
+    return {
+        "image_uri": pair.uri,
+        "image_version": pair.a.version,
+        "segmented_in": "a" if pair.a.ok else "b",
+        **error,
+    }

@@ -1,0 +1,46 @@
+"""What all pages share: an environment that escapes all it is given, and how numbers are written."""
+
+from __future__ import annotations
+
+import jinja2
+
+__all__ = ["hex_colour", "page_environment"]
+
+
+def page_environment() -> jinja2.Environment:
+    """Renders the templates of this package; a page loads nothing from elsewhere, and runs no script."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.results", "."),
+        autoescape=True,  # names, URIs and messages come from other people's files
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "count": _count, "between": _between}
+    environment.filters |= {"signed": _signed, "signed_between": _signed_between}
+    return environment
+
+
+def hex_colour(colour: tuple[int, int, int]) -> str:
+    """`#rrggbb`."""
+    return "#" + bytes(colour).hex()
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _signed_between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{_signed(interval[0])} to {_signed(interval[1])}"

@@ -1,0 +1,139 @@
+"""The report's figures as PNG files, for slides and papers. Drawn without matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.results.calibration import Bin
+from pipeline.results.class_rows import ClassRow
+from pipeline.results.distribution import Bar
+from pipeline.results.heat_map import HeatMap
+from pipeline.results.intervals import Interval
+from pipeline.results.paper_figures import PaperFigures
+
+__all__ = ["confusion_plot", "distribution_plot", "iou_plot", "reliability_plot"]
+
+_BLUE, _ORANGE, _INK, _GREY = "#4a7fc1", "#b34700", "#1c1e21", "#9aa0a6"
+_DPI = 150
+_MARKERS = "D^osv"
+
+
+def iou_plot(
+    rows: Sequence[ClassRow], mean: float | None, mean_interval: Interval | None, figures: Sequence[PaperFigures]
+) -> bytes:
+    """IoU of each class with its interval, and the paper's figures beside, best class first.
+
+    Args:
+        rows: of the classes.
+        mean: of the run, 0–1.
+        mean_interval: its 95% interval.
+        figures: columns of the paper that the rows have values of.
+    """
+    order = sorted(rows, key=lambda row: -1.0 if row.iou is None else row.iou)
+
+    def draw(axes: Axes) -> None:
+        values = [100 * (row.iou or 0) for row in order]
+        axes.barh([row.name for row in order], values, color=_BLUE, height=0.62)
+        for place, row in enumerate(order):
+            if row.interval is not None:
+                axes.plot([100 * each for each in row.interval], [place, place], color=_INK, linewidth=1.4)
+            label = "undefined" if row.iou is None else f"{100 * row.iou:.1f}"
+            axes.annotate(label, (101, place), va="center", fontsize=8, annotation_clip=False)
+        for number, figure in enumerate(figures):
+            marks = [(100 * value, at) for at, row in enumerate(order) if (value := row.paper[number]) is not None]
+            if marks:
+                x, y = zip(*marks, strict=True)
+                face = "none" if number else "white"
+                axes.scatter(
+                    x, y, s=26, zorder=3, color=_ORANGE, facecolors=face, marker=_MARKERS[number], label=figure.name
+                )
+        if figures:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=8)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("IoU, %")
+        axes.set_title(_mean_title(mean, mean_interval), loc="left", fontsize=10)
+
+    return _png(draw, 6.4, 1.3 + 0.27 * len(order) + 0.25 * bool(figures))
+
+
+def confusion_plot(heat: HeatMap) -> bytes:
+    """Shares of each class of the labels, rows that sum to 100%; darker is more, by the square root."""
+    shares = np.array([[np.nan if cell.share is None else cell.share for cell in row.cells] for row in heat.rows])
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(*shares.shape):
+            cell = heat.rows[row].cells[column]
+            axes.text(column, row, cell.text, ha="center", va="center", fontsize=6, color=cell.ink)
+        axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=90)
+        axes.set_yticks(range(len(heat.rows)), [row.name for row in heat.rows])
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("label")
+        axes.set_title("Of each class in the labels, what its pixels were predicted as, %", loc="left", fontsize=10)
+
+    side = 2.2 + 0.33 * len(heat.columns)
+    return _png(draw, side + 0.6, side)
+
+
+def distribution_plot(bars: Sequence[Bar], median: float | None, *, labelled: bool) -> bytes:
+    """How the images' mean IoU is spread; without labels, their mean confidence."""
+
+    def draw(axes: Axes) -> None:
+        width = 100 * (bars[0].high - bars[0].low)
+        axes.bar([100 * bar.low for bar in bars], [bar.count for bar in bars], width, align="edge", color=_BLUE)
+        if median is not None:
+            axes.axvline(100 * median, color=_INK, linewidth=1.2, linestyle="--", label=f"median {100 * median:.1f}")
+            axes.legend(frameon=False, fontsize=8)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("mean IoU of the image, %" if labelled else "mean confidence of the image, %")
+        axes.set_ylabel("images")
+
+    return _png(draw, 6.4, 3.2)
+
+
+def reliability_plot(curve: Sequence[Bin], error: float | None) -> bytes:
+    """Accuracy over confidence; on the diagonal a confidence of 80% is right in four cases of five."""
+    filled = [each for each in curve if each.pixels]
+    pixels = np.array([each.pixels for each in filled], np.float64)
+    confidences, accuracies = [each.confidence for each in filled], [each.accuracy for each in filled]
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle="--")
+        x, y = ([100 * (value or 0.0) for value in values] for values in (confidences, accuracies))
+        axes.plot(x, y, color=_BLUE)
+        axes.scatter(x, y, s=200 * pixels / pixels.max() + 8, color=_BLUE, label="larger: more pixels")
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_aspect("equal")
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("pixels predicted right, %")
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        if error is not None:
+            axes.set_title(f"expected calibration error {100 * error:.1f}%", loc="left", fontsize=10)
+
+    return _png(draw, 4.6, 4.6)
+
+
+def _mean_title(mean: float | None, interval: Interval | None) -> str:
+    if mean is None:
+        return "no labels: IoU is undefined"
+    spread = "" if interval is None else f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+    return f"mean IoU {100 * mean:.1f}%{spread}; bars: 95% of bootstrap resamples over images"
+
+
+def _png(draw: Callable[[Axes], None], width: float, height: float) -> bytes:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(labelsize=8)
+    draw(axes)
+    sink = io.BytesIO()
+    # No date or version in the file: the same run always gives the same bytes.
+    figure.savefig(sink, format="png", dpi=_DPI, metadata={"Software": None})
+    return sink.getvalue()
