@@ -1,4 +1,4 @@
-"""Write the report and the contact sheet of a committed run.
+"""Write the report of a committed run: a page, a contact sheet, and its plots as PNG.
 
     ray job submit --working-dir . -- python jobs/report.py s3://bucket/out/x
 
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     print(f"report         {report.page}")
     print(f"contact sheet  {report.sheet or 'none: no image was predicted'}")
+    print(f"plots          {', '.join(uri.rsplit('/', 1)[-1] for uri in report.plots) or 'none'}")
     return 0
 
 

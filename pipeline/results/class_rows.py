@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.results.intervals import Interval, IouIntervals
-from pipeline.results.paper_figures import PaperFigures
+import numpy as np
+
+from pipeline.results.heat_map import Confused, HeatMap, confused_pairs, heat_map
+from pipeline.results.intervals import Interval, IouIntervals, iou_intervals
+from pipeline.results.paper_figures import PaperFigures, paper_figures
 from pipeline.results.tables import Run
 
-__all__ = ["ClassRow", "class_rows"]
+__all__ = ["ClassFindings", "ClassRow", "class_findings", "class_rows"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,37 @@ class ClassRow:
     labelled: float | None
     predicted: float | None
     images: int
+
+
+@dataclass(frozen=True)
+class ClassFindings:
+    """All that is said of the classes of a run.
+
+    Attributes:
+        figures: rows of the paper's tables that speak of the same classes.
+        mean_interval: 95%, of the mean IoU.
+        classes: by class id.
+        heat: the confusion matrix; None without labels.
+        pairs: what is most confused.
+    """
+
+    figures: list[PaperFigures]
+    mean_interval: Interval | None
+    classes: list[ClassRow]
+    heat: HeatMap | None
+    pairs: list[Confused]
+
+
+def class_findings(run: Run) -> ClassFindings:
+    """Reads the tables of classes, and `image_scores` a file at a time for the intervals."""
+    figures = paper_figures(run.classes, run.info().get("settings", {}).get("label_space"))
+    intervals = iou_intervals(run)
+    rows = class_rows(run, intervals, figures)
+    if run.success["mean_iou"] is None:
+        return ClassFindings(figures, intervals.mean, rows, None, [])
+    confusion = run.confusion().to_numpy(np.float64)
+    pairs = confused_pairs(confusion, run.classes)
+    return ClassFindings(figures, intervals.mean, rows, heat_map(confusion, run.classes), pairs)
 
 
 def class_rows(run: Run, intervals: IouIntervals, figures: Sequence[PaperFigures]) -> list[ClassRow]:

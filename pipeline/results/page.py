@@ -17,7 +17,7 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "count": _count, "between": _between}
-    environment.filters |= {"signed": _signed, "signed_between": _signed_between}
+    environment.filters |= {"words": _words, "signed": _signed, "signed_between": _signed_between}
     return environment
 
 
@@ -44,3 +44,7 @@ def _signed(value: float | None) -> str:
 
 def _signed_between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{_signed(interval[0])} to {_signed(interval[1])}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice")

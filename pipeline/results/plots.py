@@ -74,7 +74,7 @@ def confusion_plot(heat: HeatMap) -> bytes:
         axes.set_yticks(range(len(heat.rows)), [row.name for row in heat.rows])
         axes.set_xlabel("predicted")
         axes.set_ylabel("label")
-        axes.set_title("Of each class in the labels, what its pixels were predicted as, %", loc="left", fontsize=10)
+        axes.set_title("Part of each labelled class, %", loc="left", fontsize=10)
 
     side = 2.2 + 0.33 * len(heat.columns)
     return _png(draw, side + 0.6, side)
@@ -123,7 +123,7 @@ def _mean_title(mean: float | None, interval: Interval | None) -> str:
     if mean is None:
         return "no labels: IoU is undefined"
     spread = "" if interval is None else f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
-    return f"mean IoU {100 * mean:.1f}%{spread}; bars: 95% of bootstrap resamples over images"
+    return f"mean IoU {100 * mean:.1f}%{spread}; lines: 95% intervals over images"
 
 
 def _png(draw: Callable[[Axes], None], width: float, height: float) -> bytes:

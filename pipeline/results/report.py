@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.data.storage import Storage, join
-from pipeline.results.class_rows import class_rows
+from pipeline.results.class_rows import ClassFindings, class_findings
 from pipeline.results.contact_sheet import contact_sheet
 from pipeline.results.facts import all_facts, main_facts
 from pipeline.results.gallery import gallery
-from pipeline.results.heat_map import SCALE, confused_pairs, heat_map, shade
-from pipeline.results.intervals import iou_intervals
+from pipeline.results.heat_map import SCALE, shade
 from pipeline.results.page import hex_colour, page_environment
-from pipeline.results.paper_figures import paper_figures
 from pipeline.results.pictures import WRONG
+from pipeline.results.report_plots import report_plots
+from pipeline.results.scoring.stored import StoredScores, stored_scores
 from pipeline.results.survey import Reason, Survey, survey
 from pipeline.results.tables import Run
 
@@ -32,14 +30,16 @@ class Report:
     Attributes:
         page: URI of ``report/index.html``.
         sheet: URI of ``report/contact_sheet.png``; None if no image was predicted.
+        plots: URIs of the plots.
     """
 
     page: str
     sheet: str | None
+    plots: tuple[str, ...]
 
 
 def write_report(output: str, storage: Storage | None = None, images: int = 6) -> Report:
-    """Write ``<output>/report/index.html`` and ``<output>/report/contact_sheet.png``, replacing older ones.
+    """Write ``index.html``, ``contact_sheet.png`` and the plots below ``<output>/report/``, replacing older ones.
 
     Files of the run are read one at a time, masks only of the images that are shown.
 
@@ -53,17 +53,20 @@ def write_report(output: str, storage: Storage | None = None, images: int = 6) -
     """
     run = Run(output, storage)
     found = survey(run, _SHOWN)
-    page = join(run.output, "report", "index.html")
-    run.storage.write(page, render_html(run, found).encode())
+    classes, scores = class_findings(run), stored_scores(run)
+    page = _write(run, "index.html", render_html(run, found, classes, scores).encode())
+    plots = tuple(_write(run, name, data) for name, data in report_plots(run, found, classes, scores).items())
     sheet = contact_sheet(run, images, found)
-    if sheet is None:
-        return Report(page, None)
-    picture = join(run.output, "report", "contact_sheet.png")
-    run.storage.write(picture, sheet)
-    return Report(page, picture)
+    return Report(page, None if sheet is None else _write(run, "contact_sheet.png", sheet), plots)
 
 
-def render_html(run: Run, found: Survey) -> str:
+def _write(run: Run, name: str, data: bytes) -> str:
+    uri = join(run.output, "report", name)
+    run.storage.write(uri, data)
+    return uri
+
+
+def render_html(run: Run, found: Survey, classes: ClassFindings, scores: StoredScores | None) -> str:
     """The page. Nothing is loaded from elsewhere, and no script runs."""
     success, info = run.success, run.info()
     return (
@@ -82,26 +85,16 @@ def render_html(run: Run, found: Survey) -> str:
             reasons=_reasons(run, found),
             wrong=hex_colour(WRONG),
             scale=[(share, *shade(share)) for share in SCALE],
-            **_class_context(run, info),
+            scores=scores,
+            **vars(classes),
             **_distribution_context(found),
         )
     )
 
 
-def _class_context(run: Run, info: dict[str, Any]) -> dict[str, Any]:
-    figures = paper_figures(run.classes, info.get("settings", {}).get("label_space"))
-    intervals = iou_intervals(run)
-    context = {"figures": figures, "mean_interval": intervals.mean, "classes": class_rows(run, intervals, figures)}
-    if run.success["mean_iou"] is None:
-        return context
-    confusion = run.confusion().to_numpy(np.float64)
-    return context | {"heat": heat_map(confusion, run.classes), "pairs": confused_pairs(confusion, run.classes)}
-
-
 def _distribution_context(found: Survey) -> dict[str, Any]:
-    spread = found.scores if found.scores.total else found.confidences
-    bars = spread.bars()
-    return {"bars": bars, "most": max(bar.count for bar in bars), "median": spread.median()}
+    bars = found.spread.bars()
+    return {"bars": bars, "most": max(bar.count for bar in bars), "median": found.spread.median()}
 
 
 def _legend(run: Run) -> list[tuple[str, str]]:

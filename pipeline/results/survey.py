@@ -60,6 +60,11 @@ class Survey:
         self.worst, self.best, self.uncertain, self.random = (Top(shown) for _ in range(4))
         self.sample = Top(_SAMPLE)
 
+    @property
+    def spread(self) -> Distribution:
+        """Of scores where there are labels, else of confidences: the nearest there is."""
+        return self.scores if self.scores.total else self.confidences
+
     def add(self, part: pa.Table) -> None:
         """Takes the next rows of `predictions`."""
         positions = np.arange(self._position, self._position + part.num_rows)

@@ -118,10 +118,12 @@ class _Sums:
         """Writes the tables of the whole run; returns the one of its scores."""
         run_id, names = self._run.success["run_id"], self._run.classes
         total, resampling = self._total, self._resampling
-        table = run_table(run_id, total, self.scored, resampling, calibrated=self.calibrated)
+        calibrated = self.calibrated
+        _write(self._run, "classes.parquet", class_table(run_id, names, total, resampling, calibrated=calibrated))
+        _write(self._run, "reliability.parquet", reliability_table(run_id, names, total, calibrated=calibrated))
+        table = run_table(run_id, total, self.scored, resampling, calibrated=calibrated)
+        # Last of all: whoever finds it finds the others.
         _write(self._run, "run.parquet", table)
-        _write(self._run, "classes.parquet", class_table(run_id, names, total, resampling, calibrated=self.calibrated))
-        _write(self._run, "reliability.parquet", reliability_table(run_id, names, total, calibrated=self.calibrated))
         return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -112,6 +113,14 @@ def test_the_reliability_curve_holds_every_pixel(run: Run) -> None:
     error = "sum(abs(accuracy - mean_confidence) * pixels) / sum(pixels)"
     ((found,),) = query(run, "reliability.parquet", error, "class_id IS NULL")
     assert [(pytest.approx(found),)] == query(run, "run.parquet", "value", "score LIKE '%calibration%'")
+
+
+def test_the_documented_queries_answer(run: Run) -> None:
+    document = (Path(__file__).resolve().parents[3] / "docs" / "scores.md").read_text()
+    outlines, curve = re.findall(r"^```sql\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    rows = duckdb.sql(outlines.replace("demo-output", run.output)).fetchall()
+    assert sorted(name for name, _, _ in rows) == sorted(CLASSES) and all(iou > 0 for _, iou, _ in rows)
+    assert len(duckdb.sql(curve.replace("demo-output", run.output)).fetchall()) == 15
 
 
 def test_the_run_stays_sound(run: Run) -> None:
