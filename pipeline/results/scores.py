@@ -17,6 +17,7 @@ __all__ = [
     "pixel_accuracy",
     "pixel_counts",
     "ratio",
+    "runs_of",
 ]
 
 Matrix = NDArray[np.int64]
@@ -78,6 +79,12 @@ def _of_classes(pairs: Matrix, classes: int) -> Matrix:
 def pixel_counts(predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """(H, W) class ids → pixels of each class, (C,) int64."""
     return np.bincount(predicted.ravel(), minlength=classes).astype(np.int64)
+
+
+def runs_of(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """Values of (N,) equal neighbours, and how many of them there are, in order."""
+    starts = np.flatnonzero(np.concatenate([[len(values) > 0], values[1:] != values[:-1]]))
+    return values[starts], np.diff(np.append(starts, len(values)))
 
 
 def ratio(numerator: float, denominator: float) -> float | None:

@@ -1,0 +1,39 @@
+"""Masks as folders of PNG files: class ids, or the colours of the classes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from pipeline.results.exports.classes import Classes
+from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.target import Target
+
+__all__ = ["write_color_png", "write_index_png"]
+
+
+def write_index_png(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
+    """The stored palette PNGs, byte for byte, whose values are class ids; classes that were not chosen stay in them.
+
+    Returns:
+        How many images were written.
+    """
+    count = 0
+    for each in masks:
+        target.write(f"{each.name}.png", each.png)
+        count += 1
+    return count
+
+
+def write_color_png(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
+    """RGB files in the colours of the palette; black where a class was not chosen."""
+    palette, count = classes.palette(), 0
+    for each in masks:
+        sink = io.BytesIO()
+        Image.fromarray(np.take(palette, each.mask, axis=0)).save(sink, "PNG")
+        target.write(f"{each.name}.png", sink.getvalue())
+        count += 1
+    return count

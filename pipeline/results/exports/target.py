@@ -1,0 +1,67 @@
+"""Where an export goes: small files one by one, and one file of any length through the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.data.single_put import is_local
+from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError
+from pipeline.results.tables import Run
+
+__all__ = ["Target"]
+
+
+class Target:
+    """A folder for the files of one export, replacing older ones of the same names.
+
+    Args:
+        run: that is exported.
+        folder: URI.
+
+    Raises:
+        ConfigError: if the folder lies among the run's own tables.
+    """
+
+    def __init__(self, run: Run, folder: str) -> None:
+        self._storage: Storage = run.storage
+        self.folder = folder.rstrip("/")
+        own = {"", *(entry["path"].split("/")[0] for entry in run.success["files"] if "/" in entry["path"])}
+        for name in own:
+            place = join(run.output, name).rstrip("/")
+            if self.folder == place or (name and self.folder.startswith(f"{place}/")):
+                raise ConfigError(f"{folder} is where the run's own tables lie: export to another folder")
+
+    def write(self, name: str, data: bytes) -> str:
+        """Writes a file; returns its URI."""
+        uri = join(self.folder, name)
+        self._storage.write(uri, data)
+        return uri
+
+    @contextlib.contextmanager
+    def long_file(self, name: str) -> Iterator[IO[str]]:
+        """A text file that is written piece by piece, and appears under its name whole, when left without an error."""
+        with tempfile.TemporaryDirectory(prefix="export-") as scratch:
+            path = Path(scratch) / "file"
+            with path.open("w", encoding="utf-8") as file:
+                yield file
+            self._storage.call("write", join(self.folder, name), lambda fs, target: _upload(fs, path, target))
+
+
+def _upload(filesystem: Any, path: Path, target: str) -> None:
+    if not is_local(filesystem):
+        filesystem.put_file(str(path), target)
+        return
+    # Another disk than the scratch folder's, perhaps: beside the target first, then in one step.
+    beside = Path(target).with_name(f".{Path(target).name}.{os.getpid()}.tmp")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        filesystem.put_file(str(path), str(beside))
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
