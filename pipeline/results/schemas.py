@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipeline.results.columns import column
+
 __all__ = [
     "CLASS_SCORES",
     "CONFUSION",
@@ -16,44 +18,65 @@ __all__ = [
 
 TABLE_FORMAT = 1
 
-
-def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
-
-
 _STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
 # Hugging Face `datasets` shows a struct of this shape as a picture.
 _PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+_FAILED, _NO_LABEL, _NO_LABELS = "if error", "without a label", "without labels"
 _CLASS_COUNTS = pa.struct(
     [
-        _field("class_id", _ID, "class id, the value in the mask"),
-        _field("class_name", _STRING, "name of the class"),
-        _field(
-            "predicted_pixels", _COUNT, "pixels predicted as the class; only valid label pixels where there is a label"
+        column("class_id", _ID, "class id, the value in the mask", null="never", example=3),
+        column("class_name", _STRING, "name of the class", null="never", example="road"),
+        column(
+            "predicted_pixels",
+            _COUNT,
+            "pixels predicted as the class; only valid label pixels where there is a label",
+            null="never",
+            unit="pixels",
+            example=40211,
         ),
-        _field("target_pixels", _COUNT, "pixels of the class in the label; null without a label"),
-        _field("intersection", _COUNT, "pixels where both agree; null without a label"),
+        column("target_pixels", _COUNT, "of the class in the label", null=_NO_LABEL, unit="pixels", example=41870),
+        column("intersection", _COUNT, "where both agree", null=_NO_LABEL, unit="pixels", example=39002),
     ]
 )
-_RUN_ID = _field("run_id", _STRING, "first 16 digits of the run's identity", nullable=False)
-_IMAGE_URI = _field("image_uri", _STRING, "the image, as in the manifest", nullable=False)
-_IMAGE_VERSION = _field("image_version", _STRING, "version (ETag) in the manifest")
+_RUN_ID = column("run_id", _STRING, "first 16 digits of the run's identity", example="5ae0c1b2d3f40718")
+_IMAGE_URI = column("image_uri", _STRING, "the image, as in the manifest", example="s3://bucket/in/a/0001.jpg")
+_IMAGE_VERSION = column(
+    "image_version",
+    _STRING,
+    "version (ETag) in the manifest",
+    null="of an object that is not there",
+    example="9b2cf535",
+)
 _ERROR = (
-    _field("error_stage", _STRING, "fetch, decode, label, predict or encode; null if ok"),
-    _field("error_type", _STRING, "kind of error; null if ok"),
-    _field("error_message", _STRING, "what was wrong; null if ok"),
+    column("error_stage", _STRING, "fetch, decode, label, predict or encode", null="if ok", example="decode"),
+    column("error_type", _STRING, "kind of error", null="if ok", example="DecodeError"),
+    column("error_message", _STRING, "what was wrong", null="if ok", example="the file is truncated"),
 )
 _SUMS = (
-    _field("predicted_pixels", _COUNT, "pixels predicted as the class (within valid label pixels, if labelled)"),
-    _field("target_pixels", _COUNT, "pixels of the class in the labels; null without labels"),
-    _field("intersection", _COUNT, "pixels where both agree; null without labels"),
-    _field("union", _COUNT, "predicted + target - intersection; null without labels"),
-    _field("iou", _RATIO, "intersection / union; null without labels or where the union is empty"),
-    _field("dice", _RATIO, "2 intersection / (predicted + target); null likewise"),
+    column(
+        "predicted_pixels",
+        _COUNT,
+        "predicted as the class (within valid label pixels, if labelled)",
+        null="never",
+        unit="pixels",
+        example=40211,
+    ),
+    column("target_pixels", _COUNT, "of the class in the labels", null=_NO_LABELS, unit="pixels", example=41870),
+    column("intersection", _COUNT, "where both agree", null=_NO_LABELS, unit="pixels", example=39002),
+    column("union", _COUNT, "predicted + target - intersection", null=_NO_LABELS, unit="pixels", example=43079),
+    column(
+        "iou",
+        _RATIO,
+        "intersection / union",
+        null="without labels, or where the union is empty",
+        unit="0–1",
+        example=0.905,
+    ),
+    column("dice", _RATIO, "2 intersection / (predicted + target)", null="likewise", unit="0–1", example=0.95),
 )
 _CLASS = (
-    _field("class_id", _ID, "class id, the value in the mask", nullable=False),
-    _field("class_name", _STRING, "name of the class", nullable=False),
+    column("class_id", _ID, "class id, the value in the mask", example=3),
+    column("class_name", _STRING, "name of the class", example="road"),
 )
 
 PREDICTIONS = pa.schema(
@@ -61,20 +84,43 @@ PREDICTIONS = pa.schema(
         _RUN_ID,
         _IMAGE_URI,
         _IMAGE_VERSION,
-        _field("status", _STRING, "ok or error", nullable=False),
+        column("status", _STRING, "ok or error", example="ok"),
         *_ERROR,
-        _field("height", _ID, "of image and mask, pixels; null if error"),
-        _field("width", _ID, "of image and mask, pixels; null if error"),
-        _field("mask", _PICTURE, "palette PNG whose values are class ids; null if error"),
-        _field("classes", pa.list_(_CLASS_COUNTS), "one entry per class, by id; null if error"),
-        _field("pixel_accuracy", _RATIO, "share of valid label pixels predicted right; null without any"),
-        _field("mean_iou", _RATIO, "mean IoU over the classes with a union in this image; null without labels"),
-        _field("mean_confidence", _RATIO, "mean winning probability over pixels; null if error"),
-        _field("mean_entropy", _RATIO, "mean entropy of the class probabilities over pixels, nats; null if error"),
-        _field("seconds", _RATIO, "fetch to encode, wall clock; null if error"),
+        column("height", _ID, "of image and mask", null=_FAILED, unit="pixels", example=360),
+        column("width", _ID, "of image and mask", null=_FAILED, unit="pixels", example=480),
+        column("mask", _PICTURE, "palette PNG whose values are class ids", null=_FAILED),
+        column("classes", pa.list_(_CLASS_COUNTS), "one entry per class, by id", null=_FAILED),
+        column(
+            "pixel_accuracy",
+            _RATIO,
+            "share of valid label pixels predicted right",
+            null="without any",
+            unit="0–1",
+            example=0.91,
+        ),
+        column(
+            "mean_iou",
+            _RATIO,
+            "mean IoU over the classes with a union in this image",
+            null=_NO_LABEL,
+            unit="0–1",
+            example=0.62,
+        ),
+        column(
+            "mean_confidence", _RATIO, "mean winning probability over pixels", null=_FAILED, unit="0–1", example=0.88
+        ),
+        column(
+            "mean_entropy",
+            _RATIO,
+            "mean entropy of the class probabilities over pixels",
+            null=_FAILED,
+            unit="nats",
+            example=0.31,
+        ),
+        column("seconds", _RATIO, "fetch to encode, wall clock", null=_FAILED, unit="s", example=0.42),
     ]
 )
-_CONFIDENCE = _field("confidence", _PICTURE, "grey PNG, 255 times the winning probability; null if error")
+_CONFIDENCE = column("confidence", _PICTURE, "grey PNG, 255 times the winning probability", null=_FAILED)
 
 IMAGE_SCORES = pa.schema([_RUN_ID, _IMAGE_URI, *_CLASS, *_SUMS])
 CLASS_SCORES = pa.schema(
@@ -82,19 +128,40 @@ CLASS_SCORES = pa.schema(
         _RUN_ID,
         *_CLASS,
         *_SUMS,
-        _field("precision", _RATIO, "intersection / predicted; null where nothing was predicted"),
-        _field("recall", _RATIO, "intersection / target; null where the labels hold none"),
-        _field("images", _COUNT, "images whose label holds the class; without labels, whose mask does"),
+        column(
+            "precision",
+            _RATIO,
+            "intersection / predicted",
+            null="where nothing was predicted",
+            unit="0–1",
+            example=0.97,
+        ),
+        column("recall", _RATIO, "intersection / target", null="where the labels hold none", unit="0–1", example=0.931),
+        column(
+            "images",
+            _COUNT,
+            "images whose label holds the class; without labels, whose mask does",
+            null="never",
+            unit="images",
+            example=101,
+        ),
     ]
 )
 CONFUSION = pa.schema(
     [
         _RUN_ID,
-        _field("target_id", _ID, "class id in the label", nullable=False),
-        _field("target_name", _STRING, "its name", nullable=False),
-        _field("predicted_id", _ID, "class id in the mask", nullable=False),
-        _field("predicted_name", _STRING, "its name", nullable=False),
-        _field("pixels", _COUNT, "valid label pixels of this pair, all images; null without labels"),
+        column("target_id", _ID, "class id in the label", example=3),
+        column("target_name", _STRING, "its name", example="road"),
+        column("predicted_id", _ID, "class id in the mask", example=4),
+        column("predicted_name", _STRING, "its name", example="pavement"),
+        column(
+            "pixels",
+            _COUNT,
+            "valid label pixels of this pair, all images",
+            null=_NO_LABELS,
+            unit="pixels",
+            example=20713,
+        ),
     ]
 )
 ERRORS = pa.schema([_RUN_ID, _IMAGE_URI, _IMAGE_VERSION, *_ERROR])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pipeline.results.scores import class_counts, confusion_matrix, mean_iou, pi
 
 CLASSES = ("sky", "building", "road", "tree", "car")
 PALETTE = ((128, 128, 128), (128, 0, 0), (128, 64, 128), (128, 128, 0), (64, 0, 128))
+Change = Callable[[int, np.ndarray], np.ndarray]
 RUN_ID, IDENTITY = "0123456789abcdef", "0123456789abcdef" * 4
 IGNORE = 255
 
@@ -69,11 +70,14 @@ def write_run(
     size: tuple[int, int] = (48, 64),
     name: str = "out",
     run_id: str = RUN_ID,
-    changed: Callable[[int, np.ndarray], np.ndarray] = lambda index, mask: mask,
+    changed: Change = lambda index, mask: mask,
+    relabelled: Change = lambda index, label: label,
+    image_names: Sequence[str] | None = None,
 ) -> str:
     """Write a committed run; returns its output folder.
 
-    `labels` "some" labels every other image; `changed` gives another mask than that of the scene.
+    `labels` "some" labels every other image; `changed` and `relabelled` give other masks and labels than those of the
+    scene; `image_names` are paths without extension, sorted.
     """
     output = directory / name
     files: dict[str, tuple[bytes, int]] = {}
@@ -85,7 +89,10 @@ def write_run(
     entries, parts = [], []
     for index in range(images):
         labelled = labels is True or (labels == "some" and index % 2 == 0)
-        entry, row, confusion = _row(directory, index, labelled, index in failed, size, run_id, changed)
+        image_name = f"{index:04d}" if image_names is None else image_names[index]
+        entry, row, confusion = _row(
+            directory, index, image_name, labelled, index in failed, size, run_id, changed, relabelled
+        )
         entries.append(entry)
         parts.append((row, confusion))
     for shard, start in enumerate(range(0, images, shard_images)):
@@ -128,15 +135,17 @@ def relist(output: str) -> None:
 def _row(
     directory: Path,
     index: int,
+    name: str,
     labelled: bool,
     fails: bool,
     size: tuple[int, int],
     run_id: str,
-    changed: Callable[[int, np.ndarray], np.ndarray],
+    changed: Change,
+    relabelled: Change,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray | None]:
     image, label, predicted = scene(index, *size)
-    predicted = changed(index, predicted)
-    image_path, label_path = directory / f"in/{index:04d}.png", directory / f"labels/{index:04d}.png"
+    label, predicted = relabelled(index, label), changed(index, predicted)
+    image_path, label_path = directory / f"in/{name}.png", directory / f"labels/{name}.png"
     for path in (image_path, label_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
