@@ -88,6 +88,8 @@ def local_cluster(log: Path, *, cpus: int, start_seconds: float = 120.0) -> Iter
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # As many Python processes as CPUs at each driver's start, most of them for nothing.
+            "RAY_prestart_worker_first_driver": "0",
         }
         # Jobs inherit this: the interpreter of this environment, and the credentials of the object store.
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"

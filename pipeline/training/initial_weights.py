@@ -6,7 +6,6 @@ import hashlib
 from typing import Any
 
 import torch
-from torchvision.models import VGG16_Weights, vgg16
 
 from model.checkpoint import METADATA_KEY, from_bytes, read_metadata
 from model.errors import CheckpointError, ModelError
@@ -55,6 +54,9 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
         if _is_network(data):
             return _go_on_from(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
         return load_vgg16_bytes(network.front_end, data, weights)
+    # Imported for those recipes alone: it takes as long as torch itself, in every worker of every job.
+    from torchvision.models import VGG16_Weights, vgg16
+
     try:
         state = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict()
     except OSError as error:

@@ -31,6 +31,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "SLOWEST", 20_000_000)
 
 
+# Seconds for which a server says nothing; a client that waits for half of them waits for the server's end.
+_PATIENCE = 120
+
+
 @contextlib.contextmanager
 def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
     """Somebody who takes connections and then does as he likes; gives his URL."""
@@ -52,14 +56,14 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def silent(client: socket.socket) -> None:
     """Like a process that is stopped: the kernel takes what fits into its buffers."""
-    time.sleep(30)
+    time.sleep(_PATIENCE)
 
 
 def takes_nothing(client: socket.socket) -> None:
     """Asks for the body, and reads none of it."""
     client.recv(1 << 16)
     client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    time.sleep(30)
+    time.sleep(_PATIENCE)
 
 
 def drips(client: socket.socket) -> None:
@@ -76,7 +80,7 @@ def half(client: socket.socket) -> None:
     """Silent in the middle."""
     client.recv(1 << 16)
     client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nETag: "0"\r\n\r\n0123')
-    time.sleep(30)
+    time.sleep(_PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_every_request_ends(
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         thread = threading.Thread(target=request, daemon=True)
         thread.start()
-        thread.join(timeout=10)
+        thread.join(timeout=_PATIENCE / 2)
         assert not thread.is_alive(), "still waiting"
     assert len(failures) == 1 and "check the endpoint and the network (1 attempts)" in str(failures[0])
 

@@ -100,10 +100,9 @@ def test_the_best_network_is_that_of_the_best_validation(finished: str) -> None:
     assert metrics[last]["mean_iou"] == max(stage["mean_iou"] for stage in metrics.values())
 
 
-@pytest.mark.parametrize(("keep", "left"), [(1, 1), (3, 3)])
-def test_as_many_checkpoints_stay_as_asked_for(data: str, tmp_path: Path, keep: int, left: int) -> None:
-    run(small_recipe(keep_checkpoints=keep, checkpoint_every=1), data, str(tmp_path))
-    assert len(list((tmp_path / "checkpoints").iterdir())) == left
+def test_as_many_checkpoints_stay_as_asked_for(data: str, tmp_path: Path) -> None:
+    run(small_recipe(keep_checkpoints=3, checkpoint_every=1), data, str(tmp_path))
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3
 
 
 @pytest.mark.parametrize("stop_at", ["front_end 4/4", "stage context:", "context 3/3", "joint 3/3", "stage joint, it"])
@@ -118,7 +117,7 @@ def test_a_run_that_died_anywhere_ends_with_the_same_network(
     assert ours == theirs
 
 
-@pytest.mark.parametrize("steps", [1, 3, 9, 13, 17])
+@pytest.mark.parametrize("steps", [1, 9, 17])
 def test_a_run_that_died_at_any_step_ends_with_the_same_network_and_losses(
     finished: str, data: str, tmp_path: Path, steps: int
 ) -> None:
