@@ -32,7 +32,7 @@ from model.network import DilatedNetwork
 from model.upsampling import cells_needed, labels_from_scores
 from model.window_input import WindowInput
 from pipeline.data.storage import Storage, join
-from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.config import TrainConfig
 from pipeline.training.local import train_here
 from pipeline.training.recipes import recipe

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.errors import PipelineError
-from pipeline.results.report import write_report
+from pipeline.results.report.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.geometry import MARGIN
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
-from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.class_balance import class_weights
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import initial_network

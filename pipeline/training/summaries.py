@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.network import NetworkSpec
 from pipeline.data.storage import Storage, join
-from pipeline.results.contact_sheet import Panel, paint_sheet
+from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.loop import StepResult
 from pipeline.training.sources import Images
 from pipeline.training.validation import Validation

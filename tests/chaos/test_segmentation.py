@@ -10,7 +10,7 @@ import pytest
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from tests.jobs import await_condition, driver, finish, ray_processes, run_job
+from tests.jobs import await_condition, driver, finish, ray_processes
 from tests.segmentation.support import Inputs, assert_same_tables, config_of, run_here, write_inputs
 from tests.shared import STORAGE
 
@@ -35,28 +35,26 @@ def assert_undisturbed(inputs: Inputs, folder: Path) -> None:
     assert verify(join(inputs.root, "out")).ok
 
 
-def test_a_killed_actor(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:
-    with driver(cluster, JOB, inputs.arguments(shard_images=SHARD)) as process:
+def test_actors_drivers_and_rivals_in_one_run(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:
+    """An actor is killed, its driver is ended; of two drivers that go on at once, one is killed; the other commits."""
+    command = inputs.arguments(shard_images=SHARD)
+    with driver(cluster, JOB, command) as process:
         await_condition(lambda: parts(inputs) >= 2, process)
         victims = ray_processes("ShardActor")
         assert victims, "no actor is running"
         victims[0].kill()
-        done = finish(process)
+        before = parts(inputs)
+        await_condition(lambda: parts(inputs) > before, process)
+        process.send_signal(signal.SIGTERM)
+        assert finish(process).code == 143
+    left = parts(inputs)
+    assert left < IMAGES // SHARD
+    with driver(cluster, JOB, command) as first, driver(cluster, JOB, command) as second:
+        await_condition(lambda: parts(inputs) > left, first)
+        first.kill()
+        assert finish(first).code == -9
+        done = finish(second)
     assert done.code == 0, done.err
-    assert_undisturbed(inputs, tmp_path)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_a_killed_driver_and_the_same_command_again(
-    cluster: Cluster, inputs: Inputs, tmp_path: Path, number: int, code: int
-) -> None:
-    with driver(cluster, JOB, inputs.arguments(shard_images=SHARD)) as process:
-        await_condition(lambda: parts(inputs) >= 2, process)
-        process.send_signal(number)
-        assert finish(process).code == code
-    assert parts(inputs) < IMAGES // SHARD
-    again = run_job(cluster, JOB, inputs.arguments(shard_images=SHARD))
-    assert again.code == 0, again.err
     assert_undisturbed(inputs, tmp_path)
 
 

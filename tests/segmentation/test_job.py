@@ -61,19 +61,9 @@ def test_too_many_failures_exit_3_and_another_run_4(cluster: Cluster, bucket: st
     assert again.code == 0 and json.loads(STORAGE.read(join(bucket, "out", "_SUCCESS.json")))["errors"] == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"actors": 50}, "at most 6 do"),
-        ({"window": 12}, "greater than or equal to 380"),
-        ({"no_such_option": 1}, "no-such-option"),
-    ],
-)
-def test_bad_usage_exits_2_and_writes_nothing(
-    cluster: Cluster, bucket: str, changes: dict[str, object], message: str
-) -> None:
+def test_more_actors_than_the_cluster_holds_exit_2_and_nothing_is_written(cluster: Cluster, bucket: str) -> None:
     inputs = write_inputs(bucket, 2)
-    done = run_job(cluster, JOB, inputs.arguments(**changes))
-    assert done.code == 2 and message in done.err.replace("_", "-").replace("\n", " "), done.err
+    done = run_job(cluster, JOB, inputs.arguments(actors=50))
+    assert done.code == 2 and "at most 6 do" in done.err, done.err
     assert "Traceback" not in done.err
     assert STORAGE.list(join(bucket, "out")) == []

@@ -147,10 +147,3 @@ def test_more_workers_than_the_cluster_holds_exit_2_and_nothing_is_written(clust
     done = run_job(cluster, "train", arguments(bucket, "run", workers=90))
     assert done.code == 2 and "90 workers of 1 CPUs" in done.err and "Traceback" not in done.err
     assert STORAGE.list(join(bucket, "run")) == []
-
-
-def test_unknown_recipes_and_options_exit_2(cluster: Cluster) -> None:
-    recipe = run_job(cluster, "train", ["no_such_recipe"])
-    assert recipe.code == 2 and "camvid_dilation8" in recipe.err
-    option = run_job(cluster, "train", [*arguments("data", "run"), "--front-end.itterations", "5"])
-    assert option.code == 2 and "itterations" in option.err and "Traceback" not in option.err

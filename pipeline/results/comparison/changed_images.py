@@ -10,9 +10,9 @@ import numpy as np
 from pipeline.data.labels import decode_mask
 from pipeline.results.comparison.compare import Comparison
 from pipeline.results.comparison.tally import Change
-from pipeline.results.contact_sheet import overlay
-from pipeline.results.gallery import Picture
-from pipeline.results.pictures import Pixels, data_uri, error_map, shrink
+from pipeline.results.report.contact_sheet import overlay
+from pipeline.results.report.gallery import Picture
+from pipeline.results.report.pictures import Pixels, data_uri, error_map, shrink
 from pipeline.results.sources import Sources
 from pipeline.results.tables import Run
 

@@ -9,9 +9,9 @@ from pipeline.results.comparison.changed_images import change_groups
 from pipeline.results.comparison.class_changes import ClassChange
 from pipeline.results.comparison.compare import Comparison, default_output
 from pipeline.results.comparison.verdict import FEW, agreement_sentence, mean_sentence, number_notes
-from pipeline.results.heat_map import SCALE, heat_map, shade
-from pipeline.results.page import hex_colour, page_environment
-from pipeline.results.pictures import WRONG
+from pipeline.results.report.heat_map import SCALE, heat_map, shade
+from pipeline.results.report.page import hex_colour, page_environment
+from pipeline.results.report.pictures import WRONG
 
 __all__ = ["comparison_html", "write_comparison"]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion
 
-from pipeline.results.boundary import boundary_counts, boundary_region, boundary_width
+from pipeline.results.scoring.boundary import boundary_counts, boundary_region, boundary_width
 
 CLASSES, VOID = 3, 255
 SQUARE = np.ones((3, 3), bool)

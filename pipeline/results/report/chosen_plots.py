@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.results.class_rows import ClassFindings
-from pipeline.results.plots import confusion_plot, distribution_plot, iou_plot, reliability_plot
+from pipeline.results.report.class_rows import ClassFindings
+from pipeline.results.report.plots import confusion_plot, distribution_plot, iou_plot, reliability_plot
+from pipeline.results.report.survey import Survey
 from pipeline.results.scoring.stored import StoredScores
-from pipeline.results.survey import Survey
 from pipeline.results.tables import Run
 
 __all__ = ["report_plots"]

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.storage import Storage, join
-from pipeline.results.class_rows import ClassFindings, class_findings
-from pipeline.results.contact_sheet import contact_sheet
-from pipeline.results.facts import all_facts, main_facts
-from pipeline.results.gallery import gallery
-from pipeline.results.heat_map import SCALE, shade
-from pipeline.results.page import hex_colour, page_environment
-from pipeline.results.pictures import WRONG
-from pipeline.results.report_plots import report_plots
+from pipeline.results.report.chosen_plots import report_plots
+from pipeline.results.report.class_rows import ClassFindings, class_findings
+from pipeline.results.report.contact_sheet import contact_sheet
+from pipeline.results.report.facts import all_facts, main_facts
+from pipeline.results.report.gallery import gallery
+from pipeline.results.report.heat_map import SCALE, shade
+from pipeline.results.report.page import hex_colour, page_environment
+from pipeline.results.report.pictures import WRONG
+from pipeline.results.report.survey import Reason, Survey, survey
 from pipeline.results.scoring.stored import StoredScores, stored_scores
-from pipeline.results.survey import Reason, Survey, survey
 from pipeline.results.tables import Run
 
 __all__ = ["Report", "render_html", "write_report"]
@@ -71,7 +71,7 @@ def render_html(run: Run, found: Survey, classes: ClassFindings, scores: StoredS
     success, info = run.success, run.info()
     return (
         page_environment()
-        .get_template("report.html")
+        .get_template("report/report.html")
         .render(
             run_id=success["run_id"],
             output=run.output,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.results.contact_sheet import overlay
+from pipeline.results.report.contact_sheet import overlay
 
 __all__ = ["WRONG", "data_uri", "error_map", "shrink"]
 

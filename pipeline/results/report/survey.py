@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.results.distribution import Distribution
+from pipeline.results.report.distribution import Distribution
 from pipeline.results.tables import Run
 from pipeline.results.top import Floats, Positions, Top
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.data.labels import decode_mask
+from pipeline.results.report.survey import Survey, survey
 from pipeline.results.sources import Sources
-from pipeline.results.survey import Survey, survey
 from pipeline.results.tables import Run
 
 __all__ = ["Panel", "choose_panels", "contact_sheet", "draw_sheet", "overlay", "paint_sheet"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.results.facts import main_facts
-from pipeline.results.survey import Survey
+from pipeline.results.report.facts import main_facts
+from pipeline.results.report.survey import Survey
 
 
 def facts(**info: Any) -> dict[str, str]:

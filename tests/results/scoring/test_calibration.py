@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.classification import binary_calibration_error
 
-from pipeline.results.calibration import calibration_counts, calibration_error, reliability
+from pipeline.results.scoring.calibration import calibration_counts, calibration_error, reliability
 
 CLASSES, VOID = 3, 255
 SIZE = (6, 7)

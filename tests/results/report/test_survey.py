@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.results.distribution import Distribution
-from pipeline.results.survey import EXAMPLES, survey
+from pipeline.results.report.distribution import Distribution
+from pipeline.results.report.survey import EXAMPLES, survey
 from pipeline.results.tables import Run
 from pipeline.results.top import Top
 from tests.results.reads import watch_reads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.results.survey import Survey
+from pipeline.results.report.survey import Survey
 
 __all__ = ["all_facts", "main_facts"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.labels import decode_mask
-from pipeline.results.contact_sheet import overlay
-from pipeline.results.pictures import Pixels, data_uri, error_map, shrink
+from pipeline.results.report.contact_sheet import overlay
+from pipeline.results.report.pictures import Pixels, data_uri, error_map, shrink
+from pipeline.results.report.survey import Survey
 from pipeline.results.sources import Sources
-from pipeline.results.survey import Survey
 from pipeline.results.tables import Run
 from pipeline.results.top import Positions
 
