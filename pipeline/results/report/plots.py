@@ -50,10 +50,17 @@ def iou_plot(
                 x, y = zip(*marks, strict=True)
                 face = "none" if number else "white"
                 axes.scatter(
-                    x, y, s=26, zorder=3, color=_ORANGE, facecolors=face, marker=_MARKERS[number], label=figure.name
+                    x,
+                    y,
+                    s=26,
+                    zorder=3,
+                    color=_ORANGE,
+                    facecolors=face,
+                    marker=_MARKERS[number],
+                    label=f"the paper, {figure.name}",
                 )
         if figures:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=8)
+            axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         axes.set_xlim(0, 100)
         axes.set_xlabel("IoU, %")
         axes.set_title(_mean_title(mean, mean_interval), loc="left", fontsize=10)
