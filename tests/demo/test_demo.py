@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_stops_all_it_started(tmp_path: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "demo", "--keep", str(tmp_path / "kept")]
@@ -35,7 +35,7 @@ def test_an_interrupted_demo_stops_all_it_started(tmp_path: Path, number: int, c
                 time.sleep(0.1)
             family = psutil.Process(demo.pid).children(recursive=True)
             os.killpg(demo.pid, number)
-            _, errors = demo.communicate(timeout=90)
+            _, errors = demo.communicate(timeout=120)
             assert demo.returncode == code
             assert "Traceback" not in errors, errors
         finally:
