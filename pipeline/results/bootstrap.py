@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+
+from pipeline.results.quotients import Floats, mean_of_defined, quotients
 
 __all__ = ["RESAMPLES", "Resampling", "class_ious", "interval", "mean_ious", "resampled_sums", "score_counts"]
 
@@ -19,8 +20,6 @@ RESAMPLES = 1000
 _LEVEL = 0.95
 # Images weighted at a time at least: 33 MB of weights.
 _IMAGES = 4096
-
-Floats = NDArray[np.float64]
 
 
 def score_counts(image_scores: pa.Table, classes: int) -> Floats:
@@ -89,17 +88,12 @@ def resampled_sums(parts: Iterable[Floats], resamples: int = RESAMPLES, seed: in
 
 def class_ious(sums: Floats) -> Floats:
     """(…, 2, C) sums of intersections and unions → (…, C); NaN where a class has no union."""
-    intersection, union = sums[..., 0, :], sums[..., 1, :]
-    return np.divide(intersection, union, out=np.full_like(union, np.nan), where=union > 0)
+    return quotients(sums[..., 0, :], sums[..., 1, :])
 
 
 def mean_ious(sums: Floats) -> Floats:
     """(…, 2, C) → (…), over the classes that have a union; NaN if none has."""
-    ious = class_ious(sums)
-    defined = ~np.isnan(ious)
-    count = defined.sum(axis=-1)
-    total = np.where(defined, ious, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return mean_of_defined(class_ious(sums))
 
 
 def interval(values: Floats) -> tuple[float, float] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.results.bootstrap import Floats, class_ious, interval, mean_ious, resampled_sums, score_counts
+from pipeline.results.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
+from pipeline.results.quotients import Floats
 from pipeline.results.tables import Run
 
 __all__ = ["Interval", "IouIntervals", "iou_intervals"]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.results.quotients import quotients
+
 __all__ = [
     "agreement_matrix",
     "class_counts",
@@ -96,7 +98,7 @@ def iou_per_class(confusion: Matrix) -> list[float | None]:
     """Intersection over union of each class; None where the class occurs neither in labels nor in masks."""
     intersection = confusion.diagonal()
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    return [ratio(int(inter), int(whole)) for inter, whole in zip(intersection, union, strict=True)]
+    return [None if np.isnan(value) else float(value) for value in quotients(intersection, union)]
 
 
 def mean_iou(confusion: Matrix) -> float | None:

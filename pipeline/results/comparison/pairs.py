@@ -12,10 +12,10 @@ import numpy as np
 from pipeline.ahead import ahead
 from pipeline.data.labels import decode_mask
 from pipeline.errors import DecodeError, PipelineError
-from pipeline.results.bootstrap import Floats
 from pipeline.results.comparison.inventory import ANOTHER_LABEL, difference
 from pipeline.results.comparison.merge_join import merge_join
 from pipeline.results.comparison.rows import ImageRow, image_rows
+from pipeline.results.quotients import Floats
 from pipeline.results.scores import Matrix, agreement_matrix
 from pipeline.results.tables import Run
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.results.bootstrap import Floats, class_ious, interval, mean_ious
+from pipeline.results.bootstrap import class_ious, interval, mean_ious
 from pipeline.results.intervals import Interval
+from pipeline.results.quotients import Floats
 
 __all__ = ["HIGHER", "LOWER", "NOT_SHOWN", "ScoreDifference", "ScoreDifferences", "score_differences"]
 
