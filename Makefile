@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-training-jobs test-other-jobs test-modules hosts chaos bench lint format clean
+.PHONY: demo test test-jobs test-modules hosts chaos bench lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,15 +15,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m demo
 
-## All tests, on real parts. Jobs on clusters mostly wait, so they and all others run side by side.
+## All tests, on real parts. Jobs on clusters often wait, so all other tests run beside them.
 test: $(STAMP)
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-training-jobs test-other-jobs test-modules
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs test-modules
 
-test-training-jobs: $(STAMP)
-	$(BIN)/python -m pytest -m cluster tests/training
-
-test-other-jobs: $(STAMP)
-	$(BIN)/python -m pytest -m cluster --ignore tests/training
+test-jobs: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
 
 test-modules: $(STAMP)
 	$(BIN)/python -m pytest -m "not cluster"

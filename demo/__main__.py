@@ -78,8 +78,9 @@ def _fill(storage: Storage, prefix: str, seeds: range) -> None:
     # Spawned: a fork would copy locks that the storage's threads hold.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool, contextlib.ExitStack() as stack:
         # A signal to the whole group is answered by this process, once all of the pool's run: one that it reached
-        # while it started could hang, and the pool with it. The pool is left without the scenes not yet begun.
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        # while it started could hang, and the pool with it. The pool is left without the scenes not yet begun: the wait
+        # must be this call's, for the pool's own at the end of the block takes the cancelling back.
+        stack.callback(pool.shutdown, cancel_futures=True)
         with signals_deferred():
             scenes = pool.map(encode_scene, seeds, chunksize=4)
         for seed, (image, label) in zip(seeds, scenes, strict=True):
