@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from demo.cluster import Cluster, local_cluster
 from demo.object_store import ObjectStore
@@ -18,6 +19,9 @@ from demo.object_store import object_store as run_object_store
 
 # Two cores: more threads than that only fight, and narrow networks are faster with one.
 torch.set_num_threads(1)
+# An example takes as long as a busy machine lets it; pytest's own limit bounds them all together.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

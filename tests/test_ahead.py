@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.ahead import ahead
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(items=st.lists(st.integers(), max_size=12), count=st.integers(0, 5), threads=st.integers(1, 3))
 def test_every_item_in_order(items: list[int], count: int, threads: int) -> None:
     pairs = [

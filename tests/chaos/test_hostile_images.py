@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -146,8 +146,7 @@ def mutants(draw: st.DrawFn, kinds: tuple[str, ...]) -> bytes:
 
 
 def bounded(examples: int) -> settings:
-    checks = [HealthCheck.too_slow]
-    return settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=checks, database=None)
+    return settings(max_examples=examples, derandomize=True, database=None)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "bmp"])

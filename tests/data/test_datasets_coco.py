@@ -160,7 +160,7 @@ parts = st.tuples(st.integers(0, 36), st.integers(0, 26), st.integers(1, 30), st
 things = st.tuples(st.sampled_from(sorted(NAMES)), parts, st.sampled_from(["polygon", "runs", "crowd"]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(things, min_size=1, max_size=6))
 def test_any_boxes_follow_the_rules(boxes: list[tuple[int, tuple[int, int, int, int], str]]) -> None:
     scene: list[Thing] = [(PERSON, [rectangle(0, 0, 2, 2)], False)]
@@ -277,7 +277,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=3), json_values, max_size=4), st.integers(1, 9), st.sampled_from([None, 1]))
 def test_json_in_pieces_is_json(content: dict[str, Any], size: int, indent: int | None) -> None:
     text = json.dumps(content, ensure_ascii=size % 2 == 0, indent=indent)

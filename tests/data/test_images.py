@@ -122,7 +122,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_mutations_decode_or_are_refused(data: st.DataObject) -> None:
     image = bytearray(data.draw(st.sampled_from(SEEDS)))

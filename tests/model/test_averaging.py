@@ -55,7 +55,7 @@ def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int],
     return result if kind == "grid" else softmax(result)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.tuples(st.integers(1, 30), st.integers(1, 30)),
     st.lists(st.sampled_from([0.25, 0.6, 0.75, 1.0, 1.25, 2.0]), min_size=1, max_size=3, unique=True),

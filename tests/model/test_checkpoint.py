@@ -118,7 +118,7 @@ def test_other_files() -> None:
             from_bytes(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damage_never_escapes_as_another_error(data: st.DataObject) -> None:
     whole = bytearray(to_bytes(made()))

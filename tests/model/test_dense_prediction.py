@@ -41,7 +41,7 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([380, 388, 412, 460]), st.integers(0, 99))
 def test_windows_change_nothing(height: int, width: int, window: int, seed: int) -> None:
     net, picture = network(), image(height, width, seed)

@@ -67,7 +67,7 @@ def check_against_torch(result: LabelMap, counted: Counted, kind: Upsampling) ->
     assert result.mean_entropy == pytest.approx(counted.total_entropy / pixels, abs=2e-6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @example("grid", 1, 1, 1, "constant", 0)
 @example("deconvolution", 1, 1, 1, "constant", 0)
 @example("deconvolution", 8, 57, 25, "extreme", 0)

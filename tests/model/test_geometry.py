@@ -30,7 +30,7 @@ def test_reflection_equals_numpys_where_one_is_enough() -> None:
     np.testing.assert_array_equal(row[reflect_indices(400, MARGIN, MARGIN)], np.pad(row, MARGIN, mode="reflect"))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(MIN_WINDOW, 900))
 def test_windows_tile_the_score_map_once_within_the_limit(rows: int, columns: int, limit: int) -> None:
     covered = np.zeros((rows, columns), int)

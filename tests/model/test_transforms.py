@@ -50,7 +50,7 @@ def test_number_of_products() -> None:
     assert fourier((12, 8), 7).bins == 18 * 14 // 2 + 2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(sorted(TRANSFORMS)),
     images=st.integers(1, 2),

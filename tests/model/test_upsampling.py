@@ -20,7 +20,7 @@ from model.upsampling import cells_needed, labels_from_scores
 from tests.model import naive
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(2, 5), st.integers(0, 2**31))
 def test_grid_equals_the_definition(height: int, width: int, classes: int, seed: int) -> None:
     scores = torch.randn(classes, *cells_needed(height, width, "grid"), generator=torch.Generator().manual_seed(seed))

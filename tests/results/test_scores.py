@@ -26,7 +26,7 @@ masks = arrays(np.uint8, (7, 9), elements=st.integers(0, CLASSES - 1))
 labels = arrays(np.uint8, (7, 9), elements=st.sampled_from([*range(CLASSES), VOID]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labels, masks)
 def test_confusion_is_torchmetrics(target: np.ndarray, predicted: np.ndarray) -> None:
     expected = MulticlassConfusionMatrix(CLASSES, ignore_index=VOID)(
@@ -35,7 +35,7 @@ def test_confusion_is_torchmetrics(target: np.ndarray, predicted: np.ndarray) ->
     assert np.array_equal(confusion_matrix(target, predicted, CLASSES, VOID), expected.numpy())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labels, masks)
 def test_iou_is_torchmetrics_where_it_is_defined(target: np.ndarray, predicted: np.ndarray) -> None:
     confusion = confusion_matrix(target, predicted, CLASSES, VOID)
@@ -47,7 +47,7 @@ def test_iou_is_torchmetrics_where_it_is_defined(target: np.ndarray, predicted: 
     assert mean_iou(confusion) == (pytest.approx(np.mean(defined)) if defined else None)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels, masks)
 def test_counts_are_those_of_a_loop(target: np.ndarray, predicted: np.ndarray) -> None:
     confusion = confusion_matrix(target, predicted, CLASSES, VOID)

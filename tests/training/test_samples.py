@@ -33,7 +33,7 @@ def scene(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return image, rng.integers(0, 5, (height, width), dtype=np.uint8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2, 60), st.integers(2, 60), st.integers(1, 10), st.floats(0, 0.999), st.floats(0, 0.999), st.booleans()
 )

@@ -116,7 +116,7 @@ def test_polygons_cover_the_regions(run: Run, tmp_path: Path) -> None:
         assert np.array_equal(rasterio.features.rasterize(shapes, mask.shape, fill=255, dtype=np.uint8), mask)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(masks)
 def test_polygons_of_any_mask_are_valid_with_their_holes(mask: np.ndarray) -> None:
     found = list(polygons(mask, range(3)))
@@ -128,7 +128,7 @@ def test_polygons_of_any_mask_are_valid_with_their_holes(mask: np.ndarray) -> No
     assert np.array_equal(rasterio.features.rasterize(shapes, mask.shape, fill=9, dtype=np.uint8), mask)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(bigger, st.sampled_from([0.5, 1.5, 3.0]))
 def test_simplified_outlines_move_no_further_than_the_tolerance(mask: np.ndarray, tolerance: float) -> None:
     exact = [polygon for _, polygon in polygons(mask, [1])]

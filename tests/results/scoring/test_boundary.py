@@ -26,7 +26,7 @@ def eroded_away(ids: np.ndarray, distance: int) -> np.ndarray:
     return region
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(labels, st.integers(1, 6))
 def test_a_region_is_what_erosion_takes(ids: np.ndarray, distance: int) -> None:
     assert np.array_equal(boundary_region(ids, distance), eroded_away(ids, distance))

@@ -20,7 +20,7 @@ labels = arrays(np.uint8, SIZE, elements=st.sampled_from([0, 1, 2, VOID]))
 confidences = arrays(np.uint8, SIZE, elements=st.integers(85, 254))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(confidences, masks, labels)
 def test_the_error_is_torchmetrics(confidence: np.ndarray, predicted: np.ndarray, target: np.ndarray) -> None:
     counts = calibration_counts(confidence, predicted, target, CLASSES, VOID).sum(axis=0)

@@ -30,7 +30,7 @@ def counted(target: np.ndarray, predicted: np.ndarray) -> Counts:
     return count(target, predicted, None, CLASSES, VOID)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels, masks)
 def test_scores_of_classes_are_those_of_torchmetrics(target: np.ndarray, predicted: np.ndarray) -> None:
     ours = class_scores(counted(target, predicted).sums())
@@ -47,7 +47,7 @@ def test_scores_of_classes_are_those_of_torchmetrics(target: np.ndarray, predict
         assert np.nan_to_num(ours[name]) == pytest.approx(expected, abs=1e-6), name
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(labels, masks)
 def test_means_over_what_is_defined(target: np.ndarray, predicted: np.ndarray) -> None:
     counts = counted(target, predicted)
