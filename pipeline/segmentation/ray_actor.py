@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,11 @@ from pipeline.segmentation.surroundings import Surroundings
 from pipeline.segmentation.turns import Turns
 from pipeline.segmentation.watchdog import Watchdog
 
-__all__ = ["ActorTask", "ShardActor", "start_board"]
+__all__ = ["SHARDS_IN_FLIGHT", "ActorTask", "ShardActor", "start_board"]
 
 logger = logging.getLogger(__name__)
+# One shard is predicted while another one loads its first images, or is written.
+SHARDS_IN_FLIGHT = 2
 _ANSWER_SECONDS = 30.0
 _SIGN_SECONDS = 1.0
 _NEWS_SECONDS = 0.25
@@ -77,6 +80,8 @@ class ShardActor:
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
         self._turns = Turns()
+        # Ray's own threads are older than `keep_freed_memory`: the network would not keep its memory on them.
+        self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="shard")
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """What predicts, on the device that predicts."""
@@ -84,7 +89,9 @@ class ShardActor:
         return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = int(row["shard"])
+        return self._threads.submit(self._part, int(row["shard"])).result()
+
+    def _part(self, shard: int) -> dict[str, Any]:
         with self._turns.together():
             attempt = self._begin(shard)
             if attempt is None:

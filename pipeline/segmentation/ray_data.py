@@ -15,14 +15,13 @@ from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cau
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.progress import Counts, ProgressLine
-from pipeline.segmentation.ray_actor import ActorTask, ShardActor, start_board
+from pipeline.segmentation.ray_actor import SHARDS_IN_FLIGHT, ActorTask, ShardActor, start_board
 
 __all__ = ["check_resources", "run_shards"]
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 _BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
-_SHARDS_IN_FLIGHT = 2
 
 
 def check_resources(config: SegmentConfig) -> int:
@@ -72,9 +71,8 @@ def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(
             size=actors,
-            # One shard is predicted while another one loads its first images, or is written.
-            max_concurrent_calls_per_actor=_SHARDS_IN_FLIGHT,
-            max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
+            max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+            max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
             enable_true_multi_threading=True,
         ),
         num_cpus=task.config.cpus_per_actor,
