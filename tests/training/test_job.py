@@ -18,7 +18,7 @@ from tests.jobs import ROOT, await_condition, await_line, driver, finish, joined
 from tests.shared import STORAGE
 from tests.training.support import assert_same_training, run_spawned, write_data
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 STAGES = ("front-end", "context", "joint")
 
 
@@ -70,7 +70,7 @@ def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster
     """
     write_data(bucket)
     # The last stage is long enough for the driver to be killed in it, on however busy a machine.
-    command = arguments(bucket, "run", iterations=24, **{"context.iterations": 0, "joint.iterations": 80})
+    command = arguments(bucket, "run", iterations=24, **{"context.iterations": 0, "joint.iterations": 48})
 
     def reached(stage: int) -> bool:
         names = [Path(info.uri).name for info in STORAGE.list(join(bucket, "run", "checkpoints"))]
