@@ -23,5 +23,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _ARENA_MAX: 1}
-    accepted = [mallopt(name, value) for name, value in settings.items()]
-    return all(accepted)
+    return all(mallopt(name, value) for name, value in settings.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from pipeline.data.datasets.folder import DataFolder, Files
 from pipeline.data.filesystems import normalise
@@ -35,11 +36,15 @@ def look_up(storage: Storage, uris: Iterable[str]) -> Files:
             continue
         if len(members) > _FEW:
             listed = folder
-            work.append(lambda folder=folder: {info.uri: info for info in storage.list(folder)})  # type: ignore[misc]
+            work.append(partial(_all, storage, folder))
         else:
-            work += [lambda uri=uri: _one(storage, uri) for uri in members]  # type: ignore[misc]
+            work += [partial(_one, storage, uri) for uri in members]
     with ThreadPoolExecutor(_THREADS) as pool:
         return {uri: info for found in pool.map(lambda task: task(), work) for uri, info in found.items()}
+
+
+def _all(storage: Storage, folder: str) -> Files:
+    return {info.uri: info for info in storage.list(folder)}
 
 
 def _one(storage: Storage, uri: str) -> Files:
