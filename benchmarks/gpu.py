@@ -4,8 +4,8 @@
         [--steps] [--set joint.iterations=500 …]
 
 `--steps` only times steps: each stage's bare step on tensors that are there beside the loop with its samples. Otherwise
-the recipe is trained; then the network predicts the validation images in float32 and in bfloat16, image by image as a
-job does and in batches. Writes gpu.json and a few masks into the output, a folder.
+the recipe is trained; then the network predicts the validation images in float32 and in bfloat16, image by image, in
+batches, and from JPEGs to masks as an actor does. Writes gpu.json and a few masks into the output, a folder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,8 +33,11 @@ from model.geometry import Window
 from model.network import DilatedNetwork
 from model.upsampling import cells_needed, labels_from_scores
 from model.window_input import WindowInput
+from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
 from pipeline.training.local import train_here
 from pipeline.training.recipes import recipe
@@ -116,6 +121,7 @@ def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) ->
     content |= {"predict_images_per_second": 1 / each}
     batches = (1, 4, 8) if next(network.parameters()).is_cuda else (1,)
     content["network"] = [bare_network(network, pairs[0][0], size) for size in batches]
+    content["segmenter_images_per_second"] = segmenter_rate(network, [image for image, _ in pairs])
     _paint(network, pairs, predicted, folder)
     print(json.dumps(content, indent=1), flush=True)
     return content
@@ -132,6 +138,19 @@ def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[
             seconds = median_seconds(lambda: network(inputs), 7)
     rate = counter.get_total_flops() / seconds / _TERA
     return {"batch": size, "images_per_second": size / seconds, "tflops": rate}
+
+
+def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
+    """Images per second of all that an actor does with a shard, from JPEGs on disk to masks and counts."""
+    storage, count = Storage(), 400 if next(network.parameters()).is_cuda else 4
+    with tempfile.TemporaryDirectory(prefix="segmenter-") as folder:
+        for index in range(count):
+            Image.fromarray(images[index % len(images)]).save(f"{folder}/{index:04d}.jpg", quality=90)
+        config = SegmentConfig(images=folder, checkpoint="none", output="none")
+        segmenter = Segmenter(network, config, "run", storage)
+        rows = list(build_manifest(storage, folder).rows())
+        segmenter.segment(rows[:16])
+        return count / median_seconds(lambda: segmenter.segment(rows), 3)
 
 
 def median_seconds(work: Callable[[], Any], rounds: int) -> float:

@@ -1,13 +1,12 @@
 """The whole job beside its network alone, and beside the usual ways of writing it.
 
-    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network actors]
+    python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network]
 
 `cost`     core-milliseconds per image that everything but the network takes, in one process.
 `still`    a network that takes no time: images per second of the job on all cores.
-`gpu`      a network that takes 10 ms of an actor's time and no core, as on a GPU: share of its pace that the job keeps.
-`network`  a real network of a share of VGG-16's width: the job's pace beside that of its network alone on decoded
-           tensors in as many processes.
-`actors`   the same network: the job's pace with one actor of one core, two, … up to the cores.
+`gpu`      a network that takes 10 ms of a device and no core, as on a GPU: share of its pace that the job keeps.
+`network`  a real network of a share of VGG-16's width: the job's pace with one actor of one core, two, … up to the
+           cores, beside that of the network alone on decoded tensors in as many processes, before and after the job.
 `--alone` leaves the usual ways out. Rates of jobs are those between the first and the last tenth of their parts. Images
 are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
 """
@@ -50,19 +49,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--slow", type=int, default=400, help="images for a real network")
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network", "actors"])
+    parser.add_argument("--only", nargs="*", default=["cost", "still", "gpu", "network"])
     parser.add_argument("--alone", action="store_true", help="without the usual ways")
     options = parser.parse_args()
     ray.init(num_cpus=os.cpu_count(), logging_level="error", log_to_driver=False)
-    measures = {"cost": cost, "still": still, "gpu": gpu, "network": network, "actors": actors}
+    measures = {"cost": cost, "still": still, "gpu": gpu, "network": network}
     with tempfile.TemporaryDirectory(prefix="pipeline-") as name:
         for what in options.only:
             folder = Path(name) / what
             folder.mkdir()
             content = measures[what](folder, options)
-            write_results(
-                f"pipeline_{what}" + (f"_{options.width:g}" if what in ("network", "actors") else ""), content
-            )
+            write_results(f"pipeline_{what}" + (f"_{options.width:g}" if what == "network" else ""), content)
 
 
 def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -79,7 +76,7 @@ def _cost(images: Path) -> tuple[float, float]:
     keep_freed_memory()
     storage = Storage()
     config = SegmentConfig(images=str(images), checkpoint="none", output="none")
-    segmenter = Segmenter(stand_in(0.0), config, "run", storage)
+    segmenter = Segmenter(stand_in(), config, "run", storage)
     infos = [storage.info(str(path)) for path in sorted(images.iterdir())]
     rows = [{"image_uri": i.uri, "label_uri": None, "size": i.size, "version": i.version} for i in infos]
     segmenter.segment(rows[:50])
@@ -109,28 +106,32 @@ def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """A real network, on all cores one process each."""
-    count = os.cpu_count() or 1
+    """A real network, one process a core: on one core, on two, and so on."""
     images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
     write_network(checkpoint, width=options.width)
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        bare = sum(pool.starmap(_bare, [(images, checkpoint)] * count))
-    print(f"{'network alone':<28}{bare:8.2f} images/s")
-    rates = _side_by_side(images, checkpoint, folder, count, options) | {"network alone": bare}
-    print(f"the job keeps {rates['this job'] / bare:.3f} of it (width {options.width:g})")
-    return rates | {"width": options.width}
-
-
-def actors(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """A real network on one core, on two, and so on."""
-    images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
-    write_network(checkpoint, width=options.width)
-    rates: dict[str, float] = {}
-    for count in range(1, (os.cpu_count() or 1) + 1):
-        rates[str(count)] = _job(images, checkpoint, folder / f"job-{count}", count, 1.0)
-        efficiency = rates[str(count)] / rates["1"] / count
-        print(f"{count} actors {rates[str(count)]:8.2f} images/s, {efficiency:.3f} of {count} times one actor's")
+    rates: dict[str, float] = {"width": options.width}
+    cores = os.cpu_count() or 1
+    for count in range(1, cores + 1):
+        before = _alone(images, checkpoint, count)
+        job = _job(images, checkpoint, folder / f"job-{count}", count, 1.0)
+        after = _alone(images, checkpoint, count)
+        bare = (before + after) / 2
+        rates |= {f"{count} actors": job, f"{count} alone, before": before, f"{count} alone, after": after}
+        print(
+            f"{count} actors {job:8.2f} images/s, {job / rates['1 actors'] / count:.3f} of {count} times one actor's, "
+            f"{job / bare:.3f} of the network alone ({before:.2f} before, {after:.2f} after)"
+        )
+    if not options.alone:
+        usual = _usual(images, checkpoint, folder, cores)
+        print("; ".join(f"{name} {rate:.2f} images/s" for name, rate in usual.items()))
+        rates |= usual
     return rates
+
+
+def _alone(images: Path, checkpoint: Path, count: int) -> float:
+    """Images per second of so many processes."""
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        return sum(pool.starmap(_bare, [(images, checkpoint)] * count))
 
 
 def _bare(images: Path, checkpoint: Path) -> float:

@@ -1,9 +1,12 @@
-"""A network that takes a chosen time and no core, as a GPU does; images for it, and a run of the job with it."""
+"""A network that takes a chosen time of a device and no core; images for it, and an actor that predicts with it."""
 
 from __future__ import annotations
 
 import io
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +18,7 @@ from model.checkpoint import to_bytes
 from model.front_end import FrontEndWidths
 from model.geometry import front_end_cells
 from model.network import DilatedNetwork, NetworkSpec, front_end_only
+from model.streams import Handed, Stream, Streams
 from pipeline.segmentation.ray_actor import ShardActor
 
 __all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]
@@ -28,7 +32,7 @@ SPEC = NetworkSpec(
 
 
 class _Still(nn.Module):
-    """Smooth scores of the right size after `seconds` for every image."""
+    """Smooth scores of the right size, after `seconds` for every image."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -45,20 +49,49 @@ class _Still(nn.Module):
         return self._scores[size].expand(len(images), -1, -1, -1)
 
 
-def stand_in(seconds: float) -> DilatedNetwork:
-    """A network of 11 classes without arithmetic."""
+@dataclass(frozen=True)
+class _Due(Handed):
+    """Is there at a time of `time.perf_counter`."""
+
+    due: float = 0.0
+
+    def take(self) -> tuple[Tensor, ...]:
+        time.sleep(max(0.0, self.due - time.perf_counter()))
+        return super().take()
+
+
+class _PacedStream(Stream):
+    """Of a device that works on one image after the other, `seconds` on each, while whoever gave them goes on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(torch.device("cpu"))
+        self._seconds, self._free, self._lock = seconds, 0.0, threading.Lock()
+
+    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+        with self._lock:
+            self._free = max(self._free, time.perf_counter()) + self._seconds
+            return _Due(tuple(tensors), due=self._free)
+
+
+def stand_in(seconds: float = 0.0) -> DilatedNetwork:
+    """A network of 11 classes without arithmetic, that its caller waits for: `seconds` for every image."""
     # It only has to be called; nothing else of a front end is asked for.
     return DilatedNetwork(SPEC, _Still(seconds), None)  # type: ignore[arg-type]
 
 
 class StandInActor(ShardActor):
-    """An actor whose checkpoint's provenance says how many seconds its network takes."""
+    """An actor whose checkpoint's provenance says how many seconds of a device its network takes."""
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """The stand-in, or the checkpoint's own network."""
         network = super().network(checkpoint)
-        seconds = network.spec.provenance.get("stand_in_seconds")
-        return network if seconds is None else stand_in(float(seconds))
+        self._seconds = network.spec.provenance.get("stand_in_seconds")
+        return network if self._seconds is None else stand_in()
+
+    def streams(self, network: DilatedNetwork) -> Streams:
+        """The stand-in's device, or the network's own."""
+        streams = super().streams(network)
+        return replace(streams, network=_PacedStream(float(self._seconds))) if self._seconds else streams
 
 
 def write_network(path: Path, *, width: float = 0.0, seconds: float | None = None) -> Path:

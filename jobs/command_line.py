@@ -15,7 +15,7 @@ import ray
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError, NoProgress, PipelineError
+from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, last_line
 
 __all__ = ["connect", "job", "parse"]
 
@@ -49,11 +49,22 @@ def connect(*, log_to_driver: bool = True) -> None:
 
     Args:
         log_to_driver: whether what workers print appears here.
+
+    Raises:
+        IncompleteRun: if the cluster does not answer, or Ray does not start.
     """
-    if "RAY_ADDRESS" in os.environ:
+    address = os.environ.get("RAY_ADDRESS")
+    if address is not None:
         # Ray's core reports every actor pool of Ray Data as an error here. A cluster started below would inherit this.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
+    try:
+        ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
+    except Exception as error:
+        # Whatever it is (there are bare exceptions among them), it is no fault of the job's.
+        problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"
+        raise IncompleteRun(
+            f"{problem}: {last_line(error)}. Nothing was begun: submit the same command again"
+        ) from error
     # ray.init sets a handler of its own, that exits with code 15 and says nothing.
     signal.signal(signal.SIGTERM, _stop)
 

@@ -21,6 +21,7 @@ from model.errors import PredictionError
 from model.geometry import plan_windows
 from model.label_map import LabelMap, check_target
 from model.network import DilatedNetwork, NetworkSpec
+from model.streams import Stream
 from model.upsampling import cells_needed, labels_from_scores
 from model.views import PLAIN, View
 from model.window_input import WindowInput, preprocess
@@ -104,17 +105,24 @@ def label_map(
     )
 
 
-def network_input(network: DilatedNetwork, image: NDArray[np.uint8], max_window: int = DEFAULT_WINDOW) -> WindowInput:
-    """What `score_map` starts from; whoever has a thread to spare makes it there.
+def network_input(
+    network: DilatedNetwork,
+    image: NDArray[np.uint8],
+    max_window: int = DEFAULT_WINDOW,
+    stream: Stream | None = None,
+) -> WindowInput:
+    """What `score_map` starts from; whoever has a thread and a stream to spare makes it there.
 
-    An image of one window is ready for the network then; larger ones are cut as the network gets to them.
+    An image of one window is ready for the network then; larger ones are cut as the network gets to them, and so are
+    all without a stream.
     """
     height, width = image.shape[:2]
     cells = cells_needed(height, width, network.spec.upsampling)
-    source = WindowInput(image, cells, network.spec.mean_bgr, next(network.parameters()).device)
+    device = next(network.parameters()).device
+    source = WindowInput(image, cells, network.spec.mean_bgr, device)
     windows = plan_windows(*cells, max_window)
-    if len(windows) == 1:
-        source.prepare(windows[0])
+    if stream is not None and len(windows) == 1:
+        source.prepare(windows[0], stream)
     return source
 
 

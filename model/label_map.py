@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.streams import to_device
+
 __all__ = ["Counted", "LabelMap", "check_target", "count_bands", "to_label_map"]
 
 # Labels and targets are bytes.
@@ -74,7 +76,7 @@ def count_bands(
     winning = torch.empty((height if confidence else 0, width), dtype=torch.uint8, device=device)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     pairs = torch.zeros(_IDS * classes, dtype=torch.int64, device=device)
-    targets = None if target is None else torch.from_numpy(np.require(target, requirements="W")).to(device)
+    targets = None if target is None else to_device(torch.from_numpy(np.require(target, requirements="W")), device)
     for top, probabilities in bands:
         band = slice(top, top + probabilities.shape[1])
         best, best_class = probabilities.max(dim=0)  # of equals, the first

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.geometry import MARGIN, OUTPUT_STRIDE, Window, reflect_indices
+from model.streams import Handed, Stream, to_device
 
 __all__ = ["WindowInput", "preprocess", "reflect_on_device", "reflect_on_host"]
 
@@ -41,20 +42,21 @@ class WindowInput:
     def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
         self.size, self.cells = (image.shape[0], image.shape[1]), cells
         self._image, self._mean, self._device = image, mean_bgr, device
-        self._ready: tuple[Window, Tensor] | None = None
+        self._ready: tuple[Window, Handed] | None = None
         self._rows, self._columns = (
             reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
             for length, count in zip(image.shape[:2], cells, strict=True)
         )
 
-    def prepare(self, window: Window) -> None:
-        """Computes a window's batch now, for whoever asks for it later, on another thread."""
-        self._ready = window, self.batch(window)
+    def prepare(self, window: Window, stream: Stream) -> None:
+        """Computes a window's batch now in a stream, for whoever asks for it later, in another thread and stream."""
+        with stream.use():
+            self._ready = window, stream.hand_over([self.batch(window)])
 
     def batch(self, window: Window) -> Tensor:
         """(1, 3, h, w) float32 on the device, channels last in memory."""
         if self._ready is not None and self._ready[0] == window:
-            return self._ready[1]
+            return self._ready[1].take()[0]
         rows, columns = self._rows[window.pixels[0]], self._columns[window.pixels[1]]
         top, left = int(rows.min()), int(columns.min())
         # Only what the window sees: an image may be much larger than any window.
@@ -76,7 +78,7 @@ def reflect_on_host(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mea
 
 def reflect_on_device(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean, device: torch.device) -> Tensor:
     """The same; bytes travel, once each: a tenth of what the window's floats would take."""
-    source = torch.from_numpy(np.ascontiguousarray(part)).to(device)
-    down, across = (torch.from_numpy(indices).to(device) for indices in (rows, columns))
+    source = to_device(torch.from_numpy(np.ascontiguousarray(part)), device)
+    down, across = (to_device(torch.from_numpy(indices), device) for indices in (rows, columns))
     pixels = source.index_select(1, across).index_select(0, down)
-    return pixels.flip(2).float().sub_(torch.tensor(mean_bgr, device=device))
+    return pixels.flip(2).float().sub_(to_device(torch.tensor(mean_bgr), device))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model.dense_prediction import network_input
 from model.errors import PredictionError
 from model.network import DilatedNetwork
+from model.streams import Stream
 from model.window_input import WindowInput
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace, label_space
@@ -64,10 +65,11 @@ class Loader:
         network: that they are for.
         config: of the run.
         storage: where they are read.
+        stream: of the device, in which images become what the network takes.
     """
 
-    def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage) -> None:
-        self._network, self._config, self._storage = network, config, storage
+    def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
+        self._network, self._config, self._storage, self._stream = network, config, storage, stream
         self._views = config.views()
         self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
 
@@ -101,7 +103,8 @@ class Loader:
     def _source(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | tuple[WindowInput, ...]:
         if self._config.geometry == "reference":
             return image
-        return tuple(network_input(self._network, view.of(image), self._config.window) for view in self._views)
+        window, stream = self._config.window, self._stream
+        return tuple(network_input(self._network, view.of(image), window, stream) for view in self._views)
 
     def _fetch(self, row: Row) -> bytes:
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])

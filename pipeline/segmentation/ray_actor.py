@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.checkpoint import from_bytes
-from model.host_memory import keep_freed_memory
 from model.network import DilatedNetwork
 from model.preparation import prepare
+from model.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
 from pipeline.segmentation.attempts import Attempt, Ledger
@@ -32,11 +31,9 @@ from pipeline.segmentation.surroundings import Surroundings
 from pipeline.segmentation.turns import Turns
 from pipeline.segmentation.watchdog import Watchdog
 
-__all__ = ["SHARDS_IN_FLIGHT", "ActorTask", "ShardActor", "start_board"]
+__all__ = ["ActorTask", "ShardActor", "start_board"]
 
 logger = logging.getLogger(__name__)
-# One shard is predicted while another one loads its first images, or is written.
-SHARDS_IN_FLIGHT = 2
 _ANSWER_SECONDS = 30.0
 _SIGN_SECONDS = 1.0
 _NEWS_SECONDS = 0.25
@@ -74,24 +71,23 @@ class ShardActor:
         checkpoint = self._storage.read(config.checkpoint)
         if hashlib.sha256(checkpoint).hexdigest() != task.checkpoint_sha256:
             raise RunConflict(f"{config.checkpoint} was replaced while the run was starting: submit it again")
-        if not config.gpus_per_actor:
-            keep_freed_memory()
-        self._segmenter = Segmenter(self.network(checkpoint), config, task.identity[:16], self._storage)
+        network = self.network(checkpoint)
+        self._segmenter = Segmenter(network, config, task.identity[:16], self._storage, self.streams(network))
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
         self._turns = Turns()
-        # Ray's own threads are older than `keep_freed_memory`: the network would not keep its memory on them.
-        self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="shard")
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """What predicts, on the device that predicts."""
         network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
         return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._threads.submit(self._part, int(row["shard"])).result()
+    def streams(self, network: DilatedNetwork) -> Streams:
+        """Of its device."""
+        return Streams.of(next(network.parameters()).device)
 
-    def _part(self, shard: int) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard = int(row["shard"])
         with self._turns.together():
             attempt = self._begin(shard)
             if attempt is None:
@@ -132,8 +128,7 @@ class _Reporter(Surroundings):
         self._last_sign = self._last_news = 0.0
         self._done = self._failed = 0
         self.quarantined = attempt.quarantined
-        if attempt.careful:
-            self.ahead = 0
+        self.overlapping = not attempt.careful
 
     def image(self, ok: bool) -> None:
         self._done += 1

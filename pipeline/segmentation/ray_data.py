@@ -9,18 +9,21 @@ from typing import Any
 import ray
 import ray.data
 
+from model.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.background import Patience, in_background
 from pipeline.cluster import describe_cluster, memory_share, places, quiet_data
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.progress import Counts, ProgressLine
-from pipeline.segmentation.ray_actor import SHARDS_IN_FLIGHT, ActorTask, ShardActor, start_board
+from pipeline.segmentation.ray_actor import ActorTask, ShardActor, start_board
 
 __all__ = ["check_resources", "run_shards"]
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
+# One shard is predicted while another one loads its first images, or is written.
+_SHARDS_IN_FLIGHT = 2
 _BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
 
 
@@ -71,12 +74,14 @@ def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(
             size=actors,
-            max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
-            max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
+            max_concurrent_calls_per_actor=_SHARDS_IN_FLIGHT,
+            max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
             enable_true_multi_threading=True,
         ),
         num_cpus=task.config.cpus_per_actor,
         num_gpus=task.config.gpus_per_actor or None,
+        # Of the process, not of the actor: the allocator looks at it before Ray has started a thread.
+        runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT},
     )
 
 

@@ -21,6 +21,7 @@ from model.errors import PredictionError
 from model.geometry import MIN_WINDOW
 from model.label_map import LabelMap
 from model.network import DilatedNetwork
+from model.streams import Handed, Streams
 from model.window_input import WindowInput
 from pipeline.ahead import ahead
 from pipeline.data.labels import encode_confidence, encode_mask
@@ -30,14 +31,12 @@ from pipeline.results.schemas import predictions_schema
 from pipeline.results.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, image_stage, neighbours
+from pipeline.segmentation.overlap import ONE_BY_ONE, Overlap
 from pipeline.segmentation.surroundings import Surroundings
 
 __all__ = ["Segmenter", "ShardResult"]
 
 logger = logging.getLogger(__name__)
-_THREADS = 2
-# One image leaves an H200 a quarter slower than eight do; on a CPU one image is work enough for all cores.
-_GPU_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,24 @@ class Segmenter:
         config: of the run.
         run_id: for the rows.
         storage: where images and labels are read.
+        streams: of the device that predicts; default: new ones.
     """
 
-    def __init__(self, network: DilatedNetwork, config: SegmentConfig, run_id: str, storage: Storage) -> None:
+    def __init__(
+        self,
+        network: DilatedNetwork,
+        config: SegmentConfig,
+        run_id: str,
+        storage: Storage,
+        streams: Streams | None = None,
+    ) -> None:
+        device = next(network.parameters()).device
         self._network, self._config, self._run_id = network, config, run_id
-        self._loader = Loader(network, config, storage)
+        self._streams = streams or Streams.of(device)
+        self._loader = Loader(network, config, storage, self._streams.inputs)
         self._classes = network.spec.classes
         self._schema = predictions_schema(config.confidence_maps)
-        on_gpu = next(network.parameters()).is_cuda
-        self._batch = config.batch_images or (_GPU_BATCH if on_gpu else 1)
+        self._overlap = Overlap.of(config, on_gpu=device.type == "cuda")
         self._turn = threading.Lock()
 
     def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
@@ -89,13 +97,13 @@ class Segmenter:
             StorageError: if storage does not do its work; never for one missing or replaced image.
         """
         around = around or Surroundings()
+        overlap = self._overlap if around.overlapping else ONE_BY_ONE
         confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
         done: list[dict[str, Any]] = []
-        scored = self._scored(rows, around)
+        scored = self._scored(rows, around, overlap)
+        finish = partial(self._finish, around=around)
         with contextlib.closing(scored):
-            for (row, _), finishing in ahead(
-                "finish", self._finish, scored, count=self._ahead(around), threads=_THREADS
-            ):
+            for (row, _), finishing in ahead("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
                 columns, counts = finishing.result()
                 confusion += counts
                 done.append({**self._head(row), **columns})
@@ -105,16 +113,18 @@ class Segmenter:
     def _head(self, row: Row) -> dict[str, Any]:
         return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
 
-    def _scored(self, rows: Sequence[Row], around: Surroundings) -> Generator[tuple[Row, _Scored | ImageError]]:
+    def _scored(
+        self, rows: Sequence[Row], around: Surroundings, overlap: Overlap
+    ) -> Generator[tuple[Row, _Scored | ImageError]]:
         """Each row and its image after the network, in order; later images load meanwhile."""
 
         def load(item: tuple[int, Row]) -> Loaded:
             return self._loader.load(item[1], item[0], around)
 
-        loads = ahead("load", load, enumerate(rows), count=self._ahead(around), threads=_THREADS)
+        loads = ahead("load", load, enumerate(rows), count=overlap.ahead, threads=overlap.threads)
         with contextlib.closing(loads), contextlib.ExitStack() as turn:
             remaining = iter(rows)
-            batches = neighbours((loading for _, loading in loads), self._batch if around.ahead else 1)
+            batches = neighbours((loading for _, loading in loads), overlap.batch)
             for number, batch in enumerate(batches):
                 if number == 0:
                     # Not before the first images load: they load while the shard before this one is being predicted.
@@ -123,9 +133,6 @@ class Segmenter:
                 # Rows last: `zip` must not take one more than there are images.
                 for image, row in zip(scored, remaining, strict=False):
                     yield row, image
-
-    def _ahead(self, around: Surroundings) -> int:
-        return max(around.ahead, self._batch) if around.ahead else 0
 
     def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
         started, more = time.perf_counter(), f" and {len(batch) - 1} more" if len(batch) > 1 else ""
@@ -139,14 +146,16 @@ class Segmenter:
         share = (time.perf_counter() - started) / len(batch)
         return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
 
-    def _finish(self, item: tuple[Row, _Scored | ImageError]) -> tuple[dict[str, Any], Matrix]:
+    def _finish(self, item: tuple[Row, _Scored | ImageError], around: Surroundings) -> tuple[dict[str, Any], Matrix]:
         """An image's columns, and its confusion matrix, zeros without a label."""
         row, scored = item
         started = time.perf_counter()
         try:
             if isinstance(scored, ImageError):
                 raise scored
-            columns, counts = self._columns(image_stage("predict", scored.label))
+            # On a GPU this is where the network is waited for.
+            with around.step(f"labelling {row['image_uri']}"):
+                columns, counts = self._columns(image_stage("predict", scored.label))
         except ImageError as error:
             logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
             return {"status": "error", **_error_columns(error)}, self._no_counts()
@@ -157,25 +166,34 @@ class Segmenter:
 
     def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
         """Runs the network on a batch; what is returned is the rest, for other threads."""
-        network, confidence = self._network, self._config.confidence_maps
         inputs = [item.source for item in items if isinstance(item.source, tuple)]
         if not inputs:
             (item,) = items
             result = predict(
-                network,
+                self._network,
                 np.asarray(item.source),
                 geometry="reference",
-                confidence=confidence,
+                confidence=self._config.confidence_maps,
                 target=item.label,
                 on_window=on_window,
             )
             return [lambda: result]
-        of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
-        label = partial(label_map, network.spec, views=self._config.views(), confidence=confidence)
-        return [
-            partial(label, scores, item.size, target=item.label)
-            for item, scores in zip(items, zip(*of_views, strict=True), strict=True)
-        ]
+        stream = self._streams.network
+        with stream.use():
+            of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
+            of_images = [stream.hand_over(scores) for scores in zip(*of_views, strict=True)]
+        return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
+
+    def _label(self, item: Loaded, scores: Handed) -> LabelMap:
+        with self._streams.labels.use():
+            return label_map(
+                self._network.spec,
+                scores.take(),
+                item.size,
+                views=self._config.views(),
+                confidence=self._config.confidence_maps,
+                target=item.label,
+            )
 
     def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:
         """(C, rows, columns) of each."""

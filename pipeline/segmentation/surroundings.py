@@ -13,18 +13,17 @@ class Surroundings:
 
     Attributes:
         quarantined: image's position in the shard → stage; such an image is not touched.
-        ahead: images fetched and decoded ahead of the network, and as many encoded behind it: enough to hide a slow
-            GET, few enough to bound memory.
+        overlapping: whether images are loaded and labelled beside the network; else one stage of one image at a time.
     """
 
     quarantined: Mapping[int, str] = {}
-    ahead = 4
+    overlapping = True
 
     def image(self, ok: bool) -> None:
         """An image is done."""
 
     def stage(self, position: int, name: str) -> None:
-        """A stage of an image begins; stages of several images overlap, unless `ahead` is 0."""
+        """A stage of an image begins; stages of several images overlap, if they are `overlapping`."""
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:

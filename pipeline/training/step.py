@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.loss import summed_loss, valid_weight
 from model.network import DilatedNetwork
+from model.streams import to_device
 from model.upsampling import deconvolve
 from pipeline.errors import PipelineError
 from pipeline.training.recipe_schema import Recipe, StageName
@@ -118,11 +119,8 @@ class Step:
         if self.recipe.stage_input(self.stage) == "images":
             # Early layers, with few channels and many pixels, are up to twice as fast so, on CPUs and GPUs alike.
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if device.type == "cuda":
-            # Out of pinned memory the copy neither waits for the step that is running nor makes it wait.
-            inputs = inputs.pin_memory()
         target = torch.stack([sample.target for sample in samples])
-        return Batch(inputs.to(device, non_blocking=True), target.to(device), samples)
+        return Batch(to_device(inputs, device), to_device(target, device), samples)
 
     def _backward(self, batch: Batch, divisor: Tensor) -> Tensor:
         device, spec = self.world.device, self.network.spec

@@ -213,8 +213,8 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
 class _Noting(Surroundings):
     """Writes down all that it is told."""
 
-    def __init__(self, ahead: int = 4, quarantined: dict[int, str] | None = None) -> None:
-        self.ahead, self.quarantined = ahead, quarantined or {}
+    def __init__(self, overlapping: bool = True, quarantined: dict[int, str] | None = None) -> None:
+        self.overlapping, self.quarantined = overlapping, quarantined or {}
         self.images: list[bool] = []
         self.stages: list[tuple[int, str]] = []
         self.parts = 0
@@ -287,7 +287,7 @@ def test_an_error_gives_the_turn_back(inputs: Inputs, monkeypatch: pytest.Monkey
 
 def test_a_careful_attempt_is_at_one_stage_of_one_image(inputs: Inputs) -> None:
     """Whoever was told of a stage knows what the process was doing when it died."""
-    around = _Noting(ahead=0)
+    around = _Noting(overlapping=False)
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
     Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, around)
     stages = ("fetch", "decode", "label", "predict")

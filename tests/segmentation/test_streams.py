@@ -1,0 +1,160 @@
+"""What an actor has on its device at a time: given ahead, and nothing read before it is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from model.streams import Handed, Stream, Streams
+from pipeline.data.manifest import build_manifest
+from pipeline.segmentation import segmenter as module
+from pipeline.segmentation.overlap import Overlap
+from pipeline.segmentation.segmenter import Segmenter
+from tests.segmentation.support import Inputs, config_of, narrow_network, write_inputs
+from tests.shared import STORAGE
+
+CPU = torch.device("cpu")
+LIMIT = 30.0
+
+
+@pytest.fixture
+def inputs(tmp_path: Any) -> Inputs:
+    return write_inputs(str(tmp_path), 6)
+
+
+def segment(inputs: Inputs, streams: Streams | None = None, **changes: object) -> pa.Table:
+    config = config_of(inputs, **changes)
+    manifest = list(build_manifest(STORAGE, config.images, config.labels).rows())
+    return Segmenter(narrow_network(), config, "run", STORAGE, streams).segment(manifest).table.drop(["seconds"])
+
+
+@dataclass(frozen=True)
+class LateHanded(Handed):
+    """Holds NaN until it is taken, as memory that a device has not written yet."""
+
+    values: tuple[Tensor, ...] = ()
+
+    def take(self) -> tuple[Tensor, ...]:
+        for tensor, value in zip(self.tensors, self.values, strict=True):
+            tensor.copy_(value)
+        return super().take()
+
+
+class LateStream(Stream):
+    """Knows what runs in it."""
+
+    current = threading.local()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(CPU)
+        self.name = name
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        LateStream.current.name = self.name
+        yield
+        LateStream.current.name = None
+
+    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+        # Not inference tensors: they are written later, outside of that mode.
+        values = tuple(tensor.clone() for tensor in tensors)
+        return LateHanded(tuple(torch.full(value.shape, float("nan")) for value in values), values=values)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_images": 3}, {"flip": True}, {"window": 380}])
+def test_nothing_is_read_before_it_is_computed(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    expected, places = segment(inputs, **changes), set[tuple[str, str | None]]()
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **options: Any) -> Any:
+            places.add((work.__name__, getattr(LateStream.current, "name", None)))
+            return work(*args, **options)
+
+        return noted
+
+    monkeypatch.setattr(module, "score_maps", noting(module.score_maps))
+    monkeypatch.setattr(module, "label_map", noting(module.label_map))
+    late = Streams(LateStream("inputs"), LateStream("network"), LateStream("labels"))
+    assert segment(inputs, late, **changes).equals(expected)
+    assert places == {("score_maps", "network"), ("label_map", "labels")}
+
+
+@dataclass
+class NextOneFirst(Stream):
+    """Its results are there when the next image has been given to it: a device that is never left without work."""
+
+    images: int
+    given: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        super().__init__(CPU)
+
+    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+        with self.changed:
+            self.given += 1
+            self.changed.notify_all()
+            return Awaiting(tuple(tensors), stream=self, awaited=min(self.images, self.given + 1))
+
+
+@dataclass(frozen=True)
+class Awaiting(Handed):
+    stream: NextOneFirst | None = None
+    awaited: int = 0
+
+    def take(self) -> tuple[Tensor, ...]:
+        assert self.stream is not None
+        with self.stream.changed:
+            assert self.stream.changed.wait_for(lambda: self.stream.given >= self.awaited, LIMIT), "left without work"
+        return super().take()
+
+
+def test_the_device_has_its_next_image_before_one_is_done(inputs: Inputs) -> None:
+    streams = Streams(Stream(CPU), NextOneFirst(images=6), Stream(CPU))
+    assert segment(inputs, streams).equals(segment(inputs))
+
+
+def test_a_gpu_has_a_whole_batch_ahead(inputs: Inputs) -> None:
+    on_gpu = Overlap.of(config_of(inputs), on_gpu=True)
+    assert on_gpu.ahead >= 2 * on_gpu.batch > 2 and on_gpu.threads > 2
+    assert Overlap.of(config_of(inputs), on_gpu=False).batch == 1
+    assert Overlap.of(config_of(inputs, batch_images=5), on_gpu=False).batch == 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_streams_of_a_gpu_wait_for_each_other() -> None:
+    device = torch.device("cuda")
+    first, second = Stream(device), Stream(device)
+    for _ in range(20):
+        with first.use():
+            matrix = torch.randn(4096, 4096, device=device)
+            for _ in range(10):
+                matrix = matrix @ matrix / matrix.norm()
+            handed = first.hand_over([matrix])
+        with second.use():
+            (taken,) = handed.take()
+            copy = taken.cpu()
+        del handed, taken
+        torch.cuda.synchronize()
+        assert torch.equal(copy, matrix.cpu())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpus_masks_do_not_depend_on_streams(inputs: Inputs) -> None:
+    config = config_of(inputs)
+    manifest = list(build_manifest(STORAGE, config.images, config.labels).rows())
+    network = narrow_network().cuda()
+    whole = Segmenter(network, config, "run", STORAGE).segment(manifest * 20).table
+    same = Stream(CPU)
+    plain = Segmenter(network, config, "run", STORAGE, Streams(same, same, same)).segment(manifest * 20).table
+    assert whole["mask"].equals(plain["mask"])
