@@ -16,11 +16,19 @@ def test_no_cluster_answers(tmp_path: Path) -> None:
         # Nobody listens: a port that is bound only.
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        arguments = ["--images", str(tmp_path), "--checkpoint", "network.safetensors", "--output", str(tmp_path / "out")]
+        arguments = [
+            "--images",
+            str(tmp_path),
+            "--checkpoint",
+            "network.safetensors",
+            "--output",
+            str(tmp_path / "out"),
+        ]
         done = subprocess.run(
             [sys.executable, "jobs/segment_bucket.py", *arguments],
             cwd=ROOT,
-            env=os.environ | {"RAY_ADDRESS": address, "RAY_gcs_rpc_server_connect_timeout_s": "1"},
+            env=os.environ
+            | {"RAY_ADDRESS": address, "RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_NUM_REDIS_GET_RETRIES": "1"},
             capture_output=True,
             text=True,
             timeout=120,

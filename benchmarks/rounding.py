@@ -1,0 +1,67 @@
+"""How many labels bfloat16 changes, rounded where a GPU rounds, on drawn scenes that no network was trained on.
+
+    python -m benchmarks.rounding demo-output/training/network.safetensors [--images 24]
+
+A GPU's front end works in bfloat16 but for its last layer, and the context module in float32. Beside it the whole
+network in bfloat16. Runs on a CPU, slowly on one without bfloat16. Writes benchmarks/results/rounding.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.probe import write_results
+from demo.street.scene import encode_scene
+from model.checkpoint import from_bytes
+from model.dense_prediction import label_map
+from model.geometry import Window
+from model.network import DilatedNetwork
+from model.upsampling import cells_needed
+from model.window_input import WindowInput
+
+_FIRST_SEED = 9000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--images", type=int, default=24)
+    options = parser.parse_args()
+    network = from_bytes(options.checkpoint.read_bytes())
+    shares: dict[str, list[float]] = {}
+    for seed in range(_FIRST_SEED, _FIRST_SEED + options.images):
+        exact, *rounded = ways(network, np.asarray(Image.open(io.BytesIO(encode_scene(seed)[0])).convert("RGB")))
+        for name, labels in zip(("as on a GPU", "all of it"), rounded, strict=True):
+            shares.setdefault(name, []).append(float((labels == exact).mean()))
+    content = {name: {"mean": statistics.mean(each), "worst": min(each)} for name, each in shares.items()}
+    for name, share in content.items():
+        print(f"{name:<12} {share['mean']:8.3%} of labels as in float32, worst image {share['worst']:8.3%}")
+    write_results("rounding", content)
+
+
+@torch.inference_mode()
+def ways(network: DilatedNetwork, image: np.ndarray) -> list[np.ndarray]:
+    """(H, W) labels in float32, as a GPU rounds, and with the context module rounded as well."""
+    height, width = image.shape[:2]
+    cells = cells_needed(height, width, network.spec.upsampling)
+    pixels = WindowInput(image, cells, network.spec.mean_bgr, torch.device("cpu")).batch(Window(0, 0, *cells))
+    exact = network(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        front, whole = network.front_end(pixels), network(pixels)
+
+    def labels(scores: Tensor) -> np.ndarray:
+        return label_map(network.spec, [scores[0].float()], (height, width)).labels
+
+    return [labels(scores) for scores in (exact, network.add_context(front), whole)]
+
+
+if __name__ == "__main__":
+    main()
