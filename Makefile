@@ -33,12 +33,12 @@ hosts: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
-## The short set of measurements beside their peers (docs/performance.md has the long one); quiet cores, 10 minutes.
+## The short set of measurements beside their peers (docs/performance.md has the long one); quiet cores, 15 minutes.
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.last_step --rounds 5
 	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.network --width 0.25 --rounds 3
-	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.pipeline --images 1000 --slow 200
+	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.pipeline --images 600 --slow 60
 
 ## Style, types and the import contract.
 lint: $(STAMP)

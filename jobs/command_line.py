@@ -62,9 +62,8 @@ def connect(*, log_to_driver: bool = True) -> None:
     except Exception as error:
         # Whatever it is (there are bare exceptions among them), it is no fault of the job's.
         problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"
-        raise IncompleteRun(
-            f"{problem}: {last_line(error)}. Nothing was begun: submit the same command again"
-        ) from error
+        reason = last_line(error).rstrip(".")
+        raise IncompleteRun(f"{problem}: {reason}. Nothing was begun: submit the same command again") from error
     # ray.init sets a handler of its own, that exits with code 15 and says nothing.
     signal.signal(signal.SIGTERM, _stop)
 
