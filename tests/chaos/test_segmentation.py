@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.cluster import Cluster
+from model.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
 from tests.jobs import await_condition, driver, finish, ray_processes
@@ -42,6 +43,7 @@ def test_actors_drivers_and_rivals_in_one_run(cluster: Cluster, inputs: Inputs, 
         await_condition(lambda: parts(inputs) >= 2, process)
         victims = ray_processes("ShardActor")
         assert victims, "no actor is running"
+        assert victims[0].environ().items() >= ALLOCATOR_ENVIRONMENT.items(), "the actor's memory is given back"
         victims[0].kill()
         before = parts(inputs)
         await_condition(lambda: parts(inputs) > before, process)
