@@ -38,7 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.last_step --rounds 5
 	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.network --width 0.25 --rounds 3
-	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.pipeline --images 600 --slow 60
+	BENCHMARK_RESULTS=bench-output $(BIN)/python -m benchmarks.pipeline --images 1000 --slow 60
 
 ## Style, types and the import contract.
 lint: $(STAMP)
