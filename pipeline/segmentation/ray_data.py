@@ -14,6 +14,7 @@ from pipeline.background import Patience, in_background
 from pipeline.cluster import describe_cluster, memory_share, places, quiet_data
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.overlap import Overlap
 from pipeline.segmentation.plan import Plan
 from pipeline.segmentation.progress import Counts, ProgressLine
 from pipeline.segmentation.ray_actor import ActorTask, ShardActor, start_board
@@ -22,8 +23,6 @@ __all__ = ["check_resources", "run_shards"]
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
-# One shard is predicted while another one loads its first images, or is written.
-_SHARDS_IN_FLIGHT = 2
 _BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
 
 
@@ -68,14 +67,15 @@ def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors
     quiet_data()
     # Ray retries whole blocks: one shard in each, unless there are so many that keeping them in mind costs the driver.
     blocks = min(len(shards), max(_BLOCKS, _BLOCKS_PER_ACTOR * actors))
+    in_flight = Overlap.of(task.config, on_gpu=task.config.gpus_per_actor > 0).shards
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks)
     return rows.map(
         actor,
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(
             size=actors,
-            max_concurrent_calls_per_actor=_SHARDS_IN_FLIGHT,
-            max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
+            max_concurrent_calls_per_actor=in_flight,
+            max_tasks_in_flight_per_actor=in_flight,
             enable_true_multi_threading=True,
         ),
         num_cpus=task.config.cpus_per_actor,

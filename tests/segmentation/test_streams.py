@@ -126,7 +126,7 @@ def test_the_device_has_its_next_image_before_one_is_done(inputs: Inputs) -> Non
 
 def test_a_gpu_has_a_whole_batch_ahead(inputs: Inputs) -> None:
     on_gpu = Overlap.of(config_of(inputs), on_gpu=True)
-    assert on_gpu.ahead >= 2 * on_gpu.batch > 2 and on_gpu.threads > 2
+    assert on_gpu.ahead >= 2 * on_gpu.batch > 2 and on_gpu.threads > 2 and on_gpu.shards > 2
     assert Overlap.of(config_of(inputs), on_gpu=False).batch == 1
     assert Overlap.of(config_of(inputs, batch_images=5), on_gpu=False).batch == 5
 
