@@ -81,7 +81,10 @@ class FrontEnd(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew."""
+        """Draws all weights anew; nothing where they have no memory."""
+        if self.final.weight.is_meta:
+            # Torch would import its compiler to draw numbers that nobody keeps: a second and more of every process.
+            return
         for layer in self.children():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +132,19 @@ def test_damage_never_escapes_as_another_error(data: st.DataObject) -> None:
         from_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
     except CheckpointError:
         return
+
+
+def test_loading_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    """A second and more of every driver's and actor's start."""
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(to_bytes(made()))
+    code = """
+import sys
+from pathlib import Path
+from model.checkpoint import from_bytes
+from_bytes(Path(sys.argv[1]).read_bytes())
+print("torch._dynamo" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"
