@@ -22,17 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.context_comparison import overridden
 from benchmarks.steps import alternate
 from model.checkpoint import from_bytes
-from model.dense_prediction import predict
-from model.geometry import Window
+from model.dense_prediction import network_input, predict
 from model.network import DilatedNetwork
-from model.upsampling import cells_needed, labels_from_scores
-from model.window_input import WindowInput
+from model.upsampling import labels_from_scores
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
@@ -129,7 +126,7 @@ def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) ->
 
 def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[str, float]:
     """The network alone on tensors that are there."""
-    one = _inputs(network, image)
+    one = network_input(network, image).whole()
     inputs, device = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last), one.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         with FlopCounterMode(display=False) as counter:
@@ -149,7 +146,6 @@ def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
         config = SegmentConfig(images=folder, checkpoint="none", output="none")
         segmenter = Segmenter(network, config, "run", storage)
         rows = list(build_manifest(storage, folder).rows())
-        segmenter.segment(rows[:16])
         return count / median_seconds(lambda: segmenter.segment(rows), 3)
 
 
@@ -169,17 +165,9 @@ def median_seconds(work: Callable[[], Any], rounds: int) -> float:
 def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
     """The labels by products of float32, nothing rounded to fewer bits."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        scores = network(_inputs(network, image))[0]
+        scores = network(network_input(network, image).whole())[0]
     height, width = image.shape[:2]
     return labels_from_scores(scores, height, width, network.spec.upsampling).labels
-
-
-def _inputs(network: DilatedNetwork, image: np.ndarray) -> Tensor:
-    """(1, 3, H, W) of the whole image with its margin."""
-    height, width = image.shape[:2]
-    cells = cells_needed(height, width, network.spec.upsampling)
-    device = next(network.parameters()).device
-    return WindowInput(image, cells, network.spec.mean_bgr, device).batch(Window(0, 0, *cells))
 
 
 def _paint(network: DilatedNetwork, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:

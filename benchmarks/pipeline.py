@@ -28,11 +28,11 @@ from benchmarks.probe import write_results
 from benchmarks.stand_in import StandInActor, stand_in, write_images, write_network
 from benchmarks.usual import by_data_loader, by_loop, by_ray_data
 from model.checkpoint import from_bytes
-from model.geometry import Window, score_map_size
+from model.dense_prediction import network_input
 from model.host_memory import keep_freed_memory
 from model.preparation import prepare
-from model.window_input import WindowInput
 from pipeline.data.images import decode_image
+from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
@@ -77,8 +77,7 @@ def _cost(images: Path) -> tuple[float, float]:
     storage = Storage()
     config = SegmentConfig(images=str(images), checkpoint="none", output="none")
     segmenter = Segmenter(stand_in(), config, "run", storage)
-    infos = [storage.info(str(path)) for path in sorted(images.iterdir())]
-    rows = [{"image_uri": i.uri, "label_uri": None, "size": i.size, "version": i.version} for i in infos]
+    rows = list(build_manifest(storage, str(images)).rows())
     segmenter.segment(rows[:50])
     rounds = []
     for _ in range(5):
@@ -139,7 +138,8 @@ def _bare(images: Path, checkpoint: Path) -> float:
     torch.set_num_threads(1)
     keep_freed_memory()
     ready = prepare(from_bytes(checkpoint.read_bytes()), _ROOM)
-    batches = [_tensor(path, ready.spec.mean_bgr) for path in sorted(images.iterdir())[:8]]
+    decoded = [decode_image(path.read_bytes(), max_pixels=10**7) for path in sorted(images.iterdir())[:8]]
+    batches = [network_input(ready, image).whole() for image in decoded]
     with torch.inference_mode():
         for batch in batches[:2]:
             ready(batch)
@@ -148,12 +148,6 @@ def _bare(images: Path, checkpoint: Path) -> float:
             ready(batches[count % len(batches)])
             count += 1
     return count / (time.perf_counter() - started)
-
-
-def _tensor(path: Path, mean: tuple[float, float, float]) -> torch.Tensor:
-    image = decode_image(path.read_bytes(), max_pixels=10**7)
-    cells = score_map_size(*image.shape[:2])
-    return WindowInput(image, cells, mean, torch.device("cpu")).batch(Window(0, 0, *cells))
 
 
 def _side_by_side(

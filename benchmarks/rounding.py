@@ -9,23 +9,19 @@ network in bfloat16. Runs on a CPU, slowly on one without bfloat16. Writes bench
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.probe import write_results
 from demo.street.scene import encode_scene
 from model.checkpoint import from_bytes
-from model.dense_prediction import label_map
-from model.geometry import Window
+from model.dense_prediction import label_map, network_input
 from model.network import DilatedNetwork
-from model.upsampling import cells_needed
-from model.window_input import WindowInput
+from pipeline.data.images import decode_image
 
 _FIRST_SEED = 9000
 
@@ -38,7 +34,7 @@ def main() -> None:
     network = from_bytes(options.checkpoint.read_bytes())
     shares: dict[str, list[float]] = {}
     for seed in range(_FIRST_SEED, _FIRST_SEED + options.images):
-        exact, *rounded = ways(network, np.asarray(Image.open(io.BytesIO(encode_scene(seed)[0])).convert("RGB")))
+        exact, *rounded = ways(network, decode_image(encode_scene(seed)[0], max_pixels=10**7))
         for name, labels in zip(("as on a GPU", "all of it"), rounded, strict=True):
             shares.setdefault(name, []).append(float((labels == exact).mean()))
     content = {name: {"mean": statistics.mean(each), "worst": min(each)} for name, each in shares.items()}
@@ -51,8 +47,7 @@ def main() -> None:
 def ways(network: DilatedNetwork, image: np.ndarray) -> list[np.ndarray]:
     """(H, W) labels in float32, as a GPU rounds, and with the context module rounded as well."""
     height, width = image.shape[:2]
-    cells = cells_needed(height, width, network.spec.upsampling)
-    pixels = WindowInput(image, cells, network.spec.mean_bgr, torch.device("cpu")).batch(Window(0, 0, *cells))
+    pixels = network_input(network, image).whole()
     exact = network(pixels)
     with torch.autocast("cpu", torch.bfloat16):
         front, whole = network.front_end(pixels), network(pixels)

@@ -73,10 +73,10 @@ class _PacedStream(Stream):
             return _Due(tuple(tensors), due=self._free)
 
 
-def stand_in(seconds: float = 0.0) -> DilatedNetwork:
+def stand_in(seconds: float = 0.0, spec: NetworkSpec = SPEC) -> DilatedNetwork:
     """A network of 11 classes without arithmetic, that its caller waits for: `seconds` for every image."""
     # It only has to be called; nothing else of a front end is asked for.
-    return DilatedNetwork(SPEC, _Still(seconds), None)  # type: ignore[arg-type]
+    return DilatedNetwork(spec, _Still(seconds), None)  # type: ignore[arg-type]
 
 
 class StandInActor(ShardActor):
@@ -85,13 +85,12 @@ class StandInActor(ShardActor):
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """The stand-in, or the checkpoint's own network."""
         network = super().network(checkpoint)
-        self._seconds = network.spec.provenance.get("stand_in_seconds")
-        return network if self._seconds is None else stand_in()
+        return stand_in(spec=network.spec) if "stand_in_seconds" in network.spec.provenance else network
 
     def streams(self, network: DilatedNetwork) -> Streams:
         """The stand-in's device, or the network's own."""
-        streams = super().streams(network)
-        return replace(streams, network=_PacedStream(float(self._seconds))) if self._seconds else streams
+        streams, seconds = super().streams(network), network.spec.provenance.get("stand_in_seconds")
+        return streams if seconds is None else replace(streams, network=_PacedStream(float(seconds)))
 
 
 def write_network(path: Path, *, width: float = 0.0, seconds: float | None = None) -> Path:

@@ -67,6 +67,10 @@ class WindowInput:
             pixels = reflect_on_device(part, rows - top, columns - left, self._mean, self._device)
         return pixels.permute(2, 0, 1)[None]
 
+    def whole(self) -> Tensor:
+        """The batch of one window as large as the whole score map needs."""
+        return self.batch(Window(0, 0, *self.cells))
+
 
 def reflect_on_host(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean) -> Tensor:
     """Rows and columns of an image by index, (h, w, 3) float32 BGR minus mean."""

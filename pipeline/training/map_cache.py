@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.dense_prediction import score_map
 from model.front_end import CONV_NAMES, HEAD_CELLS
-from model.geometry import Window, score_map_size
+from model.geometry import score_map_size
 from model.network import DilatedNetwork
 from model.window_input import WindowInput
 from pipeline.data.storage import Storage, join
@@ -114,8 +114,7 @@ class MapCache:
 
 
 def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float], device: torch.device) -> Tensor:
-    rows, columns = score_map_size(*image.shape[:2])
-    return WindowInput(image, (rows, columns), mean_bgr, device).batch(Window(0, 0, rows, columns))
+    return WindowInput(image, score_map_size(*image.shape[:2]), mean_bgr, device).whole()
 
 
 def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:

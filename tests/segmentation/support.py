@@ -16,6 +16,8 @@ from model.checkpoint import to_bytes
 from model.front_end import FrontEndWidths
 from model.network import DilatedNetwork, NetworkSpec, dilation8
 from model.preparation import prepare
+from model.streams import Streams
+from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.parts import part_bytes, part_uri
@@ -134,6 +136,15 @@ def differing_tables(output: str, undisturbed: str) -> list[str]:
 
 def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
     return SegmentConfig.model_validate({**inputs.config, **changes})
+
+
+def segment(
+    inputs: Inputs, rows: list[dict[str, Any]] | None = None, streams: Streams | None = None, **changes: object
+) -> pa.Table:
+    """The `predictions` of these rows, or of all inputs, by a segmenter alone."""
+    config = config_of(inputs, **changes)
+    chosen = list(build_manifest(STORAGE, config.images, config.labels).rows()) if rows is None else rows
+    return Segmenter(narrow_network(), config, "run", STORAGE, streams).segment(chosen).table
 
 
 def without_time(table: pa.Table) -> pa.Table:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -31,6 +30,7 @@ from tests.segmentation.support import (
     narrow_network,
     picture,
     png,
+    segment,
     write_inputs,
 )
 from tests.shared import STORAGE
@@ -39,13 +39,6 @@ from tests.shared import STORAGE
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
     return write_inputs(str(tmp_path), 5)
-
-
-def segment(inputs: Inputs, rows: list[dict[str, object]] | None = None, **changes: object) -> pa.Table:
-    config = config_of(inputs, **changes)
-    manifest = list(build_manifest(STORAGE, config.images, config.labels).rows())
-    chosen = manifest if rows is None else rows
-    return Segmenter(narrow_network(), config, "run", STORAGE).segment(chosen).table
 
 
 def test_rows_hold_what_the_network_says(inputs: Inputs) -> None:
