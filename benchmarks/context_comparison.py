@@ -66,7 +66,7 @@ def compare(base: Recipe, data: str, output: str, maps: str, seed: int, threads:
     base, scores = base.model_copy(update={"seed": seed}), {}
     for name in VARIANTS:
         variant = _variant(base, name, lambda other: join(output, f"{other}-{seed}", NETWORK_FILE))
-        metrics = _train(TrainConfig(data=data, output=join(output, f"{name}-{seed}"), maps=maps, recipe=variant))
+        metrics = _train(TrainConfig(data=(data,), output=join(output, f"{name}-{seed}"), maps=maps, recipe=variant))
         scores[name] = list(metrics.values())[-1]
         print(f"seed {seed}  {name:<18}{100 * scores[name]['mean_iou']:.2f}", flush=True)
     return scores

@@ -56,7 +56,7 @@ def main() -> None:
 def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str, Any]:
     """Images per second of each stage, by the three ways."""
     chosen = _shortened(recipe(options.recipe), options.iterations)
-    config = TrainConfig(data=data, output=f"{folder}/run", recipe=chosen, cpus_per_worker=options.cpus)
+    config = TrainConfig(data=(data,), output=f"{folder}/run", recipe=chosen, cpus_per_worker=options.cpus)
     of_job = _job(config)
     rows: dict[str, Any] = {}
     print(f"{'stage':<12}{'bare':>9}{'loop':>9}{'job':>9}   images/s{'loop/bare':>12}{'job/bare':>10}{'stall':>8}")
@@ -101,7 +101,7 @@ def _memory(data: str, folder: str) -> dict[str, Any]:
     wide = recipe("street_scenes").model_copy(update={**none, "network": NetworkConfig(), "front_end": front_end})
     lines: dict[str, Any] = {}
     for name, recompute in (("kept", False), ("recomputed", True)):
-        config = TrainConfig(data=data, output=f"{folder}/{name}", recipe=wide, recompute=recompute)
+        config = TrainConfig(data=(data,), output=f"{folder}/{name}", recipe=wide, recompute=recompute)
         lines[name] = list(dry_run(config, Storage()))[-1]
         print(f"{name}: {lines[name]}", flush=True)
     return {"full_width_crop": lines}

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     config = parse(TrainConfig, arguments[1:], __doc__, default)
     connect(log_to_driver=False)
     if config.dry_run:
-        check_data(config, Storage())
+        config, _ = check_data(config, Storage())
         check_workers(config)
         run_dry(config)
         return 0

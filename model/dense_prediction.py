@@ -24,6 +24,7 @@ from model.network import DilatedNetwork, NetworkSpec
 from model.streams import Stream
 from model.upsampling import cells_needed, labels_from_scores
 from model.views import PLAIN, View
+from model.views import views as views_of
 from model.window_input import WindowInput, preprocess
 
 __all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
@@ -39,7 +40,7 @@ def predict(
     *,
     max_window: int = DEFAULT_WINDOW,
     geometry: Geometry = "image",
-    views: Sequence[View] = PLAIN,
+    views: Sequence[View] | None = None,
     confidence: bool = False,
     target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
@@ -51,7 +52,7 @@ def predict(
         image: (H, W, 3) uint8 RGB, at least one pixel a side.
         max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
         geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
-        views: whose probabilities are averaged; `image` geometry only.
+        views: Views whose probabilities are averaged, in `image` geometry only; None: one at the working size.
         confidence: whether to keep the winning probability of each pixel.
         target: (H, W) class ids, or the network's ignore label, to count the labels against.
         on_window: called after each window, or tile, and once more before upsampling.
@@ -66,6 +67,7 @@ def predict(
     if geometry == "reference":
         pixels = preprocess(image, network.spec.mean_bgr)
         return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
+    views = views or views_of((1.0,), flip=False, resize=network.spec.resize)
     scores = [score_map(network, view.of(image), max_window=max_window, on_window=on_window) for view in views]
     return label_map(network.spec, scores, (height, width), views=views, confidence=confidence, target=target)
 
@@ -85,7 +87,7 @@ def label_map(
         spec: of the network.
         scores: of `score_map`, one of each view.
         size: height and width of the image, pixels.
-        views: as for `predict`.
+        views: Views from which the scores come, one of each.
         confidence: as for `predict`.
         target: as for `predict`.
 

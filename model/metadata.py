@@ -6,16 +6,20 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from model.errors import CheckpointError
 from model.geometry import MIN_WINDOW
-from model.network import ContextSpec, NetworkSpec
+from model.network import Color, ContextSpec, NetworkSpec, Upsampling
+from model.views import WorkingSize
 
 __all__ = ["METADATA_KEY", "describe", "header_of", "parse_spec", "read_metadata", "short"]
 
 METADATA_KEY = "dilated_context"
-FORMAT = 1
+# Format 1 is written for whatever it can say; format 2 adds the keys of `_KEYS_2`.
+FORMAT, FORMAT_2 = 1, 2
+FAMILY = "dilated"
 # Whoever made a file may have written anything into it: what follows bounds the work and the words it can cause.
 _MAX_HEADER = 4 * 2**20  # bytes
 _LONGEST_NAME, _LONGEST_MESSAGE = 100, 200  # characters
@@ -30,6 +34,15 @@ _KEYS = (
     "upsampling",
     "reference_window",
 )
+_LABEL_KEYS = ("label_values", "label_ignore", "label_colors", "label_ignore_colors")
+_KEYS_2 = ("family", "family_options", "refinement", *_LABEL_KEYS, "resize")
+_RESERVED = frozenset({"format", *_KEYS, *_KEYS_2})
+_LARGEST_VALUE = 65535  # 16-bit label files
+# Format 2 may spell the two kinds of upsampling out.
+_UPSAMPLINGS: dict[Upsampling, dict[str, Any]] = {
+    "grid": {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"},
+    "deconvolution": {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"},
+}
 
 
 def read_metadata(data: bytes, key: str) -> dict[str, Any]:
@@ -84,9 +97,11 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def describe(spec: NetworkSpec) -> dict[str, Any]:
+    """Return the metadata of a network as JSON: format 1 where that can say all, else format 2."""
     context = spec.context and {"dilations": list(spec.context.dilations), "padding": spec.context.padding}
+    later = _describe_later(spec)
     return {
-        "format": FORMAT,
+        "format": FORMAT_2 if later else FORMAT,
         "classes": list(spec.classes),
         "palette": [list(colour) for colour in spec.palette],
         "mean_bgr": list(spec.mean_bgr),
@@ -94,34 +109,113 @@ def describe(spec: NetworkSpec) -> dict[str, Any]:
         "context": context,
         "upsampling": spec.upsampling,
         "reference_window": spec.reference_window and list(spec.reference_window),
-        **{key: value for key, value in spec.provenance.items() if key not in _KEYS and key != "format"},
+        **({"family": FAMILY, "family_options": {}, "refinement": None, **later} if later else {}),
+        **{key: value for key, value in spec.provenance.items() if key not in _RESERVED},
     }
 
 
+def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
+    """Return the optional keys of format 2 that this network needs."""
+    found: dict[str, Any] = {}
+    if spec.label_values is not None:
+        found["label_values"] = [list(values) for values in spec.label_values]
+    if spec.label_ignore is not None:
+        found["label_ignore"] = list(spec.label_ignore)
+    if spec.label_colors is not None:
+        found["label_colors"] = [[list(color) for color in colors] for colors in spec.label_colors]
+    if spec.label_ignore_colors is not None:
+        found["label_ignore_colors"] = [list(color) for color in spec.label_ignore_colors]
+    if spec.resize is not None:
+        size = spec.resize.size
+        found["resize"] = {"long_side": spec.resize.long_side} if size is None else {"size": list(size)}
+    return found
+
+
 def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"format {short(metadata.get('format'))} is unknown, this version reads {FORMAT}: upgrade"
-        )
+    """Return the specification that a checkpoint's metadata describe.
+
+    Raises:
+        CheckpointError: If the format or family is unknown, or the metadata are incomplete or impossible.
+    """
+    number = metadata.get("format")
+    if number not in (FORMAT, FORMAT_2) or isinstance(number, bool):
+        raise CheckpointError(f"format {short(number)} is unknown, this version reads {FORMAT} and {FORMAT_2}: upgrade")
     missing = [key for key in _KEYS if key not in metadata]
     if missing:
         raise CheckpointError(f"metadata lacks {', '.join(missing)}: the file is incomplete")
     try:
-        return _build_spec(metadata)
+        if number == FORMAT:
+            return _build_spec({key: value for key, value in metadata.items() if key not in _KEYS_2})
+        _check_family(metadata)
+        return replace(_build_spec(metadata), **_later_fields(metadata))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"metadata cannot be used: {short(error)}") from error
+
+
+def _check_family(metadata: Mapping[str, Any]) -> None:
+    family, options = metadata.get("family"), metadata.get("family_options", {})
+    if family != FAMILY:
+        raise CheckpointError(f"format 2 of family {short(family)} is unknown, this version reads {FAMILY}: upgrade")
+    if options != {} or metadata.get("refinement") is not None:
+        raise CheckpointError("its family_options or refinement are unknown to this version: upgrade")
+
+
+def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a specification that format 2 adds."""
+    classes = len(metadata["classes"])
+    values, ignore = metadata.get("label_values"), metadata.get("label_ignore")
+    colors, void = metadata.get("label_colors"), metadata.get("label_ignore_colors")
+    fields: dict[str, Any] = {
+        "label_values": None if values is None else tuple(_label_values(each) for each in values),
+        "label_ignore": None if ignore is None else _label_values(ignore),
+        "label_colors": None if colors is None else tuple(tuple(_colour(each) for each in own) for own in colors),
+        "label_ignore_colors": None if void is None else tuple(_colour(color) for color in void),
+        "resize": None if metadata.get("resize") is None else _working_size(metadata["resize"]),
+    }
+    if any(fields[key] is not None and len(fields[key]) != classes for key in ("label_values", "label_colors")):
+        raise ValueError(f"label_values or label_colors are not those of {classes} classes")
+    every = [value for own in fields["label_values"] or () for value in own] + list(fields["label_ignore"] or ())
+    if len(set(every)) < len(every):
+        raise ValueError("a value of label_values and label_ignore stands there twice")
+    return fields
+
+
+def _label_values(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(each) is int and 0 <= each <= _LARGEST_VALUE for each in values):
+        raise ValueError(f"label values {values!r} are not whole numbers within 0–{_LARGEST_VALUE}")
+    return tuple(values)
+
+
+def _working_size(resize: Any) -> WorkingSize:
+    if not isinstance(resize, dict) or len(resize) != 1 or not resize.keys() <= {"long_side", "size"}:
+        raise ValueError(f"resize {resize!r} is neither a long_side nor a size")
+    sides = resize["size"] if "size" in resize else [resize["long_side"]]
+    if not isinstance(sides, list) or not all(type(side) is int for side in sides):
+        raise ValueError(f"resize {resize!r} has sides that are not whole numbers of pixels")
+    if "long_side" in resize:
+        return WorkingSize(long_side=sides[0])
+    height, width = sides
+    return WorkingSize(size=(height, width))
+
+
+def _upsampling(upsampling: Any) -> Upsampling:
+    """Return the kind of upsampling, given by name or spelled out."""
+    for name, spelled_out in _UPSAMPLINGS.items():
+        if upsampling in (name, spelled_out):
+            return name
+    raise ValueError(f"upsampling {upsampling!r} is not known")
 
 
 def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
     context, window = metadata["context"], metadata["reference_window"]
     mean = metadata["mean_bgr"]
     palette = tuple(_colour(colour) for colour in metadata["palette"])
-    upsampling, ignore = metadata["upsampling"], metadata["ignore_label"]
+    ignore = metadata["ignore_label"]
     if len(mean) != 3 or not all(isinstance(value, int | float) and abs(value) <= 255 for value in mean):
         raise ValueError(f"mean_bgr {mean} is not three numbers within ±255")
-    if upsampling not in ("grid", "deconvolution") or type(ignore) is not int or not 0 <= ignore <= 255:
-        raise ValueError(f"upsampling {upsampling!r} or ignore_label {ignore!r} is not known")
-    provenance = {key: value for key, value in metadata.items() if key not in _KEYS and key != "format"}
+    if type(ignore) is not int or not 0 <= ignore <= 255:
+        raise ValueError(f"ignore_label {ignore!r} is not known")
+    provenance = {key: value for key, value in metadata.items() if key not in _RESERVED}
     if _deeper(provenance, _DEEPEST):
         raise ValueError(f"its provenance is nested deeper than {_DEEPEST} levels")
     return NetworkSpec(
@@ -130,7 +224,7 @@ def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
         mean_bgr=(float(mean[0]), float(mean[1]), float(mean[2])),
         ignore_label=ignore,
         context=None if context is None else _context_spec(context),
-        upsampling=upsampling,
+        upsampling=_upsampling(metadata["upsampling"]),
         reference_window=None if window is None else _window(window),
         provenance=provenance,
     )
@@ -167,7 +261,7 @@ def _context_spec(context: Mapping[str, Any]) -> ContextSpec:
     return ContextSpec(tuple(dilations), padding)
 
 
-def _colour(colour: Any) -> tuple[int, int, int]:
+def _colour(colour: Any) -> Color:
     if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour):
         raise ValueError(f"palette colour {colour} is not three numbers within 0–255")
     return colour[0], colour[1], colour[2]

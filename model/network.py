@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from model.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule
 from model.front_end import FrontEnd, FrontEndWidths
 from model.identity_init import initialise_identity
+from model.views import WorkingSize
 
 __all__ = [
+    "Color",
     "ContextSpec",
     "DilatedNetwork",
     "NetworkSpec",
+    "Upsampling",
     "build_network",
     "dilation7",
     "dilation8",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 Upsampling = Literal["grid", "deconvolution"]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class NetworkSpec:
         upsampling: `grid` interpolates probabilities between cells that sit on pixels (8i, 8j);
             `deconvolution` is the fixed bilinear 16/8/4 kernel on scores of the Cityscapes release.
         reference_window: height and width in pixels of the released deploy net's input, margin included.
+        label_values: Pixel values in label files, by class id; None: the values are the class ids.
+        label_ignore: Pixel values in label files that count nowhere; None: `ignore_label` alone.
+        label_colors: RGB colors in color masks, by class id; None: the palette's.
+        label_ignore_colors: RGB colors in color masks that count nowhere; None: no color.
+        resize: Working size to which images are brought before prediction; None: their own size.
         provenance: recipe, metrics, origin and licence of the weights; free JSON.
     """
 
@@ -57,6 +66,11 @@ class NetworkSpec:
     context: ContextSpec | None = None
     upsampling: Upsampling = "grid"
     reference_window: tuple[int, int] | None = None
+    label_values: tuple[tuple[int, ...], ...] | None = None
+    label_ignore: tuple[int, ...] | None = None
+    label_colors: tuple[tuple[Color, ...], ...] | None = None
+    label_ignore_colors: tuple[Color, ...] | None = None
+    resize: WorkingSize | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

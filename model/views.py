@@ -10,7 +10,37 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-__all__ = ["PLAIN", "View", "views"]
+__all__ = ["PLAIN", "View", "WorkingSize", "resize_image", "views"]
+
+_LARGEST_SIDE = 10_000  # pixels: what a file may ask for stays within 100 megapixels
+
+
+@dataclass(frozen=True)
+class WorkingSize:
+    """Size to which every image is brought before training and prediction; exactly one of the two is given.
+
+    Attributes:
+        long_side: Length of the longer side in pixels; the other side keeps the aspect ratio.
+        size: Height and width in pixels.
+    """
+
+    long_side: int | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.long_side is None) == (self.size is None):
+            raise ValueError("a working size is either a long side or a height and a width")
+        if not all(1 <= side <= _LARGEST_SIDE for side in self.size or (self.long_side or 0,)):
+            raise ValueError(
+                f"a working size has sides of 1 to {_LARGEST_SIDE} pixels, got {self.size or self.long_side}"
+            )
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width in pixels of an image of this size after resizing."""
+        if self.size is not None:
+            return self.size
+        factor = (self.long_side or 0) / max(height, width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 @dataclass(frozen=True)
@@ -18,36 +48,43 @@ class View:
     """One way to look at an image.
 
     Attributes:
-        scale: of its height and width.
-        mirrored: whether left and right are exchanged.
+        scale: Factor of the working size's height and width.
+        mirrored: Whether left and right are exchanged.
+        resize: Working size; None: the image's own size.
     """
 
     scale: float = 1.0
     mirrored: bool = False
+    resize: WorkingSize | None = None
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width in pixels of the view of an image of this size."""
+        """Return height and width in pixels of the view of an image of this size."""
+        if self.resize is not None:
+            height, width = self.resize.of(height, width)
         if self.scale == 1:
             return height, width
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
     def of(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 → (H', W', 3) uint8, bilinear, without aliasing where it shrinks."""
-        height, width = image.shape[:2]
-        size = self.size(height, width)
-        if size != (height, width):
-            # uint8 all the way: a float copy of a large image would take four times its memory.
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-            resized = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
-            image = resized[0].permute(1, 2, 0).numpy()
+        image = resize_image(image, self.size(*image.shape[:2]))
         return np.ascontiguousarray(image[:, ::-1] if self.mirrored else image)
 
 
 PLAIN = (View(),)
 
 
-def views(scales: Sequence[float], *, flip: bool) -> tuple[View, ...]:
-    """Each scale, and its mirror image if `flip`, smaller ones first."""
-    return tuple(
-        View(scale, mirrored) for scale in sorted(scales) for mirrored in ((False, True) if flip else (False,))
-    )
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the image (H, W, 3) uint8 at another height and width: bilinear, without aliasing where it shrinks."""
+    if size == image.shape[:2]:
+        return image
+    # uint8 all the way: a float copy of a large image would take four times its memory.
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    resized = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def views(scales: Sequence[float], *, flip: bool, resize: WorkingSize | None = None) -> tuple[View, ...]:
+    """Return a view of each scale, and its mirror image if `flip`, smaller ones first."""
+    mirrors = (False, True) if flip else (False,)
+    return tuple(View(scale, mirrored, resize) for scale in sorted(scales) for mirrored in mirrors)

@@ -221,10 +221,16 @@ def _bmp(data: bytes, max_pixels: int) -> Screened:
     return Screened("BMP", data)
 
 
+def _heif(data: bytes, max_pixels: int) -> Screened:
+    """Pass the file on: libheif has limits of its own and applies the orientation itself."""
+    return Screened("HEIF", data)
+
+
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[bytes, int], Screened]], ...] = (
     ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
     ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
     ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), _tiff),
     ("BMP", re.compile(rb"BM"), _bmp),
+    ("HEIF", re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|msf1)", re.DOTALL), _heif),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def exif_orientation(block: bytes) -> int:
     return 1
 
 
-def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """(H, W, …) as stored → as seen."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

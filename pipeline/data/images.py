@@ -1,18 +1,21 @@
 """Safe decoding of images that somebody else put into a bucket.
 
-Rules: JPEG, PNG, WebP, TIFF and BMP, told by content and not by name, whole and undamaged as far as the format lets
-that be known. EXIF orientation is applied. CMYK and palettes become RGB; grey becomes three equal channels; 16-bit grey
-keeps its upper eight bits; alpha is dropped and the colour taken as stored; colour profiles are not applied; of
-animations and multi-page files the first frame counts. Everything else is refused.
+Rules: JPEG, PNG, WebP, TIFF and BMP, and HEIC where the extra `heic` is installed, told by content and not by name,
+whole and undamaged as far as the format lets that be known. EXIF orientation is applied. CMYK and palettes become RGB;
+grey becomes three equal channels; 16-bit grey keeps its upper eight bits; alpha is dropped and the colour taken as
+stored; colour profiles are not applied; of animations and multi-page files the first frame counts. Everything else is
+refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import struct
 import warnings
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +25,11 @@ from pipeline.data.containers import check_size, has_all_rows, screen
 from pipeline.data.exif import turned
 from pipeline.errors import DecodeError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "decode_image", "one_reason", "open_image"]
+__all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "one_reason", "open_image"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
+# Whether HEIC photographs can be decoded, which needs the extra `heic`.
+HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 MAX_PIXELS = 100_000_000
 _DIRECT = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX", "La", "RGBa"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
@@ -70,6 +75,8 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[
     if len(data) > _BYTES_PER_PIXEL * max_pixels + _METADATA:
         raise DecodeError(f"{len(data)} bytes are more than {max_pixels} pixels, the limit, can need")
     screened = screen(data, formats, max_pixels)
+    if screened.format == "HEIF":
+        _register_heif()
     try:
         image = Image.open(io.BytesIO(screened.data), formats=(screened.format,))
     except UnidentifiedImageError as error:
@@ -80,6 +87,20 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[
     if screened.format == "PNG" and _may_lack_rows(image) and not has_all_rows(screened.data):
         raise DecodeError("damaged: the compressed data end before the picture does")
     return image, screened.orientation
+
+
+@cache
+def _register_heif() -> None:
+    """Teach Pillow to open HEIC files.
+
+    Raises:
+        DecodeError: If the extra is not installed.
+    """
+    if not HAS_HEIF:
+        raise DecodeError("HEIC photographs need another library: pip install 'dilated-context[heic]'")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 @contextlib.contextmanager

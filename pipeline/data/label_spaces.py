@@ -1,35 +1,59 @@
-"""Class names, colours and encodings of the published data sets, and of the project's own drawn scenes."""
+"""Classes and the encodings of label files: those of published data sets, of the drawn scenes, and users' own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import ConfigError
 
-__all__ = ["LABEL_SPACES", "LabelSpace", "label_space"]
+__all__ = ["LABEL_SPACES", "OWN", "Color", "LabelEncoding", "LabelSpace", "label_space", "network_label_space"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
+Colour = Color
+# Name of the label space of every classes file, and of what a checkpoint says of its label files.
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class LabelEncoding:
+    """Strict encoding of label files: a value or color that is not listed here is an error.
+
+    Attributes:
+        values: Pixel values (0–65535) of each class, by class id.
+        ignored: Pixel values that count nowhere.
+        colors: RGB colors of each class in color masks, by class id.
+        ignored_colors: RGB colors that count nowhere.
+    """
+
+    values: tuple[tuple[int, ...], ...]
+    ignored: tuple[int, ...] = (255,)
+    colors: tuple[tuple[Color, ...], ...] = ()
+    ignored_colors: tuple[Color, ...] = ()
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """What the values of a label file mean.
+    """Classes and the meaning of the values in their label files.
 
     Attributes:
-        name: as used on the command line.
-        classes: names by class id.
-        palette: RGB by class id.
-        id_map: class id by the file's value, where the two differ. A value that is neither mapped nor a class id
+        name: Name as used on the command line.
+        classes: Class names, by class id.
+        palette: RGB colors, by class id.
+        id_map: Class id by the file's value, where the two differ. A value that is neither mapped nor a class id
             nor `ignore_label` is an error.
-        ignore_label: value of pixels that count nowhere.
+        ignore_label: Value of pixels that count nowhere.
+        encoding: Encoding of the label files of one's own classes; it replaces `id_map`. None for published data
+            sets.
     """
 
     name: str
     classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     id_map: Mapping[int, int] = field(default_factory=dict)
     ignore_label: int = 255
+    encoding: LabelEncoding | None = None
 
 
 def label_space(name: str) -> LabelSpace:
@@ -41,6 +65,32 @@ def label_space(name: str) -> LabelSpace:
     if name not in LABEL_SPACES:
         raise ConfigError(f"unknown label space {name!r}: choose one of {', '.join(sorted(LABEL_SPACES))}")
     return LABEL_SPACES[name]
+
+
+def network_label_space(network: Mapping[str, Any]) -> LabelSpace:
+    """Return the label space in which a network's own labels are written.
+
+    Args:
+        network: Keys `classes`, `palette` and `ignore_label` of a checkpoint's metadata, and `label_values`,
+            `label_ignore`, `label_colors` and `label_ignore_colors` where they are present.
+    """
+    palette = tuple(_color(color) for color in network["palette"])
+    ignore_label = int(network["ignore_label"])
+    values = network.get("label_values") or [[class_id] for class_id in range(len(palette))]
+    ignored = network.get("label_ignore")
+    colors = network.get("label_colors") or [[color] for color in palette]
+    encoding = LabelEncoding(
+        values=tuple(tuple(map(int, each)) for each in values),
+        ignored=(ignore_label,) if ignored is None else tuple(map(int, ignored)),
+        colors=tuple(tuple(_color(color) for color in each) for each in colors),
+        ignored_colors=tuple(_color(color) for color in network.get("label_ignore_colors") or ()),
+    )
+    return LabelSpace(OWN, tuple(network["classes"]), palette, {}, ignore_label, encoding)
+
+
+def _color(color: Any) -> Color:
+    red, green, blue = color
+    return int(red), int(green), int(blue)
 
 
 def _voc_palette(count: int) -> tuple[Colour, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,47 +13,79 @@ from PIL import Image
 
 from pipeline.data.exif import turned
 from pipeline.data.images import MAX_PIXELS, one_reason, open_image
-from pipeline.data.label_spaces import LabelSpace
+from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import DecodeError, UnknownClasses
 
-__all__ = ["decode_label", "decode_mask", "encode_confidence", "encode_mask"]
+__all__ = ["decode_label", "decode_mask", "encode_confidence", "encode_mask", "encode_values", "label_values"]
 
 # Lossy formats cannot hold labels.
 _LABEL_FORMATS = ("PNG", "TIFF", "BMP")
+# Stands for "no class" beside 8-bit class ids.
+_UNKNOWN = 256
+_MOST_NAMED = 3
 # zlib's Z_RLE: masks are runs, and run lengths alone compress them as well as level 6 in less time.
 _RUN_LENGTHS = 3
 
 
 def decode_label(
-    data: bytes, classes: int, ignore_label: int = 255, space: LabelSpace | None = None, *, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    classes: int,
+    ignore_label: int = 255,
+    space: LabelSpace | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "the label",
 ) -> NDArray[np.uint8]:
-    """Reads class ids from a label file.
+    """Return the class ids in a label file.
 
     Palette files give their indices (`convert("L")` would give the palette's brightness: 38 instead of 1 in VOC),
-    grey files their values; colour files need a label space, whose palette translates them.
+    gray files of 1 to 16 bits their values, gray files with alpha their gray values. Color files need a label space,
+    whose palette translates them; color files with three equal channels are read by value in one's own label spaces.
 
     Args:
-        data: the whole file.
-        classes: how many class ids there are.
-        ignore_label: the id that ignored pixels get.
-        space: how the file encodes classes; None: values are class ids.
-        max_pixels: refuse larger files.
+        data: The whole file.
+        classes: Number of class ids.
+        ignore_label: Id that ignored pixels get.
+        space: Encoding of classes in the file; None: values are class ids.
+        max_pixels: Limit above which a file is refused.
+        name: Name of the file, for messages about its classes.
 
     Returns:
         (H, W) uint8 of ids below `classes`, or `ignore_label`.
 
     Raises:
-        DecodeError: for damage, or another kind of file.
-        UnknownClasses: for values that mean nothing.
+        DecodeError: If the file is damaged or of another kind.
+        UnknownClasses: If values or colors are those of no class.
     """
+    values, mode = _open_label(data, max_pixels)
+    try:
+        if space is not None and space.encoding is not None:
+            return _by_encoding(values, space.encoding, ignore_label)
+        if values.ndim == 2:
+            return _check(_by_value(values, ignore_label, space), classes, ignore_label)
+        if space is not None:
+            return _check(_by_colour(values, space, ignore_label), classes, ignore_label)
+    except UnknownClasses as error:
+        raise UnknownClasses(f"{name} {error}") from None
+    raise UnknownClasses(f"labels of mode {mode} cannot be read: give index files, or --label-space for colors")
+
+
+def label_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """Return what a label file holds, whatever it means: (H, W) uint8 or uint16 values, or (H, W, 3) uint8 colors.
+
+    Colors with three equal channels everywhere are values.
+
+    Raises:
+        DecodeError: If the file is damaged or of another kind.
+    """
+    values, _ = _open_label(data, max_pixels)
+    return values[:, :, 0] if values.ndim == 3 and (values == values[:, :, :1]).all() else values
+
+
+def _open_label(data: bytes, max_pixels: int) -> tuple[NDArray[Any], str]:
     with one_reason():
         image, orientation = open_image(data, _LABEL_FORMATS, max_pixels)
-        values = turned(_as_written(image, data), orientation)
-    if image.mode in ("P", "L"):
-        return _check(_by_value(ignore_label, space)[values], classes, ignore_label)
-    if image.mode in ("RGB", "RGBA") and space is not None:
-        return _check(_by_colour(values[:, :, :3], space, ignore_label), classes, ignore_label)
-    raise UnknownClasses(f"labels of mode {image.mode} cannot be read: give index files, or --label-space for colours")
+        return turned(_as_written(image, data), orientation), image.mode
 
 
 def encode_mask(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
@@ -59,6 +93,17 @@ def encode_mask(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int
     image = Image.fromarray(labels, mode="P")
     image.putpalette([channel for colour in palette for channel in colour])
     return _png(image)
+
+
+def encode_values(labels: NDArray[np.uint8], values: Sequence[int]) -> bytes:
+    """Return a gray PNG in which each class id is replaced by a label file's value.
+
+    Args:
+        labels: (H, W) class ids.
+        values: Value (0–65535) of each class, by class id; one above 255 makes a 16-bit file.
+    """
+    table = np.array(values, np.uint8 if max(values) < 256 else np.uint16)
+    return _png(Image.fromarray(table[labels]))
 
 
 def encode_confidence(confidence: NDArray[np.uint8]) -> bytes:
@@ -85,46 +130,153 @@ def _png(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def _as_written(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
-    """Pillow spreads grey of fewer than eight bits over 0–255, and inverts that of TIFFs in which 0 is white."""
+def _as_written(image: Image.Image, data: bytes) -> NDArray[Any]:
+    """Return the stored values: (H, W) uint8 or uint16, or (H, W, 3) uint8 for colors.
+
+    Pillow spreads gray of fewer than eight bits over 0–255 and inverts that of TIFFs in which 0 is white.
+
+    Raises:
+        UnknownClasses: If Pillow does not keep the values of such a file.
+    """
+    bits, inverted = _bits(image, data)
     values = np.asarray(image)
-    if image.mode != "L" or image.format == "BMP":
+    if image.mode == "P":
         return values
+    if image.mode == "1":
+        return (~values if inverted else values).astype(np.uint8)
+    if image.mode == "L":
+        values = 255 - values if inverted else values
+        return values // np.uint8(255 // (2**bits - 1)) if bits < 8 else values
+    if image.mode.startswith("I;16"):
+        return values.astype(np.uint16)
+    if image.mode in ("LA", "RGB", "RGBA") and bits <= 8:
+        return values[:, :, 0] if image.mode == "LA" else values[:, :, :3]
+    raise UnknownClasses(
+        f"labels of mode {image.mode} with {bits} bits a channel cannot be read: give 8-bit index PNGs"
+    )
+
+
+def _bits(image: Image.Image, data: bytes) -> tuple[int, bool]:
+    """Return the bits of a channel, and whether 0 is white."""
     if image.format == "PNG":
-        bits, inverted = data[24], False
-    else:
-        tags = getattr(image, "tag_v2", {})
-        bits, inverted = tags.get(258, (8,))[0], tags.get(262) == 0
-    values = 255 - values if inverted else values
-    return values // np.uint8(255 // (2**bits - 1)) if bits < 8 else values
+        return data[24], False
+    if image.format == "BMP":
+        return 8, False
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(258, (8,))[0], tags.get(262) == 0
 
 
-def _by_value(ignore_label: int, space: LabelSpace | None) -> NDArray[np.uint8]:
+def _by_value(values: NDArray[Any], ignore_label: int, space: LabelSpace | None) -> NDArray[np.uint8]:
+    if values.max(initial=0) > 255:
+        raise _unknown_values(values, values > 255)
     table = np.arange(256, dtype=np.uint8)
     if space is not None:
         table[space.ignore_label] = ignore_label
         for value, class_id in space.id_map.items():
             table[value] = ignore_label if class_id == space.ignore_label else class_id
+    return table[values]
+
+
+def _by_encoding(values: NDArray[Any], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint8]:
+    if values.ndim == 2:
+        ids = _ids_of_values(values, encoding, ignore_label)
+        if (ids == _UNKNOWN).any():
+            raise _unknown_values(values, ids == _UNKNOWN)
+        return ids.astype(np.uint8)
+    by_color = _ids_of_colors(values, encoding, ignore_label)
+    color_fits = not (by_color == _UNKNOWN).any()
+    if (values == values[:, :, :1]).all():
+        by_value = _ids_of_values(values[:, :, 0], encoding, ignore_label)
+        value_fits = not (by_value == _UNKNOWN).any()
+        if value_fits and color_fits and (by_value != by_color).any():
+            gray = int(values[:, :, 0][by_value != by_color][0])
+            raise UnknownClasses(
+                f"has gray {gray}, the value of one class and the color of another: store it as an index PNG"
+            )
+        if value_fits:
+            return by_value.astype(np.uint8)
+        if not color_fits:
+            raise _unknown_values(values[:, :, 0], by_value == _UNKNOWN)
+    if not color_fits:
+        raise _unknown_colors(values, by_color == _UNKNOWN)
+    return by_color.astype(np.uint8)
+
+
+def _ids_of_values(values: NDArray[Any], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
+    """(H, W) values -> (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
+    return _value_table(encoding, ignore_label)[values]
+
+
+@lru_cache(maxsize=8)
+def _value_table(encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
+    """Return the id of each of the 65,536 values."""
+    table = np.full(2**16, _UNKNOWN, np.uint16)
+    for class_id, own in enumerate(encoding.values):
+        table[list(own)] = class_id
+    table[list(encoding.ignored)] = ignore_label
     return table
 
 
-def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int) -> NDArray[np.uint8]:
-    """Colours of the palette become ids, every other colour is void, as published colour labels have it."""
-    packed = np.zeros(colours.shape[:2], np.uint32)
+def _ids_of_colors(colors: NDArray[np.uint8], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
+    """(H, W, 3) colors -> (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
+    meanings = [(color, class_id) for class_id, own in enumerate(encoding.colors) for color in own]
+    meanings += [(color, ignore_label) for color in encoding.ignored_colors]
+    packed = _packed(colors)
+    ids = np.full(packed.shape, _UNKNOWN, np.uint16)
+    if meanings:
+        known = np.array([(color[0] << 16) + (color[1] << 8) + color[2] for color, _ in meanings], np.uint32)
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], packed).clip(max=len(known) - 1)
+        found = np.array([meaning for _, meaning in meanings], np.uint16)[order][place]
+        np.copyto(ids, found, where=known[order][place] == packed)
+    return ids
+
+
+def _unknown_values(values: NDArray[Any], unknown: NDArray[np.bool_]) -> UnknownClasses:
+    found = _counted(values[unknown], unknown.size)
+    return UnknownClasses(
+        f"has values of no class: {found}; list them in the classes file, or choose the --label-space of the files"
+    )
+
+
+def _unknown_colors(colors: NDArray[np.uint8], unknown: NDArray[np.bool_]) -> UnknownClasses:
+    packed = _packed(colors)
+    found = _counted(packed[unknown], unknown.size, lambda value: str((value >> 16, value >> 8 & 255, value & 255)))
+    return UnknownClasses(
+        f"has colors of no class: {found}; color masks need exactly these as red, green, blue in the classes file, or "
+        "the --label-space of the files"
+    )
+
+
+def _counted(values: NDArray[Any], pixels: int, shown: Callable[[int], str] = "[{}]".format) -> str:
+    """Describe the most frequent values, such as `[7] (1,200 of 307,200 pixels)`."""
+    found, counts = np.unique(values, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_MOST_NAMED].tolist()
+    text = ", ".join(f"{shown(int(found[at]))} ({counts[at]:,} of {pixels:,} pixels)" for at in most)
+    return text + (f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else "")
+
+
+def _packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """(H, W, 3) uint8 -> (H, W) uint32, 0xRRGGBB."""
+    packed = np.zeros(colors.shape[:2], np.uint32)
     for channel in range(3):
         packed <<= 8
-        packed |= colours[:, :, channel]
-    ids = np.full(packed.shape, ignore_label, np.uint8)
-    for class_id, (red, green, blue) in enumerate(space.palette):
-        ids[packed == red * 65536 + green * 256 + blue] = class_id
-    return ids
+        packed |= colors[:, :, channel]
+    return packed
+
+
+def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int) -> NDArray[np.uint8]:
+    """Return ids for the palette's colors; every other color is void, as published color labels have it."""
+    published = LabelEncoding((), (), tuple((color,) for color in space.palette))
+    ids = _ids_of_colors(colours, published, ignore_label)
+    return np.where(ids == _UNKNOWN, ignore_label, ids).astype(np.uint8)
 
 
 def _check(ids: NDArray[np.uint8], classes: int, ignore_label: int) -> NDArray[np.uint8]:
     wrong = (ids >= classes) & (ids != ignore_label)
     if wrong.any():
         raise UnknownClasses(
-            f"label values {np.unique(ids[wrong])[:5].tolist()} are neither one of {classes} classes nor the "
+            f"has values {np.unique(ids[wrong])[:5].tolist()}, which are neither one of {classes} classes nor the "
             f"ignore label {ignore_label}: choose the --label-space that the files are written in"
         )
     return ids

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
@@ -16,17 +18,27 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.data.filesystems import normalise
+from pipeline.data.images import HAS_HEIF
 from pipeline.data.listing import spooled, walk
 from pipeline.data.manifest_table import Manifest, ManifestTable
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ConfigError, ObjectMissing
 
-__all__ = ["IMAGE_SUFFIXES", "build_manifest", "glob_pattern", "pair_labels"]
+__all__ = ["IMAGE_SUFFIXES", "build_manifest", "describe_passed_over", "glob_pattern", "pair_labels"]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+_HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}) | (
+    _HEIC_SUFFIXES if HAS_HEIF else frozenset()
+)
+# What annotation tools append to an image's name to make its label's.
+_LABEL_ENDINGS = ("_mask", "_label", "_seg")
 _TABLES = frozenset({".parquet", ".csv", ".jsonl", ".ndjson", ".txt", ".lst"})
 _LOOKUP_THREADS = 32
 _LOOKUP_BATCH = 1024
+_LABEL_BATCH = 10_000
+_MOST_NAMED = 5
+
+logger = logging.getLogger(__name__)
 
 
 def build_manifest(
@@ -43,7 +55,7 @@ def build_manifest(
         storage: where everything is read.
         images: a prefix; a glob (`*` within a name, `**` across folders, `?` one character); or a manifest file
             (`.parquet`, `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and perhaps `label_uri`.
-        labels: a prefix whose files pair with the images by relative path without extension; none is an image itself.
+        labels: Prefix whose files pair with the images as `pair_labels` says; none of them is an image itself.
         limit: keep only the first so many, in order of URI.
         leave_out: prefixes whose objects are no inputs, such as an output that lies among them.
         recall: adds what is known already, and left out unless it has changed; None leaves out nothing.
@@ -66,25 +78,36 @@ def build_manifest(
         (uri, label, info, _stem(uri, root)) for uri, label, info in _rows(storage, images, labels, leave_out)
     )
     if labels is not None:
-        table.add_labels(_by_stem(labels, (info.uri for info in walk(storage, labels))))
+        _add_labels(table, labels, (info.uri for info in walk(storage, labels)))
     return table.freeze(images, limit)
 
 
 def pair_labels(
     images_root: str, labels_root: str, images: Iterable[str], labels: Iterable[ObjectInfo]
 ) -> dict[str, str]:
-    """Label URI by image URI, for those images that have one of the same relative path without extension.
+    """Return label URI by image URI, for those images that have one of the same relative path without extension.
+
+    Labels may also end in `_mask`, `_label` or `_seg`, or keep the image's extension, as in `0001.jpg.png`.
 
     Raises:
-        ConfigError: if two labels claim one image.
+        ConfigError: If two labels claim one image.
     """
     table = ManifestTable()
     table.add_images((uri, None, None, _stem(uri, images_root)) for uri in images)
-    table.add_labels(_by_stem(labels_root, (info.uri for info in labels)))
+    _add_labels(table, labels_root, (info.uri for info in labels))
     found: dict[str, str] = {}
     for rows in table.freeze(images_root).tables():
         found |= {row["image_uri"]: row["label_uri"] for row in rows.to_pylist() if row["label_uri"] is not None}
     return found
+
+
+def describe_passed_over(counts: Mapping[str, int], place: str) -> str:
+    """Return one line about the files that are no images by their suffix."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in most[:_MOST_NAMED])
+    more = f" and {len(most) - _MOST_NAMED} more kinds" if len(most) > _MOST_NAMED else ""
+    remedy = " (pip install 'dilated-context[heic]' reads .heic)" if _HEIC_SUFFIXES & counts.keys() else ""
+    return f"passed over below {place}: {shown}{more}{remedy}"
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
@@ -101,13 +124,21 @@ def _rows(storage: Storage, images: str, labels: str | None, leave_out: Sequence
     if PurePosixPath(images).suffix.lower() in _TABLES:
         yield from _from_table(storage, images)
         return
-    found = _from_glob(storage, images) if _is_glob(images) else _from_prefix(storage, images)
     others = tuple(f"{normalise(prefix).rstrip('/')}/" for prefix in (*leave_out, labels) if prefix is not None)
+    found = _from_glob(storage, images) if _is_glob(images) else _from_prefix(storage, images, others)
     yield from ((info.uri, None, info) for info in found if not info.uri.startswith(others))
 
 
-def _from_prefix(storage: Storage, prefix: str) -> Iterator[ObjectInfo]:
-    return (info for info in walk(storage, prefix) if PurePosixPath(info.uri).suffix.lower() in IMAGE_SUFFIXES)
+def _from_prefix(storage: Storage, prefix: str, others: tuple[str, ...]) -> Iterator[ObjectInfo]:
+    passed_over: Counter[str] = Counter()
+    for info in walk(storage, prefix):
+        suffix = PurePosixPath(info.uri).suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            yield info
+        elif not info.uri.startswith(others):
+            passed_over[suffix] += 1
+    if passed_over:
+        logger.warning("%s", describe_passed_over(passed_over, prefix))
 
 
 def _from_glob(storage: Storage, pattern: str) -> Iterator[ObjectInfo]:
@@ -167,9 +198,20 @@ def _fixed_part(images: str) -> str:
     return re.split(r"[*?]", images, maxsplit=1)[0].rpartition("/")[0]
 
 
-def _by_stem(root: str, uris: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _add_labels(table: ManifestTable, root: str, uris: Iterable[str]) -> None:
+    """Add label files by their stems, in blocks, and by what their stems are without the endings of tools."""
     labels = (uri for uri in uris if PurePosixPath(uri).suffix.lower() in IMAGE_SUFFIXES)
-    return ((_stem(uri, root), uri) for uri in labels)
+    while block := list(islice(labels, _LABEL_BATCH)):
+        stems = [(_stem(uri, root), uri) for uri in block]
+        table.add_labels(stems)
+        table.add_label_aliases((_without_ending(stem), uri) for stem, uri in stems if _without_ending(stem) != stem)
+
+
+def _without_ending(stem: str) -> str:
+    for ending in _LABEL_ENDINGS:
+        stem = stem.removesuffix(ending)
+    shorter, suffix = posixpath.splitext(stem)
+    return shorter if suffix.lower() in IMAGE_SUFFIXES else stem
 
 
 def _stem(uri: str, root: str) -> str:

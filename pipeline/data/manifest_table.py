@@ -5,6 +5,7 @@ SQLite holds them in a temporary file of its own, which has no name and so is go
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _TABLES = """
     CREATE TABLE image (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT, stem TEXT, times INTEGER)
         WITHOUT ROWID;
     CREATE TABLE label (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
+    CREATE TABLE alias (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
     CREATE TABLE known (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT) WITHOUT ROWID;
     CREATE TABLE manifest (position INTEGER PRIMARY KEY, image_uri TEXT, label_uri TEXT, size INTEGER, version TEXT);
     CREATE TABLE change (
@@ -47,6 +49,7 @@ _ADD_IMAGE = """
     INSERT INTO image VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (uri) DO UPDATE SET times = times + 1
 """
 _ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
+_ADD_ALIAS = _ADD_LABEL.replace("INTO label", "INTO alias")
 _ADD_KNOWN = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)"
 _FORGET = "DELETE FROM known WHERE uri = ?"
 # An object without a version may have changed; an image that was missing and still is, has neither version nor size.
@@ -54,14 +57,14 @@ _UNCHANGED = """
     (known.version IS NOT NULL OR known.size IS NULL)
     AND known.uri IS NOT NULL
     AND (known.version, known.size, known.label)
-        IS (image.version, image.size, coalesce(label.uri, image.label))
+        IS (image.version, image.size, coalesce(label.uri, alias.uri, image.label))
 """
-_INPUTS = "image LEFT JOIN label USING (stem) LEFT JOIN known ON known.uri = image.uri"
+_INPUTS = "image LEFT JOIN label USING (stem) LEFT JOIN alias USING (stem) LEFT JOIN known ON known.uri = image.uri"
 # SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
 _FREEZE = f"""
     INSERT INTO manifest
-    SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri, coalesce(label.uri, image.label),
-        image.size, image.version
+    SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri,
+        coalesce(label.uri, alias.uri, image.label), image.size, image.version
     FROM {_INPUTS} WHERE NOT ({_UNCHANGED}) ORDER BY image.uri LIMIT ?
 """
 _FREEZE_CHANGES = """
@@ -136,6 +139,10 @@ class ManifestTable:
         """Adds (stem, URI) of label files; each is paired with the images of its stem."""
         self._add(_ADD_LABEL, labels)
 
+    def add_label_aliases(self, labels: Iterable[tuple[str, str]]) -> None:
+        """Add (stem, URI) of label files for the images of a stem to which `add_labels` gives none."""
+        self._add(_ADD_ALIAS, labels)
+
     def add_known(self, inputs: Iterable[Known]) -> None:
         """Adds inputs that `freeze` leaves out unless they have changed; of one URI the last counts."""
         self._compares = True
@@ -156,7 +163,7 @@ class ManifestTable:
         self._database.execute(_FREEZE, (-1 if limit is None else limit,))
         self._refuse_duplicates(source)
         changes = self._freeze_changes() if self._compares else None
-        self._database.executescript("DROP TABLE image; DROP TABLE label; DROP TABLE known")
+        self._database.executescript("DROP TABLE image; DROP TABLE label; DROP TABLE alias; DROP TABLE known")
         return Manifest(self._database, changes)
 
     def _freeze_changes(self) -> Changes:
@@ -176,8 +183,13 @@ class ManifestTable:
             self._database.execute("COMMIT")
 
     def _refuse_ambiguous_labels(self) -> None:
-        query = "SELECT stem, uri, other FROM label WHERE other IS NOT NULL ORDER BY stem LIMIT 1"
-        for stem, first, second in self._database.execute(query):
+        exact = "SELECT stem, uri, other FROM label WHERE other IS NOT NULL ORDER BY stem LIMIT 1"
+        # An alias that nobody needs may be ambiguous.
+        alias = (
+            "SELECT stem, alias.uri, alias.other FROM alias JOIN image USING (stem) LEFT JOIN label USING (stem) "
+            "WHERE alias.other IS NOT NULL AND label.uri IS NULL ORDER BY stem LIMIT 1"
+        )
+        for stem, first, second in itertools.chain(self._database.execute(exact), self._database.execute(alias)):
             raise ConfigError(f"labels {first} and {second} both pair with `{stem}`: remove one")
 
     def _refuse_duplicates(self, source: str) -> None:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.data.images import decode_image
-from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import join
 from pipeline.errors import PipelineError
@@ -28,8 +27,7 @@ class Sources:
     def __init__(self, run: Run) -> None:
         self._run, self._storage = run, run.storage
         self._classes, self._ignore_label = len(run.classes), int(run.success["ignore_label"])
-        space = run.info()["settings"].get("label_space")
-        self._space = label_space(space) if space else None
+        self._space = run.label_space()
 
     @cached_property
     def manifest(self) -> pa.Table:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, ObjectMissing
@@ -63,6 +64,14 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What `run.json` says: identity, settings, checkpoint, manifest, provenance."""
         return json.loads(self.storage.read(self._uri(RUN_FILE)))
+
+    def label_space(self) -> LabelSpace:
+        """Return the label space in which the run read its labels."""
+        info = self.info()
+        named = info.get("settings", {}).get("label_space")
+        keys = ("classes", "palette", "ignore_label")
+        own = {**info.get("network", {}), **{key: self.success[key] for key in keys}}
+        return label_space(named) if named else network_label_space(own)
 
     def class_scores(self) -> pd.DataFrame:
         """One row per class."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from model.metadata import describe
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict, StorageError, StorageUnavailable
 from pipeline.results.encoding import parquet_bytes
@@ -56,6 +57,7 @@ def _folder(file: FrozenFile) -> str:
 
 def _run_json(plan: Plan) -> bytes:
     config = plan.config
+    labels = {key: value for key, value in describe(plan.spec).items() if key.startswith("label_")}
     description = {
         "format": TABLE_FORMAT,
         "run_id": plan.run_id,
@@ -63,7 +65,7 @@ def _run_json(plan: Plan) -> bytes:
         "ingredients": plan.ingredients,
         "settings": config.model_dump(),
         "checkpoint": {"uri": config.checkpoint, "sha256": plan.ingredients["checkpoint"]},
-        "network": {"classes": plan.spec.classes, "provenance": dict(plan.spec.provenance)},
+        "network": {"classes": plan.spec.classes, **labels, "provenance": dict(plan.spec.provenance)},
         "manifest": {"rows": plan.manifest.num_rows, "digest": plan.ingredients["manifest"]},
         "shards": {"count": plan.shards, "images_per_shard": config.shard_images},
         "since": plan.since,

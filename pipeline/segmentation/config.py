@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from model.views import View, views
+from model.metadata import describe
+from model.network import NetworkSpec
+from model.views import View, WorkingSize, views
 from pipeline.data.filesystems import normalise
+from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
 
-__all__ = ["SegmentConfig", "setting_differences"]
+__all__ = ["SegmentConfig", "labels_of", "setting_differences"]
 
 # Left out of identities: runs that were begun before these settings were known keep theirs.
 _UNUSED: dict[str, Any] = {"flip": False, "scales": [1.0]}
@@ -32,7 +35,7 @@ class SegmentConfig(BaseModel):
     labels: str | None = None
     """Prefix of label files that pair with the images by relative path without extension."""
     label_space: str | None = None
-    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: values are class ids."""
+    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: the checkpoint's own."""
     geometry: Literal["image", "reference"] = "image"
     """image: seamless, any size. reference: tile by tile as the released nets, for parity."""
     flip: bool = False
@@ -101,9 +104,18 @@ class SegmentConfig(BaseModel):
         later = {"flip": self.flip, "scales": list(self.scales)}
         return settings | {name: value for name, value in later.items() if value != _UNUSED[name]}
 
-    def views(self) -> tuple[View, ...]:
-        """How the network looks at each image."""
-        return views(self.scales, flip=self.flip)
+    def views(self, resize: WorkingSize | None = None) -> tuple[View, ...]:
+        """Return the views of each image that are averaged, for a network that was trained at this working size."""
+        return views(self.scales, flip=self.flip, resize=resize)
+
+
+def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:
+    """Return the label space in which a run reads labels: that of --label-space, or the checkpoint's own.
+
+    Raises:
+        ConfigError: If --label-space is unknown.
+    """
+    return label_space(config.label_space) if config.label_space else network_label_space(describe(spec))
 
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,11 +17,10 @@ from model.network import DilatedNetwork
 from model.streams import Stream
 from model.window_input import WindowInput
 from pipeline.data.images import decode_image
-from pipeline.data.label_spaces import LabelSpace, label_space
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import SegmentConfig, labels_of
 from pipeline.segmentation.surroundings import Surroundings
 
 __all__ = ["ImageError", "Loaded", "Loader", "Row", "image_stage", "neighbours"]
@@ -70,8 +69,8 @@ class Loader:
 
     def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
         self._network, self._config, self._storage, self._stream = network, config, storage, stream
-        self._views = config.views()
-        self._space: LabelSpace | None = label_space(config.label_space) if config.label_space else None
+        self._views = config.views(network.spec.resize)
+        self._space = labels_of(config, network.spec)
 
     def load(self, row: Row, position: int, around: Surroundings) -> Loaded:
         """An image and its label.
@@ -112,7 +111,7 @@ class Loader:
     def _label(self, uri: str, image: NDArray[np.uint8], around: Surroundings) -> NDArray[np.uint8]:
         spec, data, limit = self._network.spec, self._storage.read(uri), self._config.max_pixels
         with around.step(f"decoding {uri}"):
-            label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit)
+            label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit, name=uri)
         if label.shape != image.shape[:2]:
             raise DecodeError(
                 f"the label {uri} has {label.shape[0]}×{label.shape[1]} pixels (height×width), "

@@ -15,14 +15,13 @@ from model.checkpoint import from_bytes
 from model.errors import CheckpointError
 from model.network import NetworkSpec
 from model.views import PLAIN
-from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError, ObjectMissing, StorageError, StorageUnavailable, UnknownClasses
 from pipeline.results.schemas import TABLE_FORMAT
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import SegmentConfig, labels_of
 from pipeline.segmentation.earlier import EarlierRuns, earlier_runs
 from pipeline.segmentation.shards import FrozenFile, frozen_files
 
@@ -130,13 +129,15 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | No
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
     if config.geometry == "reference" and spec.reference_window is None:
         raise ConfigError("the checkpoint names no reference_window: use --geometry image")
-    if config.geometry == "reference" and config.views() != PLAIN:
-        raise ConfigError("--flip and --scales average views of whole images: use --geometry image, or drop them")
+    if config.geometry == "reference" and config.views(spec.resize) != PLAIN:
+        raise ConfigError(
+            "--flip and --scales, and a checkpoint's working size, are for views of whole images: use --geometry image"
+        )
     if config.label_space is None:
         return
     if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl")):
         raise ConfigError(f"--label-space {config.label_space} has no effect without labels: give --labels or drop it")
-    space = label_space(config.label_space)
+    space = labels_of(config, spec)
     if len(space.classes) != len(spec.classes):
         raise ConfigError(
             f"label space {space.name} has {len(space.classes)} classes, the checkpoint {len(spec.classes)}: "
@@ -146,16 +147,16 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
 
 def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, storage: Storage) -> None:
     """Looks into the first labels: if none of them speaks of the network's classes, the others will not either."""
-    space = None if config.label_space is None else label_space(config.label_space)
+    space = labels_of(config, spec)
     labelled = (uri for table in manifest.tables() for uri in table["label_uri"].to_pylist() if uri is not None)
     refused = []
     for uri in itertools.islice(labelled, _LOOKED_AT):
         try:
             data = storage.read(uri)
-            decode_label(data, len(spec.classes), spec.ignore_label, space, max_pixels=config.max_pixels)
+            decode_label(data, len(spec.classes), spec.ignore_label, space, max_pixels=config.max_pixels, name=uri)
             return
         except UnknownClasses as error:
-            refused.append(f"{uri}: {error}")
+            refused.append(str(error))
         except (DecodeError, ObjectMissing):
             # One bad file is an error row later, and says nothing about the others.
             return

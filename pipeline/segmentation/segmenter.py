@@ -78,6 +78,7 @@ class Segmenter:
         self._network, self._config, self._run_id = network, config, run_id
         self._streams = streams or Streams.of(device)
         self._loader = Loader(network, config, storage, self._streams.inputs)
+        self._views = config.views(network.spec.resize)
         self._classes = network.spec.classes
         self._schema = predictions_schema(config.confidence_maps)
         self._overlap = Overlap.of(config, on_gpu=device.type == "cuda")
@@ -190,7 +191,7 @@ class Segmenter:
                 self._network.spec,
                 scores.take(),
                 item.size,
-                views=self._config.views(),
+                views=self._views,
                 confidence=self._config.confidence_maps,
                 target=item.label,
             )

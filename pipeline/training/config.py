@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.data.filesystems import normalise
-from pipeline.training.recipe_schema import STAGES, Recipe
+from pipeline.training.recipe_schema import STAGES, OwnClasses, Recipe
 
-__all__ = ["TrainConfig"]
+__all__ = ["FrozenData", "TrainConfig"]
+
+
+class FrozenData(BaseModel):
+    """Lists of images and labels that a run has frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lists: dict[str, str]
+    """Path below the output of each split's list."""
 
 
 class TrainConfig(BaseModel):
@@ -18,8 +28,8 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    data: str
-    """URI of a data set as published, or of train/ and val/, each with images/ and labels/ that pair by name."""
+    data: tuple[str, ...]
+    """URIs of data sets with the same classes: as published, or folders of images and labels that pair by name."""
     output: str
     """URI for checkpoints, TensorBoard files and network.safetensors."""
     maps: str | None = None
@@ -27,6 +37,20 @@ class TrainConfig(BaseModel):
     that it comes from. Default: the output."""
     layout: str = "auto"
     """How --data is laid out (docs/datasets.md); auto looks."""
+    classes: str | None = None
+    """URI of a classes file (.csv or .json) for --data; default: classes.csv or classes.json in it, for the recipes
+    custom and custom_vgg16."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the images that is set aside for validation where there is no val; by a hash of each path, so that it
+    stays while the data grow. Default: 0.1 of a folder without splits."""
+    val_group: str | None = None
+    """Regular expression whose first group (or match) in a path names what stays together in train or val, such as
+    '(seq[0-9]+)_' for the frames of a drive."""
+    require_labels: bool = False
+    """Refuse data in which an image has no label, instead of leaving such images out."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training images that the front end's stage takes where its iterations are -1; default: as many
+    as make 600 to 6,000 steps, about 30."""
     extra_data: str | None = None
     """URI of a second data set, for the stages whose recipe mixes one in (COCO for voc_coco_front_end)."""
     extra_layout: str = "auto"
@@ -52,13 +76,40 @@ class TrainConfig(BaseModel):
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Give up when no step, map or validated image was finished for so long."""
     dry_run: bool = False
-    """Draw one batch of each stage into <output>/dry-run, take one step on it, print time and memory, and end."""
+    """Look at the data, draw one batch of each stage into <output>/dry-run, take one step on it, print time and
+    memory, and end."""
+    frozen: Annotated[FrozenData | None, tyro.conf.Suppress] = None
+    """Lists of images that were frozen when the run began; None: look at the data."""
+    data_classes: Annotated[tuple[OwnClasses | None, ...], tyro.conf.Suppress] = ()
+    """Classes in the label files of each data set, where they are not written as the network's classes are."""
 
-    @field_validator("data", "output", "extra_data", "maps")
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_several(cls, data: Any) -> Any:
+        return (data,) if isinstance(data, str) else data
+
+    @field_validator("data")
+    @classmethod
+    def _each_absolute(cls, data: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(normalise(uri) for uri in data)
+        if not found or len({uri.rstrip("/") for uri in found}) < len(found):
+            raise ValueError("it needs one data set or more, each of them once")
+        return found
+
+    @field_validator("output", "extra_data", "maps", "classes")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
         # Workers may run in another folder than whoever gave a relative path.
         return uri and normalise(uri)
+
+    @field_validator("val_group")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
+        return pattern
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
@@ -70,3 +121,7 @@ class TrainConfig(BaseModel):
         if self.extra_data is not None and not mixing:
             raise ValueError(f"no stage of {self.recipe.name} mixes in --extra-data: leave it out")
         return self
+
+    def classes_of(self, number: int) -> OwnClasses | None:
+        """Return the classes in the label files of a data set; None: they are written as the network's classes are."""
+        return self.data_classes[number] if number < len(self.data_classes) else None

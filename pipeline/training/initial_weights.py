@@ -16,7 +16,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, StorageError
 from pipeline.training.recipe_schema import Recipe
 
-__all__ = ["initial_network"]
+__all__ = ["initial_network", "is_network"]
 
 
 def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, dict[str, Any]]:
@@ -51,7 +51,7 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
     weights = recipe.network.weights
     if weights != "torchvision":
         data = storage.read(weights)
-        if _is_network(data):
+        if is_network(data):
             return _go_on_from(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
         return load_vgg16_bytes(network.front_end, data, weights)
     # Imported for those recipes alone: it takes as long as torch itself, in every worker of every job.
@@ -66,7 +66,8 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
     return load_torchvision_vgg16(network.front_end, state, recipe.mean_bgr)
 
 
-def _is_network(data: bytes) -> bool:
+def is_network(data: bytes) -> bool:
+    """Tell a network.safetensors of this project from other weights."""
     try:
         read_metadata(data, METADATA_KEY)
     except CheckpointError:

@@ -120,6 +120,8 @@ def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float], d
 def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
     content = hashlib.sha256(repr(network.spec.mean_bgr).encode())
     names = CONV_NAMES if kind == "features" else (*CONV_NAMES, "fc6", "fc7", "final")
+    if network.spec.resize is not None:
+        content.update(repr(network.spec.resize).encode())
     if kind == "scores":
         content.update(network.spec.upsampling.encode())  # decides how many cells an image has
     if origin != "float32":

@@ -54,7 +54,7 @@ class MapWork:
     def missing(self) -> list[Task]:
         """What has not been computed yet; validation images first, and never mirrored."""
         mirrors = (False, True) if self._config.recipe.mirror else (False,)
-        tasks: list[Task] = [("val", *key) for key in self._cache.missing(self._sources.val, [False])]
+        tasks: list[Task] = [("val", *key) for key in self._cache.missing(self._sources.working_val, [False])]
         return [*tasks, *(("train", *key) for key in self._cache.missing(self._learned, mirrors))]
 
     def compute(self, tasks: Sequence[Task], on_map: Callable[[], None] = lambda: None) -> None:
@@ -64,7 +64,7 @@ class MapWork:
             self._cache.fill(self._images(split), keys, on_map)
 
     def _images(self, split: str) -> Images:
-        return self._sources.val if split == "val" else self._learned
+        return self._sources.working_val if split == "val" else self._learned
 
 
 def _network(config: TrainConfig, kind: StageInput, storage: Storage) -> DilatedNetwork:

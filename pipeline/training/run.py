@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
-from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.errors import (
     ConfigError,
     IncompleteRun,
     MachineLeaving,
     NoProgress,
-    RunConflict,
     StorageError,
     StorageUnavailable,
 )
 from pipeline.training.config import TrainConfig
 from pipeline.training.lease import Lease
 from pipeline.training.phases import Phase, current_phase, newest_place
-from pipeline.training.recipe_schema import Recipe
-from pipeline.training.sources import Images, Sources
+from pipeline.training.preparation.claim import claim, resume_or_prepare
+from pipeline.training.sources import Sources
 from pipeline.training.trainer import NETWORK_FILE
 
 __all__ = ["check_data", "train"]
 
 logger = logging.getLogger(__name__)
-_LOOKED_AT = 8
 _PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0
 RunPhase = Callable[[TrainConfig, Phase, Lease], None]
@@ -55,9 +50,12 @@ def train(
         IncompleteRun, StorageError: if workers are lost, or storage fails, too often.
     """
     storage = storage or Storage()
-    sources = check_data(config, storage)
+    request = config
+    config, sources = check_data(request, storage)
     check(config)
-    _claim(config, sources, storage)
+    for note in sources.notes():
+        logger.warning("%s", note)
+    config = claim(request, config, sources, storage)
     if storage.exists(join(config.output, NETWORK_FILE)):
         return False
     with Lease(storage, config.output) as lease:
@@ -100,11 +98,15 @@ def _reached(config: TrainConfig, storage: Storage, before: tuple[int, int] | No
         return before
 
 
-def check_data(config: TrainConfig, storage: Storage) -> Sources:
-    """Looks at a few images of each split, so that a wrong label space does not cost the start of a cluster.
+def check_data(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Sources]:
+    """Look at a sample of each split, so that a wrong label space does not cost the start of a cluster.
+
+    Returns:
+        The configuration with everything that is derived from the data, and the data.
 
     Raises:
-        ConfigError: naming the value and the remedy.
+        ConfigError: If the run cannot work; the message names value and remedy.
+        RunConflict: If the output holds another run, or an image of this run was replaced.
     """
     recipe = config.recipe
     if not recipe.stages:
@@ -114,62 +116,11 @@ def check_data(config: TrainConfig, storage: Storage) -> Sources:
             f"recipe {recipe.name} trains no front end: give --network.weights the network.safetensors of one"
         )
     try:
-        sources = Sources(config, storage)
-        for images in sources.splits:
-            _look_at(images, recipe)
         weights = recipe.network.weights
         if weights not in ("none", "torchvision") and not storage.exists(weights):
             raise ConfigError(f"--network.weights {weights}: there is no such object")
+        return resume_or_prepare(config, storage)
     except StorageUnavailable:
         raise
     except StorageError as error:
         raise ConfigError(str(error)) from error
-    return sources
-
-
-def _look_at(images: Images, recipe: Recipe) -> None:
-    space = label_space(recipe.label_space)
-    images.pair(0)
-    if all((images.label(index) == space.ignore_label).all() for index in range(min(_LOOKED_AT, len(images)))):
-        raise ConfigError(
-            f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "
-            f"{space.name}: choose the one that the labels are in, with --label-space"
-        )
-
-
-def _claim(config: TrainConfig, sources: Sources, storage: Storage) -> None:
-    recipe, output = config.recipe, config.output
-    try:
-        storage.check_writable(output)
-    except StorageUnavailable:
-        raise
-    except StorageError as error:
-        raise ConfigError(f"the output {output} cannot be written: {error}") from error
-    own: dict[str, Any] = {
-        "data": config.data,
-        "extra_data": config.extra_data,
-        "images": {"train": len(sources.all), "val": len(sources.val), "digest": sources.digest()},
-        "recipe": recipe.model_dump(mode="json"),
-        "digest": recipe.digest(),
-    }
-    uri = join(output, "recipe.json")
-    if storage.write_once(uri, json.dumps(own, indent=1).encode()):
-        return
-    other = json.loads(storage.read(uri))
-    if other.get("digest") != own["digest"] or any(
-        other.get(key) != own[key] for key in ("data", "extra_data", "images")
-    ):
-        was, now = ({**each.get("recipe", {}), **each, "recipe": None, "digest": None} for each in (other, own))
-        raise RunConflict(
-            f"{output} holds another training run: {'; '.join(_differences(was, now))}. Choose another --output, or "
-            "repeat the first command"
-        )
-
-
-def _differences(before: object, now: object, path: str = "") -> list[str]:
-    """Leaves of two trees that differ, as `path was …, now …`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        pairs = [_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys]
-        return [difference for each in pairs for difference in each]
-    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]

@@ -1,16 +1,60 @@
-"""Recipes of our own: the demo's, and CamVid from VGG-16's convolutions on two cores or on one GPU."""
+"""Recipes of our own: users' own classes, the demo's scenes, and CamVid from VGG-16's convolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
+from pipeline.data.label_spaces import OWN
+from pipeline.training.recipe_schema import DERIVE, NetworkConfig, Recipe, StageConfig
 
-__all__ = ["SMALL_RECIPES", "camvid_frozen_vgg16", "camvid_vgg16", "street_scenes"]
+__all__ = ["SMALL_RECIPES", "camvid_frozen_vgg16", "camvid_vgg16", "custom", "custom_vgg16", "street_scenes"]
 
 # The mean with which the VGG-16 weights in BGR convention were trained.
 _VGG_MEAN = (103.939, 116.779, 123.68)
+
+
+def custom() -> Recipe:
+    """Own classes and photographs on two cores, from nothing or from any network.safetensors.
+
+    Mean, crop and numbers of steps are derived from the data, widths from --network.weights. Without it the network
+    has an eighth of VGG-16's width. The context module starts as the identity and learns with the front end.
+    """
+    crops: dict[str, Any] = {"batch": 2, "crop": DERIVE, "iterations": DERIVE, "dropout": 0.1}
+    return Recipe(
+        name="custom",
+        label_space=OWN,
+        mean_bgr=(DERIVE, DERIVE, DERIVE),
+        network=NetworkConfig(scale=DERIVE, fc=96),
+        front_end=_adamw(learning_rate=1e-3, **crops),
+        joint=_adamw(learning_rate=5e-4, **crops),
+        random_scale=(0.75, 1.5),
+        class_balance=0.5,
+        checkpoint_every=150,
+        validate_every=450,
+        validation_images=12,
+    )
+
+
+def custom_vgg16() -> Recipe:
+    """Own classes and photographs on GPUs: full width, from VGG-16's convolutions.
+
+    Crop and numbers of steps are derived from the data; the mean is that of VGG-16's weights. Rates and dropout are
+    those of `camvid_vgg16`.
+    """
+    crops: dict[str, Any] = {"batch": 8, "crop": DERIVE, "iterations": DERIVE, "dropout": 0.5}
+    return Recipe(
+        name="custom_vgg16",
+        label_space=OWN,
+        mean_bgr=_VGG_MEAN,
+        network=NetworkConfig(weights="torchvision"),
+        front_end=_adamw(learning_rate=1e-4, **crops),
+        joint=_adamw(learning_rate=3e-5, **crops),
+        random_scale=(0.75, 1.5),
+        class_balance=0.5,
+        checkpoint_every=500,
+        validate_every=500,
+    )
 
 
 def street_scenes() -> Recipe:
@@ -81,4 +125,10 @@ def _adamw(**settings: Any) -> StageConfig:
     return StageConfig(optimizer="adamw", schedule="one_cycle", weight_decay=1e-2, **settings)
 
 
-SMALL_RECIPES: tuple[Callable[[], Recipe], ...] = (street_scenes, camvid_frozen_vgg16, camvid_vgg16)
+SMALL_RECIPES: tuple[Callable[[], Recipe], ...] = (
+    custom,
+    custom_vgg16,
+    street_scenes,
+    camvid_frozen_vgg16,
+    camvid_vgg16,
+)

@@ -1,103 +1,199 @@
-"""The images that each stage learns on, and those that it is validated on."""
+"""Images that each stage learns on, and those that it is validated on."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from pipeline.data.label_spaces import label_space
+from model.views import WorkingSize, resize_image
 from pipeline.data.storage import Storage
+from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import LabelledImage, LabelledImages
-from pipeline.training.recipe_schema import StageName
+from pipeline.training.preparation.division import DEFAULT_FRACTION, Division
+from pipeline.training.preparation.frozen_lists import read_list
+from pipeline.training.recipe_schema import Recipe, StageName
 
-__all__ = ["Images", "Mixture", "Sources"]
+__all__ = ["SPLITS", "Images", "Mixture", "Resized", "Sources"]
+
+SPLITS = ("train", "val", "extra")
 
 
 class Images(Protocol):
-    """A frozen list of images with labels, loaded one at a time."""
+    """A fixed list of images with labels, loaded one at a time."""
 
     @property
     def pairs(self) -> Sequence[LabelledImage]:
-        """What they are."""
+        """URIs and versions of images and labels."""
 
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
+        """Return an image, (H, W, 3) uint8 RGB."""
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 class ids."""
+        """Return a label, (H, W) uint8 class ids."""
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Image and label, of one size."""
+        """Return image and label, of one size."""
 
 
 class Mixture:
-    """Two data sets as one: the images of the first, then those of the second."""
+    """Several lists as one: the images of the first, then those of the next."""
 
-    def __init__(self, first: Images, second: Images) -> None:
-        self._first, self._second = first, second
-        self.pairs: Sequence[LabelledImage] = [*first.pairs, *second.pairs]
+    def __init__(self, *parts: Images) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(len(part) for part in parts))
+        self.pairs: Sequence[LabelledImage] = [pair for part in parts for pair in part.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
+        """Return an image, (H, W, 3) uint8 RGB."""
         images, place = self._place(index)
         return images.image(place)
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 class ids."""
+        """Return a label, (H, W) uint8 class ids."""
         images, place = self._place(index)
         return images.label(place)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Image and label, of one size."""
+        """Return image and label, of one size."""
         images, place = self._place(index)
         return images.pair(place)
 
     def _place(self, index: int) -> tuple[Images, int]:
-        before = len(self._first)
-        return (self._first, index) if index < before else (self._second, index - before)
+        part = next(number for number, end in enumerate(self._ends) if index < end)
+        return self._parts[part], index - (self._ends[part] - len(self._parts[part]))
+
+
+class Resized:
+    """Images and labels at the working size of training."""
+
+    def __init__(self, images: Images, working: WorkingSize) -> None:
+        self._images = images
+        self._working = working
+        self.pairs = images.pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return an image as prediction sees it, (H, W, 3) uint8 RGB."""
+        image = self._images.image(index)
+        return resize_image(image, self._working.of(*image.shape[:2]))
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Return a label by nearest neighbor, (H, W) uint8 class ids."""
+        return self._label(self._images.label(index))
+
+    def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return image and label, of one size."""
+        image, label = self._images.pair(index)
+        return resize_image(image, self._working.of(*image.shape[:2])), self._label(label)
+
+    def _label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = self._working.of(*label.shape)
+        return np.array(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
 
 
 class Sources:
     """The splits of a run's data sets.
 
     Attributes:
-        train: the training split of --data.
-        val: its validation split.
-        splits: every list of images that was read.
-        all: all images to learn on: `train`, and those of --extra-data if there are any.
+        train: Training split of --data, at the working size.
+        val: Validation split of --data, at the images' own size: that at which it is scored.
+        working_val: Validation split at the working size: the network's input.
+        all: All images to learn on: `train`, and those of --extra-data if there are any.
+        splits: Lists of each split, one for each data set.
 
     Raises:
-        ConfigError: if a split is empty or an image has no label.
+        ConfigError: If a split is empty, or an image has no label where --require-labels is set.
+        RunConflict: If a frozen image is not there as it was.
     """
 
     def __init__(self, config: TrainConfig, storage: Storage) -> None:
-        space = label_space(config.recipe.label_space)
-        train = LabelledImages(storage, config.data, "train", space, config.layout)
-        val = LabelledImages(storage, config.data, "val", space, config.layout)
-        self.splits: list[LabelledImages] = [train, val]
-        self.train: Images = train
-        self.val: Images = val
-        self.all: Images = train
-        if config.extra_data is not None:
-            extra = LabelledImages(storage, config.extra_data, "train", space, config.extra_layout)
-            self.splits.append(extra)
-            self.all = Mixture(train, extra)
         self._recipe = config.recipe
+        self.splits: dict[str, list[LabelledImages]] = {}
+        for split in SPLITS[: 2 if config.extra_data is None else 3]:
+            frozen = config.frozen is not None
+            self.splits[split] = _frozen(config, storage, split) if frozen else _found(config, storage, split)
+        self.train: Images = self._at_working_size(self.splits["train"])
+        self.val: Images = _as_one(self.splits["val"])
+        self.working_val: Images = self._at_working_size(self.splits["val"])
+        self.all: Images = self.train
+        if config.extra_data is not None:
+            self.all = self._at_working_size([*self.splits["train"], *self.splits["extra"]])
 
     def of(self, stage: StageName) -> Images:
-        """What a stage learns on."""
+        """Return the images that a stage learns on."""
         return self.all if self._recipe.stage(stage).extra_data else self.train
 
     def digest(self) -> str:
-        """SHA-256 over every image, label and version: a run's samples are a function of this list."""
-        return hashlib.sha256("".join(each.digest() for each in self.splits).encode()).hexdigest()
+        """Return the SHA-256 over every image, label and version: a run's samples are a function of this list."""
+        lists = [each for split in self.splits.values() for each in split]
+        return hashlib.sha256("".join(each.digest() for each in lists).encode()).hexdigest()
+
+    def with_recipe(self, recipe: Recipe) -> Sources:
+        """Return the same data for the recipe of which everything is derived now."""
+        other = copy.copy(self)
+        other._recipe = recipe
+        return other
+
+    def notes(self) -> list[str]:
+        """Return sentences about what was left out or passed over."""
+        return list(dict.fromkeys(note for split in self.splits.values() for each in split for note in each.notes))
+
+    def _at_working_size(self, lists: Sequence[LabelledImages]) -> Images:
+        images, working = _as_one(lists), self._recipe.working_size()
+        return images if working is None else Resized(images, working)
+
+
+def _as_one(lists: Sequence[LabelledImages]) -> Images:
+    return lists[0] if len(lists) == 1 else Mixture(*lists)
+
+
+def _found(config: TrainConfig, storage: Storage, split: str) -> list[LabelledImages]:
+    """Return the lists of a split as the data sets are now."""
+    space = config.recipe.space()
+    if split == "extra" and config.extra_data is not None:
+        return [LabelledImages(storage, config.extra_data, "train", space, config.extra_layout)]
+    division = None
+    if config.val_fraction is not None or config.val_group is not None:
+        division = Division(config.val_fraction or DEFAULT_FRACTION, config.val_group)
+    lists = []
+    for number, data in enumerate(config.data):
+        own = config.classes_of(number)
+        files = None if own is None else own.space()
+        images = LabelledImages(
+            storage, data, split, space, config.layout, files=files, division=division, optional=number > 0
+        )
+        lists.append(images)
+    bare = [uri for each in lists for uri in each.unlabeled]
+    if bare and config.require_labels:
+        raise ConfigError(
+            f"{len(bare)} images have no label, first {bare[0]}: add labels, or leave out --require-labels"
+        )
+    return lists
+
+
+def _frozen(config: TrainConfig, storage: Storage, split: str) -> list[LabelledImages]:
+    """Return the lists of a split as they were when the run began."""
+    if config.frozen is None:
+        return []
+    lists, space = [], config.recipe.space()
+    for data, layout, pairs in read_list(storage, config.output, config.frozen.lists[split]):
+        own = None if split == "extra" else config.classes_of(config.data.index(data))
+        files = None if own is None else own.space()
+        name = "train" if split == "extra" else split
+        lists.append(LabelledImages(storage, data, name, space, layout, files=files, frozen=pairs))
+    return lists

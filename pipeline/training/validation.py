@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.dense_prediction import predict
+from model.dense_prediction import label_map, predict
 from model.label_map import LabelMap
 from model.network import DilatedNetwork
-from model.upsampling import labels_from_scores
+from model.views import views
 from pipeline.results.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
 from pipeline.training.map_cache import MapCache
 from pipeline.training.sources import Images
@@ -55,7 +55,7 @@ def validate(
 
     Args:
         network: left in the mode it was in.
-        images: with labels.
+        images: Images and labels at their own size, at which they are scored.
         world: shares the images out.
         cache: of maps of these images to start from, where there is one.
         limit: most images.
@@ -91,5 +91,5 @@ def _predict(
     with torch.inference_mode():
         maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
         scores = network.add_context(network.front_end.head(maps) if cache.halo else maps)[0]
-    spec, (height, width) = network.spec, label.shape
-    return labels_from_scores(scores, height, width, spec.upsampling, target=label, ignore_label=spec.ignore_label)
+    looks = views((1.0,), flip=False, resize=network.spec.resize)
+    return label_map(network.spec, [scores], (label.shape[0], label.shape[1]), views=looks, target=label)

@@ -245,7 +245,6 @@ def test_unknown_empty_and_ambiguous(tmp_path: Path, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("case", "files", "message"),
     [
-        ("folders", {"train/images/7.png": image(7)}, r"1 of 3 images have no label in .*labels, first .*7\.png"),
         ("segnet", {"CamVid/train.txt": "/x/train/77.png /x/trainannot/77.png"}, r"2 files .*first .*train/77\.png"),
         ("segnet", {"CamVid/train.txt": "\n"}, r"train\.txt names no image"),
         ("camvid", {"train.txt": "f0\nf0\n"}, r"names 1 images twice, first .*f0\.png"),

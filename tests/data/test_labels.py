@@ -55,9 +55,10 @@ def test_colour_labels_need_a_label_space() -> None:
         decode_label(png(colours), 21)
 
 
-def test_sixteen_bit_and_lossy_labels_are_refused() -> None:
-    with pytest.raises(DecodeError, match="mode I;16"):
-        decode_label(png(np.zeros((2, 2), np.uint16)), 21)
+def test_values_of_no_class_and_lossy_labels_are_refused() -> None:
+    assert decode_label(png(np.array([[0, 20], [255, 3]], np.uint16)), 21).tolist() == [[0, 20], [255, 3]]
+    with pytest.raises(DecodeError, match=r"\[300\] \(2 of 4 pixels\)"):
+        decode_label(png(np.array([[0, 300], [300, 3]], np.uint16)), 21)
     sink = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(sink, "JPEG")
     with pytest.raises(DecodeError, match="not a PNG"):

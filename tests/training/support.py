@@ -41,10 +41,15 @@ def write_data(root: str, train: int = 6, val: int = 3) -> str:
     """Writes both splits below `root`."""
     for split, first, count in (("train", 0, train), ("val", 500, val)):
         for seed in range(first, first + count):
-            image, ids = scene(seed)
-            STORAGE.write(join(root, split, "images", f"{seed:03d}.png"), png(image))
-            STORAGE.write(join(root, split, "labels", f"{seed:03d}.png"), png(ids))
+            add_scene(root, split, seed)
     return root
+
+
+def add_scene(root: str, split: str, seed: int) -> None:
+    """Write one more image and its label into a split."""
+    image, ids = scene(seed)
+    STORAGE.write(join(root, split, "images", f"{seed:03d}.png"), png(image))
+    STORAGE.write(join(root, split, "labels", f"{seed:03d}.png"), png(ids))
 
 
 def run_here(config: TrainConfig, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:

@@ -92,8 +92,9 @@ def test_every_papers_recipe_is_held_against_its_figures() -> None:
 def test_every_recipe_gives_a_network_specification() -> None:
     for name, each in RECIPES.items():
         assert each.name == name
-        assert each.spec().mean_bgr == each.mean_bgr
         assert len(each.digest()) == 64
+        if not each.derived:
+            assert each.spec().mean_bgr == each.mean_bgr
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -18,9 +21,10 @@ from pipeline.training.lease import Lease
 from pipeline.training.phases import Phase
 from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
 from pipeline.training.run import train
+from pipeline.training.sources import Sources
 from pipeline.training.trainer import NETWORK_FILE
 from tests.shared import STORAGE
-from tests.training.support import small_recipe, write_data
+from tests.training.support import add_scene, small_recipe, write_data
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_data(str(tmp_path_factory.mktemp("data")), train=2, val=1)
 
 
-def submit(data: str, output: object, recipe: Recipe | None = None) -> list[TrainConfig]:
+def submit(data: str, output: object, recipe: Recipe | None = None, **options: Any) -> list[TrainConfig]:
     """Returns the configurations whose workers were started."""
     started: list[TrainConfig] = []
 
@@ -39,7 +43,7 @@ def submit(data: str, output: object, recipe: Recipe | None = None) -> list[Trai
         started.append(config)
         raise Started
 
-    config = TrainConfig(data=data, output=str(output), recipe=recipe or small_recipe())
+    config = TrainConfig(data=data, output=str(output), recipe=recipe or small_recipe(), **options)
     with contextlib.suppress(Started):
         train(config, lambda config: None, run_phase, STORAGE)
     return started
@@ -100,11 +104,13 @@ def test_an_empty_split_is_refused(tmp_path: object, split: str) -> None:
         submit(data, join(str(tmp_path), "run"))
 
 
-def test_an_image_without_a_label_is_named(tmp_path: object) -> None:
+def test_an_image_without_a_label_is_named(tmp_path: object, caplog: pytest.LogCaptureFixture) -> None:
     data = write_data(join(str(tmp_path), "data"), train=2, val=1)
     STORAGE.delete(join(data, "train/labels/001.png"))
-    with pytest.raises(ConfigError, match=r"1 of 2 images have no label.*001\.png"):
-        submit(data, join(str(tmp_path), "run"))
+    assert len(submit(data, join(str(tmp_path), "run"))) == 1
+    assert re.search(r"1 of 2 images for train have no label and are left out, first .*001\.png", caplog.text)
+    with pytest.raises(ConfigError, match=r"1 images have no label, first .*001\.png.*--require-labels"):
+        submit(data, join(str(tmp_path), "other"), require_labels=True)
 
 
 def test_an_unreachable_bucket_is_named(s3_env: dict[str, str], tmp_path: object) -> None:
@@ -129,7 +135,7 @@ def test_crops_must_fit_the_stride() -> None:
 
 def test_paths_are_made_absolute_and_one_spelling() -> None:
     config = TrainConfig(data="s3a://bucket/data", output="x/../runs/r1", recipe=small_recipe())
-    assert config.data == "s3://bucket/data" and Path(config.output) == Path("runs/r1").absolute()
+    assert config.data == ("s3://bucket/data",) and Path(config.output) == Path("runs/r1").absolute()
 
 
 class Phases:
@@ -225,7 +231,35 @@ def test_changed_images_are_another_run(tmp_path: object) -> None:
     output = join(str(tmp_path), "run")
     submit(data, output)
     STORAGE.write(join(data, "train/images/001.png"), STORAGE.read(join(data, "train/images/000.png")))
-    with pytest.raises(RunConflict, match=r"images\.digest was"):
+    with pytest.raises(RunConflict, match=r"1 images or labels were replaced or removed.*first .*001\.png"):
+        submit(data, output)
+
+
+def test_new_images_wait_for_the_next_run(tmp_path: object) -> None:
+    data = write_data(join(str(tmp_path), "data"), train=2, val=1)
+    output = join(str(tmp_path), "run")
+    (first,) = submit(data, output)
+    add_scene(data, "train", 7)
+    add_scene(data, "val", 507)
+    (second,) = submit(data, output)
+    assert [len(Sources(second, STORAGE).of(stage)) for stage in ("front_end", "joint")] == [2, 2]
+    assert first == second and len(Sources(second, STORAGE).val) == 1
+    (fresh,) = submit(data, join(str(tmp_path), "other"))
+    assert len(Sources(fresh, STORAGE).train) == 3
+
+
+def test_a_run_that_froze_no_lists_goes_on_with_the_same_data(tmp_path: object) -> None:
+    """`recipe.json` of version 0.1.0 has a digest of its data, but no lists."""
+    data = write_data(join(str(tmp_path), "data"), train=2, val=1)
+    output = join(str(tmp_path), "run")
+    submit(data, output)
+    claimed = json.loads(STORAGE.read(join(output, "recipe.json")))
+    kept = ("data", "extra_data", "images", "recipe", "digest")
+    STORAGE.write(join(output, "recipe.json"), json.dumps({key: claimed[key] for key in kept}).encode())
+    (config,) = submit(data, output)
+    assert config.frozen is None
+    add_scene(data, "train", 7)
+    with pytest.raises(RunConflict, match=r"images\.train was 2, now 3"):
         submit(data, output)
 
 

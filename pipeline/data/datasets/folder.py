@@ -27,14 +27,18 @@ class DataFolder:
     def __init__(self, storage: Storage, root: str) -> None:
         self.storage, self.root = storage, normalise(root).rstrip("/")
         self._names: frozenset[str] | None = None
+        self._below: dict[str, DataFolder] = {}
+        self._known: dict[str, bool] = {}
 
     def uri(self, path: str) -> str:
         """The URI of what lies at a relative path."""
         return join(self.root, path)
 
     def below(self, path: str) -> DataFolder:
-        """A folder in this one; itself for an empty path."""
-        return DataFolder(self.storage, self.uri(path)) if path else self
+        """Return a folder in this one, which lists its names once; itself for an empty path."""
+        if not path:
+            return self
+        return self._below.setdefault(path, DataFolder(self.storage, self.uri(path)))
 
     def names(self) -> frozenset[str]:
         """Names of the files and folders directly in it; none if it does not exist.
@@ -51,11 +55,13 @@ class DataFolder:
         return self._names
 
     def has(self, path: str) -> bool:
-        """Whether there is a file or a folder at a relative path."""
+        """Tell whether there is a file or a folder at a relative path; each is looked up once."""
         first, _, rest = path.partition("/")
         if first not in self.names():
             return False
-        return not rest or self.storage.call("look up", self.uri(path), _exists)
+        if rest and path not in self._known:
+            self._known[path] = self.storage.call("look up", self.uri(path), _exists)
+        return self._known.get(path, True)
 
     def find(self, places: Iterable[str], holding: Iterable[str]) -> DataFolder | None:
         """The first of `places` (relative paths; the empty one is here) that holds all of these; None if none does."""

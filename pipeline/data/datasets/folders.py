@@ -1,35 +1,104 @@
-"""Layout `folders`: `<split>/images` and `<split>/labels`, paired by relative path without extension."""
+"""Layouts `folders` and `folder`: images beside labels, paired by relative path without extension.
+
+`folders` has `train` and `val`, each with `images` and `labels`. `folder` is what people have otherwise: `images` or
+`imgs` beside `labels`, `masks` or `annotations`, without splits, or with `train` and `val` inside or above them.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
 from pathlib import PurePosixPath
 
 from pipeline.data.datasets.folder import DataFolder
-from pipeline.data.datasets.layout import LabelFiles, Layout, Split, pair_up
+from pipeline.data.datasets.layout import WHOLE, LabelFiles, Layout, Split, pair_up
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.data.manifest import IMAGE_SUFFIXES, pair_labels
 from pipeline.errors import ConfigError
 
-__all__ = ["FOLDERS"]
+__all__ = ["FOLDER", "FOLDERS"]
+
+_IMAGES = ("images", "imgs")
+_LABELS = ("labels", "masks", "annotations")
 
 
-def _fits(folder: DataFolder) -> bool:
-    return folder.has("train/images") or folder.has("val/images")
+@dataclass(frozen=True)
+class _Place:
+    """Relative paths of the images and the labels of a split."""
+
+    images: str
+    labels: str
+
+
+def _find(folder: DataFolder, split: str) -> _Place | None:
+    """Return the place of a split, or None; `WHOLE` is everything outside of splits."""
+    for images, labels in product(_IMAGES, _LABELS):
+        if split == WHOLE:
+            if _has_images(folder, images) and _has_labels(folder, labels):
+                return _Place(images, labels)
+        elif folder.has(f"{split}/{images}") and folder.has(f"{split}/{labels}"):
+            return _Place(f"{split}/{images}", f"{split}/{labels}")
+        elif folder.has(f"{images}/{split}") and folder.has(f"{labels}/{split}"):
+            return _Place(f"{images}/{split}", f"{labels}/{split}")
+    return None
+
+
+def _has_images(folder: DataFolder, images: str) -> bool:
+    return images in folder.names() and not {"train", "val"} & folder.below(images).names()
+
+
+def _has_labels(folder: DataFolder, labels: str) -> bool:
+    # Annotations as JSON or XML are no masks: jobs/paint_labels.py paints them first.
+    return labels in folder.names() and not any(
+        name.endswith((".json", ".xml")) for name in folder.below(labels).names()
+    )
+
+
+def _has_split(folder: DataFolder, split: str) -> bool:
+    return _find(folder, split) is not None or (split != WHOLE and folder.has(f"{split}/images"))
 
 
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
-    split_folder = folder.below(split)
-    root, label_root = split_folder.uri("images"), split_folder.uri("labels")
-    images, labels = split_folder.files("images"), split_folder.files("labels")
+    # A split that is not there is reported under its usual name.
+    place = _find(folder, split) or _Place(f"{split}/images", f"{split}/labels")
+    root, label_root = folder.uri(place.images), folder.uri(place.labels)
+    images, labels = folder.files(place.images), folder.files(place.labels)
     uris = [uri for uri in images if PurePosixPath(uri).suffix.lower() in IMAGE_SUFFIXES]
     if not uris:
-        raise ConfigError(f"{root} holds no image: --data needs train and val, each with images and labels")
+        raise ConfigError(
+            f"{root} holds no image: --data needs train and val, each with images and labels, or images beside labels; "
+            "--val-fraction 0.1 takes a share of the images for validation"
+        )
     by_image = pair_labels(root, label_root, uris, labels.values())
     bare = [uri for uri in uris if uri not in by_image]
-    if bare:
-        raise ConfigError(f"{len(bare)} of {len(uris)} images have no label in {label_root}, first {bare[0]}")
+    if len(bare) == len(uris):
+        stem = PurePosixPath(uris[0]).with_suffix("").name
+        raise ConfigError(
+            f"none of {len(uris)} images below {root} has a label below {label_root}: looked for one named "
+            f"{stem}.png or {stem}_mask.png there"
+        )
+    passed_over = Counter(
+        PurePosixPath(uri).suffix.lower() for uri in images if PurePosixPath(uri).suffix.lower() not in IMAGE_SUFFIXES
+    )
     pairs = pair_up(by_image.items(), images, labels, root)
-    return Split(pairs, LabelFiles(folder.storage, space), space.classes)
+    return Split(pairs, LabelFiles(folder.storage, space), space.classes, root, bare, passed_over)
 
 
-FOLDERS = Layout("folders", "train/images and train/labels, or val/images and val/labels", _fits, _read)
+FOLDERS = Layout(
+    "folders",
+    "train/images and train/labels, or val/images and val/labels",
+    lambda folder: folder.has("train/images") or folder.has("val/images"),
+    _read,
+    _has_split,
+    plain_labels=True,
+)
+FOLDER = Layout(
+    "folder",
+    "images or imgs beside labels, masks or annotations, perhaps inside or above train and val",
+    lambda folder: any(_find(folder, split) is not None for split in (WHOLE, "train", "val")),
+    _read,
+    _has_split,
+    gives_way=True,
+    plain_labels=True,
+)

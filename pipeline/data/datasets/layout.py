@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,20 @@ from pipeline.data.labels import decode_label
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ConfigError
 
-__all__ = ["IGNORED", "LabelFiles", "LabelledImage", "Layout", "ReadLabel", "Split", "class_table", "pair_up"]
+__all__ = [
+    "IGNORED",
+    "WHOLE",
+    "LabelFiles",
+    "LabelledImage",
+    "Layout",
+    "ReadLabel",
+    "Split",
+    "class_table",
+    "pair_up",
+]
 
+# Name of the only list of a data set that is not split.
+WHOLE = "whole"
 # The id of ignored pixels in what a `ReadLabel` returns, whatever the file says.
 IGNORED = 255
 
@@ -40,14 +52,20 @@ class Split:
     """What a layout found.
 
     Attributes:
-        pairs: in any order.
-        read_label: how to read the label of one.
-        classes: the class that each id stands for; None: ignored.
+        pairs: Images with labels, in any order.
+        read_label: Reader of the label of a pair.
+        classes: Class that each id stands for; None: ignored.
+        root: URI to which images are relative, where frames of one drive or subject share the start of their names.
+        unlabeled: URIs of images without a label, which are left out.
+        passed_over: Number of files that are no images, by suffix.
     """
 
     pairs: Sequence[LabelledImage]
     read_label: ReadLabel
     classes: Sequence[str | None]
+    root: str = ""
+    unlabeled: Sequence[str] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,17 +73,24 @@ class Layout:
     """One way in which data sets are laid out.
 
     Attributes:
-        name: as used on the command line.
-        looks_for: what a folder must hold, for messages.
-        fits: whether a folder looks like it.
-        read: finds the pairs of a split (`train` or `val`) for a network with the classes of a label space.
-            Raises ConfigError for a split that is not there or not complete.
+        name: Name as used on the command line.
+        looks_for: Contents that a folder must have, for messages.
+        fits: Test whether a folder looks like it.
+        read: Function that finds the pairs of a split (`train`, `val` or `WHOLE`) for a network with the classes of a
+            label space. It raises ConfigError for a split that is not there or not complete.
+        has_split: Test whether a folder has a split. Layouts that always come with `train` and `val` say yes to both,
+            so that `read` names what is missing.
+        gives_way: Whether another layout that fits as well is meant.
+        plain_labels: Whether every label is a file of the label space, which a pair alone is enough to read.
     """
 
     name: str
     looks_for: str
     fits: Callable[[DataFolder], bool]
     read: Callable[[DataFolder, str, LabelSpace], Split]
+    has_split: Callable[[DataFolder, str], bool] = lambda folder, split: split != WHOLE
+    gives_way: bool = False
+    plain_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +101,8 @@ class LabelFiles:
     space: LabelSpace
 
     def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
-        return decode_label(self.storage.read(pair.label_uri), len(self.space.classes), IGNORED, self.space)
+        data = self.storage.read(pair.label_uri)
+        return decode_label(data, len(self.space.classes), IGNORED, self.space, name="its label")
 
 
 def pair_up(
@@ -115,7 +141,7 @@ def class_table(classes: Sequence[str | None], space: LabelSpace, layout: str) -
     if missing:
         raise ConfigError(
             f"layout {layout} gives classes that label space {space.name} lacks, such as {missing[0]!r}: choose the "
-            "--label-space of this data set, or a recipe for it"
+            "--label-space of this data set, a recipe for it, or --classes"
         )
     table = np.full(256, space.ignore_label, np.uint8)
     for own, name in enumerate(classes):

@@ -29,4 +29,10 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     return Split(pairs, LabelFiles(folder.storage, space), space.classes)
 
 
-LISTS = Layout("lists", "train_image.txt and train_label.txt, or val_image.txt and val_label.txt", _fits, _read)
+LISTS = Layout(
+    "lists",
+    "train_image.txt and train_label.txt, or val_image.txt and val_label.txt",
+    _fits,
+    _read,
+    plain_labels=True,
+)

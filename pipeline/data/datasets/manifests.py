@@ -1,4 +1,4 @@
-"""Layout `manifest`: a table for each split with columns `image_uri` and `label_uri`."""
+"""Layout `manifest`: tables with columns `image_uri` and `label_uri`: `train` and `val`, or `pairs` without splits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipeline.data.datasets.folder import DataFolder
-from pipeline.data.datasets.layout import LabelFiles, Layout, Split, pair_up
-from pipeline.data.datasets.look_up import absolute, look_up
+from pipeline.data.datasets.layout import WHOLE, LabelFiles, Layout, Split, pair_up
+from pipeline.data.datasets.look_up import absolute, look_up, shared_folder
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.errors import ConfigError
 
@@ -38,17 +38,28 @@ def _files(folder: DataFolder, split: str) -> list[str]:
     return [name for name in (f"{split}.{suffix}" for suffix in _READERS) if folder.has(name)]
 
 
+def _table_name(split: str) -> str:
+    return "pairs" if split == WHOLE else split
+
+
+def _has_split(folder: DataFolder, split: str) -> bool:
+    # With a table of pairs, train and val are made from it.
+    return bool(_files(folder, _table_name(split))) or (split != WHOLE and not _files(folder, "pairs"))
+
+
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
-    files = _files(folder, split)
+    files = _files(folder, _table_name(split))
     if len(files) != 1:
-        wanted = " or ".join(f"{split}.{suffix}" for suffix in _READERS)
+        wanted = " or ".join(f"{_table_name(split)}.{suffix}" for suffix in _READERS)
         raise ConfigError(f"{folder.root} holds {', '.join(files) or 'none of them'}: give one of {wanted}")
     source = folder.uri(files[0])
     rows = _rows(folder.storage.read(source), source)
     wanted_pairs = [(absolute(folder, image), absolute(folder, label)) for image, label in rows]
     found = look_up(folder.storage, [uri for pair in wanted_pairs for uri in pair])
     pairs = pair_up(wanted_pairs, found, found, source)
-    return Split(pairs, LabelFiles(folder.storage, space), space.classes)
+    return Split(
+        pairs, LabelFiles(folder.storage, space), space.classes, shared_folder(pair.image_uri for pair in pairs)
+    )
 
 
 def _rows(data: bytes, source: str) -> list[tuple[str, str]]:
@@ -65,7 +76,9 @@ def _rows(data: bytes, source: str) -> list[tuple[str, str]]:
 
 MANIFEST = Layout(
     "manifest",
-    f"train or val as {', '.join(f'.{suffix}' for suffix in _READERS)}",
-    lambda folder: bool(_files(folder, "train") or _files(folder, "val")),
+    f"train or val, or pairs, as {', '.join(f'.{suffix}' for suffix in _READERS)}",
+    lambda folder: any(_files(folder, name) for name in ("train", "val", "pairs")),
     _read,
+    _has_split,
+    plain_labels=True,
 )

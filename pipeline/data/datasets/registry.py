@@ -8,7 +8,7 @@ from pipeline.data.datasets.camvid import CAMVID
 from pipeline.data.datasets.cityscapes import CITYSCAPES
 from pipeline.data.datasets.coco import COCO
 from pipeline.data.datasets.folder import DataFolder
-from pipeline.data.datasets.folders import FOLDERS
+from pipeline.data.datasets.folders import FOLDER, FOLDERS
 from pipeline.data.datasets.kitti import KITTI
 from pipeline.data.datasets.layout import Layout
 from pipeline.data.datasets.lists import LISTS
@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 __all__ = ["AUTO", "LAYOUTS", "find_layout"]
 
 AUTO = "auto"
-_ALL = (FOLDERS, VOC, COCO, CAMVID, KITTI, CITYSCAPES, LISTS, MANIFEST)
+_ALL = (FOLDERS, VOC, COCO, CAMVID, KITTI, CITYSCAPES, LISTS, MANIFEST, FOLDER)
 LAYOUTS: Mapping[str, Layout] = {each.name: each for each in _ALL}
 
 
@@ -33,6 +33,7 @@ def find_layout(folder: DataFolder, name: str = AUTO) -> Layout:
         raise ConfigError(f"unknown layout {name!r}: choose one of {', '.join((AUTO, *LAYOUTS))}")
     candidates = list(LAYOUTS.values()) if name == AUTO else [LAYOUTS[name]]
     fitting = [layout for layout in candidates if layout.fits(folder)]
+    fitting = [layout for layout in fitting if not layout.gives_way] or fitting
     if not fitting:
         looked_for = "; ".join(f"{layout.looks_for} ({layout.name})" for layout in candidates)
         raise ConfigError(f"{folder.root} holds {_shown(folder)}. Looked for, and did not find: {looked_for}")
