@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, export, say what was written; returns the exit code."""
     options = _parse(arguments)
     classes = None if options.classes is None else options.classes.split(",")
-    request = Request(options.to, options.output, options.images, options.order, classes, options.tolerance)
+    request = Request(
+        options.to, options.output, options.images, options.order, classes, options.tolerance, options.label_values
+    )
     try:
         export = export_run(options.run, request)
     except PipelineError as error:
@@ -51,11 +53,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tolerance", type=float, default=0.0, help="geojson: pixels that outlines may move (default: 0)"
     )
+    parser.add_argument(
+        "--label-values",
+        action="store_true",
+        help="index-png: write the values of the label files that the network was trained on (default: class ids)",
+    )
     options = parser.parse_args(arguments)
     if options.images is not None and options.images < 1:
         parser.error(f"--images is {options.images}, must be at least 1")
     if options.tolerance < 0 or (options.tolerance and options.to != "geojson"):
         parser.error(f"--tolerance is {options.tolerance:g}, must be 0 or more, and is for geojson only")
+    if options.label_values and options.to != "index-png":
+        parser.error(f"--label-values is for index-png, not for {options.to}")
     return options
 
 

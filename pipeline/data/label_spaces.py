@@ -55,6 +55,13 @@ class LabelSpace:
     ignore_label: int = 255
     encoding: LabelEncoding | None = None
 
+    def file_values(self) -> tuple[int, ...]:
+        """Return the value that stands for each class in a label file, by class id; of several, the lowest."""
+        if self.encoding is not None:
+            return tuple(min(values) for values in self.encoding.values)
+        mapped = {class_id: value for value, class_id in sorted(self.id_map.items(), reverse=True)}
+        return tuple(mapped.get(class_id, class_id) for class_id in range(len(self.classes)))
+
 
 def label_space(name: str) -> LabelSpace:
     """Looks a label space up.

@@ -1,4 +1,4 @@
-"""A look at a run before it starts: one batch of each stage drawn, one step taken, time and memory estimated."""
+"""A look at a run before it starts: data surveyed, a batch of each stage drawn, time and memory estimated."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from model.geometry import MARGIN
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage, join
+from pipeline.errors import ConfigError
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.class_balance import class_weights
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import initial_network
 from pipeline.training.map_cache import MapCache
+from pipeline.training.preparation.page import StagePicture, dry_run_page
+from pipeline.training.preparation.survey import survey_data
 from pipeline.training.recipe_schema import StageName
 from pipeline.training.samplers import sample_rule, sampler
 from pipeline.training.samples import Sample
@@ -40,26 +44,53 @@ _POLL_SECONDS = 0.01
 
 
 def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None = None) -> Iterator[str]:
-    """Yields a line per stage; leaves `<output>/dry-run/<stage>.png`, and nothing else.
+    """Yield what there is to know before training; leave pictures and a page below `<output>/dry-run`, nothing else.
 
     A step is measured on one worker's micro-batch and multiplied: what it does not know is how much workers wait for
     each other, for data and for validation.
+
+    Raises:
+        ConfigError: At the end, if pairs cannot be trained on.
     """
-    sources, (network, _) = Sources(config, storage), initial_network(config.recipe, storage)
+    sources = Sources(config, storage)
+    space = config.recipe.space()
+    survey = survey_data(sources.own_train, sources.val, space, space.ignore_label, sources.notes())
+    yield from (survey.table(), survey.sizes(), *survey.warnings())
+    # Pairs that cannot be trained on are reported at the end; the others are drawn.
+    sources.leave_out(survey.problems)
+    network, _ = initial_network(config.recipe, storage)
     network.to(device or torch.device("cpu")).to(memory_format=torch.channels_last)
     network.front_end.recompute = config.recompute
     weights = class_weights(sources.all, network.spec, config.recipe.class_balance)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    yield f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images to learn on"
+    headline = (
+        f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images to learn on, "
+        f"{len(sources.val)} to validate on"
+    )
+    yield headline
+    stages: list[StagePicture] = []
+    total = 0.0
     for stage in config.recipe.stages:
         images, cache = sources.of(stage), _Computed.of(config, stage, storage, network)
         sample = sampler(config.recipe, stage, network.spec, images, cache)
         share = World(0, config.workers).share(config.recipe.stage(stage).batch)
         batch = [sample(0, position) for position in share[: max(_MOST_DRAWN, 1)]]
         picture = _picture(config, stage, batch, images, network)
-        storage.write(join(config.output, "dry-run", f"{stage}.png"), picture)
+        storage.write(join(config.output, "dry-run", f"{stage}.png"), _png(picture))
         few = batch[: min(len(batch), config.recipe.stage(stage).micro_batch)]
-        yield _estimate(config, stage, len(share), _measure(config, stage, network, few, weights))
+        seconds, estimate = _estimate(config, stage, len(share), _measure(config, stage, network, few, weights))
+        total += seconds
+        stages.append(StagePicture(stage, estimate, picture))
+        yield estimate
+    facts = [headline, survey.sizes(), f"all stages about {_hours(total)}, without validation"]
+    yield facts[-1]
+    title = f"{config.recipe.name} on {', '.join(config.data)}"
+    storage.write(join(config.output, "dry-run", "index.html"), dry_run_page(title, facts, survey, stages))
+    if survey.problems:
+        raise ConfigError(
+            f"{len(survey.problems)} pairs cannot be trained on: {next(iter(survey.problems.values()))}; mend or "
+            f"remove them, all are in {join(config.output, 'dry-run', 'index.html')}"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,15 +120,17 @@ def _measure(
     return _Measured(len(batch), seconds, loss, memory.peak)
 
 
-def _estimate(config: TrainConfig, stage: StageName, share: int, measured: _Measured) -> str:
+def _estimate(config: TrainConfig, stage: StageName, share: int, measured: _Measured) -> tuple[float, str]:
+    """Return seconds of a stage, and a sentence about its time and memory."""
     settings = config.recipe.stage(stage)
     seconds = measured.seconds * math.ceil(share / measured.samples)
     crop = "whole images" if settings.crop is None else f"crops of {settings.crop} pixels"
-    return (
+    whole = seconds * settings.iterations
+    return whole, (
         f"{stage}: {settings.batch} {crop} a step, {share} of them on one of {config.workers} worker(s); "
         f"{measured.samples} took {measured.seconds:.2f} s and at most {measured.bytes / 2**30:.2f} GiB, loss "
         f"{measured.loss:.3f}; a step about {seconds:.1f} s, {settings.iterations} steps about "
-        f"{_hours(seconds * settings.iterations)}"
+        f"{_hours(whole)}"
     )
 
 
@@ -120,8 +153,8 @@ class _Computed(MapCache):
 
 def _picture(
     config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: DilatedNetwork
-) -> bytes:
-    """PNG of the samples with their labels; of the whole images, where a stage learns on maps of them."""
+) -> Image.Image:
+    """Draw the samples with their labels; the whole images, where a stage learns on maps of them."""
     kind, spec = config.recipe.stage_input(stage), network.spec
     panels = []
     for position, sample in enumerate(batch):
@@ -135,9 +168,13 @@ def _picture(
             pixels, label = images.pair(index)
             name += f"   (learned on: {kind} of this image)"
         panels.append(Panel(name, pixels, label, None))
-    buffer = io.BytesIO()
     palette = np.asarray(spec.palette, np.uint8)
-    paint_sheet(panels, spec.classes, palette, spec.ignore_label, ("Image", "Label")).save(buffer, "PNG")
+    return paint_sheet(panels, spec.classes, palette, spec.ignore_label, ("Image", "Label"))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

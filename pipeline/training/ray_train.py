@@ -123,7 +123,7 @@ def run_dry(config: TrainConfig) -> None:
             print(ray.get(line), flush=True)
     except ray.exceptions.RayError as error:
         raise _explained(error) from error
-    print(f"pictures in {join(config.output, 'dry-run')}")
+    print(f"page and pictures in {join(config.output, 'dry-run')}/index.html")
 
 
 def _show(board: Any) -> bool:

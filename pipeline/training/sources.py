@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -110,6 +110,7 @@ class Sources:
     """The splits of a run's data sets.
 
     Attributes:
+        own_train: Training split of --data, at the images' own size.
         train: Training split of --data, at the working size.
         val: Validation split of --data, at the images' own size: that at which it is scored.
         working_val: Validation split at the working size: the network's input.
@@ -127,12 +128,22 @@ class Sources:
         for split in SPLITS[: 2 if config.extra_data is None else 3]:
             frozen = config.frozen is not None
             self.splits[split] = _frozen(config, storage, split) if frozen else _found(config, storage, split)
+        self._assemble()
+
+    def _assemble(self) -> None:
+        self.own_train: Images = _as_one(self.splits["train"])
         self.train: Images = self._at_working_size(self.splits["train"])
         self.val: Images = _as_one(self.splits["val"])
         self.working_val: Images = self._at_working_size(self.splits["val"])
         self.all: Images = self.train
-        if config.extra_data is not None:
+        if "extra" in self.splits:
             self.all = self._at_working_size([*self.splits["train"], *self.splits["extra"]])
+
+    def leave_out(self, image_uris: Collection[str]) -> None:
+        """Leave out some images."""
+        for images in (each for split in self.splits.values() for each in split):
+            images.pairs = [pair for pair in images.pairs if pair.image_uri not in image_uris]
+        self._assemble()
 
     def of(self, stage: StageName) -> Images:
         """Return the images that a stage learns on."""

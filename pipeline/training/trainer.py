@@ -90,6 +90,9 @@ class Trainer:
         position = state.position if state else Position(self._recipe.stages[0], 0)
         if not self._world.agree([STAGES.index(position.stage), position.iteration]):
             raise IncompleteRun(f"workers found different checkpoints: another driver is writing to {self._output}")
+        if state is None and "source" in self._weights:
+            copied = ", ".join(self._weights.get("copied", ()))
+            self._say(f"first weights: {self._weights['source']}" + (f", of which {copied}" if copied else ""))
         if state:
             self._restore(state)
             self._say(f"resuming stage {position.stage} at iteration {position.iteration}")

@@ -24,12 +24,13 @@ def test_every_stage_is_drawn_and_estimated(tmp_path: object, upsampling: str) -
     network = NetworkConfig(scale=1 / 32, fc=8, upsampling=upsampling)  # type: ignore[arg-type]
     config = TrainConfig(data=root, output=output, recipe=small_recipe(network=network), workers=2)
     lines = list(dry_run(config, STORAGE))
-    assert re.match(r"small: 0\.\d+ million parameters, 4 images", lines[0])
-    for line, stage in zip(lines[1:], ("front_end", "context", "joint"), strict=True):
+    head = next(number for number, line in enumerate(lines) if line.startswith("small: "))
+    assert re.match(r"small: 0\.\d+ million parameters, 4 images to learn on, 1 to validate on", lines[head])
+    for line, stage in zip(lines[head + 1 : -1], ("front_end", "context", "joint"), strict=True):
         assert re.match(rf"{stage}: 3 crops of 404 pixels a step, 2 of them on one of 2 worker", line), line
         assert re.search(r"took \d+\.\d+ s and at most \d+\.\d+ GiB, loss 2\.\d+; .* steps about \d+\.\d minutes", line)
     names = [info.uri.removeprefix(f"{output}/") for info in STORAGE.list(output)]
-    assert names == [f"dry-run/{stage}.png" for stage in ("context", "front_end", "joint")]
+    assert names == [f"dry-run/{name}" for name in ("context.png", "front_end.png", "index.html", "joint.png")]
     picture = np.asarray(Image.open(io.BytesIO(STORAGE.read(join(output, "dry-run/front_end.png")))))
     colours = {tuple(colour) for colour in picture.reshape(-1, 3)[::7].tolist()}
     # The four classes of the scenes are in the legend, and void outside of them is drawn.

@@ -54,6 +54,7 @@ class Request:
         order: which first; None = the format's default.
         classes: names; None = all.
         tolerance: of outlines, pixels; `geojson` only.
+        label_values: Whether `index-png` writes the values of the run's label files in place of class ids.
     """
 
     to: str
@@ -62,6 +63,7 @@ class Request:
     order: Order | None = None
     classes: Sequence[str] | None = None
     tolerance: float = 0.0
+    label_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def export_run(output: str, request: Request, storage: Storage | None = None) ->
     run, chosen = Run(output, storage), FORMATS[request.to]
     images = chosen.images if request.images is None else request.images
     masks = chosen_masks(run, images, request.order or chosen.order)
-    write = partial(write_geojson, tolerance=request.tolerance) if request.to == "geojson" else chosen.write
+    write: _Writer = chosen.write
+    if request.to == "geojson":
+        write = partial(write_geojson, tolerance=request.tolerance)
+    elif request.to == "index-png" and request.label_values:
+        write = partial(write_index_png, values=run.label_space().file_values())
     target = Target(run, request.folder)
     return Export(target.folder, write(masks, chosen_classes(run, request.classes), target), run.success["errors"])

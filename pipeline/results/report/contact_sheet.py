@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +153,7 @@ def paint_sheet(
         draw.rounded_rectangle(
             (_EDGE + x, _EDGE + y + 3, _EDGE + x + 18, _EDGE + y + 21), 4, fill=colour, outline=_RULE
         )
-        draw.text((_EDGE + x + 26, _EDGE + y + 12), name, _INK, _font(16), anchor="lm")
+        draw.text((_EDGE + x + 26, _EDGE + y + 12), name, _INK, _font_for(name, 16), anchor="lm")
     draw.line((_EDGE, top, width - _EDGE, top), fill=_RULE)
     columns = [_EDGE + index * (_TILE + _GAP) for index in range(len(titles))]
     for x, title in zip(columns, titles, strict=True):
@@ -160,7 +162,7 @@ def paint_sheet(
     for panel, height in zip(panels, heights, strict=True):
         for x, picture in zip(columns, _pictures(panel, palette, ignore_label), strict=False):
             _paste(sheet, draw, picture, (x, y), height)
-        draw.text((_EDGE, y + height + 6), panel.caption, _MUTED, _font(14))
+        draw.text((_EDGE, y + height + 6), panel.caption, _MUTED, _font_for(panel.caption, 14))
         y += height + _CAPTION
     return sheet
 
@@ -189,7 +191,7 @@ def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, in
     """Where each legend entry goes, (x, y) in pixels, and the height of all; wraps at `width`."""
     places, x, y, line = [], 0, 0, 30
     for name in names:
-        entry = 26 + round(_font(16).getlength(name)) + 26
+        entry = 26 + round(_font_for(name, 16).getlength(name)) + 26
         if x and x + entry - 26 > width:
             x, y = 0, y + line
         places.append((x, y))
@@ -197,5 +199,15 @@ def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, in
     return places, y + line
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+@cache
+def _font(size: int, *, latin: bool = True) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's own font, or DejaVu Sans, which comes with matplotlib and has many more alphabets."""
+    if latin:
+        return ImageFont.load_default(size)
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return _font(size, latin=all(ord(character) < 256 for character in text))

@@ -7,10 +7,14 @@ import jinja2
 __all__ = ["hex_colour", "page_environment"]
 
 
-def page_environment() -> jinja2.Environment:
-    """Renders the templates of this package; a page loads nothing from elsewhere, and runs no script."""
+def page_environment(package: str | None = None) -> jinja2.Environment:
+    """Return an environment that renders templates of `pipeline.results`, and of another package if one is given.
+
+    A page loads nothing from elsewhere, and runs no script.
+    """
+    packages = ["pipeline.results", *([package] if package else [])]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.results", "."),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in packages]),
         autoescape=True,  # names, URIs and messages come from other people's files
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -97,7 +97,8 @@ def _prepare(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Source
     samples = []
     for split, images in zip(SPLITS, (sources.train, sources.working_val, sources.all), strict=True):
         if split in sources.splits:
-            sample = sample_images(images, space.ignore_label)
+            # A dry run reports all that is wrong with the data at its end.
+            sample = sample_images(images, space.ignore_label, tolerant=config.dry_run)
             if sample.ignored:
                 raise ConfigError(
                     f"{images.pairs[0].label_uri} and those after it hold no pixel of any class of label space "

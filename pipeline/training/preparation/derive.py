@@ -51,21 +51,33 @@ class Sample:
     ignored: bool
 
 
-def sample_images(images: Images, ignore_label: int) -> Sample:
+def sample_images(images: Images, ignore_label: int, *, tolerant: bool = False) -> Sample:
     """Read images and labels evenly spread over a split.
+
+    Args:
+        images: Images of the split at the working size.
+        ignore_label: Class id of pixels that count nowhere.
+        tolerant: Whether pairs that cannot be trained on are skipped, as long as one is left.
 
     Raises:
         ConfigError: If an image or label cannot be decoded, their sizes differ, or a label has an unknown value.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
 
-    def look(index: int) -> tuple[NDArray[np.float64], tuple[int, int], bool]:
-        image, label = images.pair(index)
+    def look(index: int) -> tuple[NDArray[np.float64], tuple[int, int], bool] | ConfigError:
+        try:
+            image, label = images.pair(index)
+        except ConfigError as error:
+            return error
         mean = image.reshape(-1, 3).mean(axis=0)[::-1]
         return mean, (label.shape[0], label.shape[1]), bool((label == ignore_label).all())
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        seen = list(pool.map(look, chosen))
+        looks = list(pool.map(look, chosen))
+    seen = [look for look in looks if not isinstance(look, ConfigError)]
+    failed = next((look for look in looks if isinstance(look, ConfigError)), None)
+    if failed is not None and not (tolerant and seen):
+        raise failed
     # A tenth is as exact as a sample is, and reads well on a command line.
     blue, green, red = (round(float(value), 1) for value in np.mean([mean for mean, _, _ in seen], axis=0))
     return Sample((blue, green, red), [size for _, size, _ in seen], all(ignored for _, _, ignored in seen))
