@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace
 from pipeline.data.storage import Storage, join
@@ -38,6 +42,7 @@ _OKABE_ITO: tuple[Color, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
+_DARKEST = 35  # lightness (0–100): ignored pixels are drawn dark, and no class looks like them
 
 
 @dataclass(frozen=True)
@@ -92,20 +97,49 @@ def classes_csv(rows: Iterable[ClassRow]) -> bytes:
 
 
 def choose_palette(count: int, taken: Sequence[Color] = ()) -> list[Color]:
-    """Return `count` RGB colors that color-blind people can tell apart, and none of `taken`."""
+    """Return `count` RGB colors that color-blind people can tell apart from each other and from `taken`."""
     chosen = [color for color in _OKABE_ITO if color not in taken][:count]
     if len(chosen) < count:
-        # Imported late: it takes seconds, and few data sets need it.
-        import glasbey
-
-        # Black and white stay free for void and for outlines.
-        known = [(0, 0, 0), (255, 255, 255), *taken, *chosen]
-        wanted = len(known) + count - len(chosen)
-        scaled = [tuple(channel / 255 for channel in color) for color in known]
-        extended = glasbey.extend_palette(scaled, palette_size=wanted, colorblind_safe=True, as_hex=False)
-        for red, green, blue in extended[len(known) :]:
-            chosen.append((round(255 * red), round(255 * green), round(255 * blue)))
+        chosen += _farthest_colors(count - len(chosen), [*taken, *chosen])
     return chosen
+
+
+def _farthest_colors(count: int, known: Sequence[Color]) -> list[Color]:
+    """Return colors, each the farthest from all before it in the vision that tells it least well from one of them."""
+    levels = range(0, 256, 255 // 15)
+    candidates = list(itertools.product(levels, levels, levels))
+    places = _seen(candidates)
+    light = np.flatnonzero(places[0, :, 0] > _DARKEST)
+    candidates = [candidates[index] for index in light]
+    places = places[:, light]
+    distance = np.full(len(candidates), np.inf)
+    for place in np.moveaxis(_seen(known), 1, 0):
+        distance = np.minimum(distance, _least_distance(places, place))
+    found = []
+    for _ in range(count):
+        best = int(distance.argmax())
+        found.append(candidates[best])
+        distance = np.minimum(distance, _least_distance(places, places[:, best]))
+    return found
+
+
+def _seen(colors: Sequence[Color]) -> NDArray[np.float64]:
+    """Return (4, N, 3) places in CAM02-UCS: by usual vision, and without red, green or blue cones."""
+    # Imported late: few runs choose colors.
+    from colorspacious import cspace_convert
+
+    rgb = np.array(colors, np.float64) / 255
+    views = [rgb]
+    for kind in ("protanomaly", "deuteranomaly", "tritanomaly"):
+        space = {"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100}
+        views.append(np.clip(cspace_convert(rgb, space, "sRGB1"), 0, 1))
+    return np.stack([cspace_convert(view, "sRGB1", "CAM02-UCS") for view in views])
+
+
+def _least_distance(places: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, N, 3) and (4, 3) -> (N,) distances in the vision in which each is the least."""
+    distances: NDArray[np.float64] = np.linalg.norm(places - place[:, None], axis=2).min(axis=0)
+    return distances
 
 
 def _parse_csv(data: bytes, uri: str) -> list[ClassRow]:

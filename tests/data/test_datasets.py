@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, StorageError
 from pipeline.training.dataset import LabelledImages
+from pipeline.training.preparation.division import Division
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 
@@ -346,3 +348,75 @@ def test_palette_labels_keep_their_indices(tmp_path: Path) -> None:
     label.save(sink, "PNG")
     write(root, {"train/labels/0.png": sink.getvalue()})
     assert LabelledImages(STORAGE, root, "train", STREET).label(0).tolist() == ids(0).tolist()
+
+
+OWN_FORMS = (
+    ("{split}/imgs/d/{n}.png", "{split}/masks/d/{n}_mask.png"),
+    ("images/{split}/{n}.png", "annotations/{split}/{n}.png.png"),
+    ("imgs/{split}/{n}.png", "labels/{split}/{n}_seg.png"),
+    ("{split}/images/{n}.png", "{split}/masks/{n}_label.png"),
+)
+
+
+@pytest.mark.parametrize(("image_path", "label_path"), OWN_FORMS)
+def test_folders_as_people_have_them(tmp_path: Path, image_path: str, label_path: str) -> None:
+    root = str(tmp_path)
+    for split, seeds in (("train", (0, 1)), ("val", (2,))):
+        for n in seeds:
+            write(root, {image_path.format(split=split, n=n): image(n), label_path.format(split=split, n=n): ids(n)})
+    for split, seeds in (("train", (0, 1)), ("val", (2,))):
+        images = LabelledImages(STORAGE, root, split, STREET)
+        assert len(images) == len(seeds)
+        for index, n in enumerate(seeds):
+            assert (images.image(index) == image(n)).all() and (images.label(index) == ids(n)).all()
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("imgs", "masks"), ("images", "annotations"), "pairs.csv"])
+def test_one_folder_is_divided(tmp_path: Path, names: tuple[str, str] | str) -> None:
+    root, kinds = str(tmp_path), ("x", "y") if isinstance(names, str) else names
+    for n in range(30):
+        write(root, {f"{kinds[0]}/{n:02d}.png": image(n), f"{kinds[1]}/{n:02d}.png": ids(n)})
+    if isinstance(names, str):
+        rows = [f"x/{n:02d}.png,y/{n:02d}.png" for n in range(30)]
+        write(root, {names: "\n".join(["image_uri,label_uri", *rows])})
+    train, val = (LabelledImages(STORAGE, root, split, STREET) for split in ("train", "val"))
+    uris = [{pair.image_uri for pair in images.pairs} for images in (train, val)]
+    assert len(uris[0] | uris[1]) == 30 and not uris[0] & uris[1] and uris[1]
+    half = LabelledImages(STORAGE, root, "val", STREET, division=Division(0.5))
+    assert 5 < len(half) < 25 and uris[1] <= {pair.image_uri for pair in half.pairs}
+
+
+def test_a_folder_with_train_alone_is_divided_if_asked(tmp_path: Path) -> None:
+    for n in range(10):
+        write(str(tmp_path), {f"train/images/{n}.png": image(n), f"train/labels/{n}.png": ids(n)})
+    with pytest.raises(ConfigError, match=r"val/images holds no image.*--val-fraction 0\.1"):
+        LabelledImages(STORAGE, str(tmp_path), "val", STREET)
+    sizes = [len(LabelledImages(STORAGE, str(tmp_path), s, STREET, division=Division(0.3))) for s in ("train", "val")]
+    assert sum(sizes) == 10 and min(sizes) >= 1
+    assert len(LabelledImages(STORAGE, str(tmp_path), "val", STREET, optional=True)) == 0
+    folders(str(tmp_path / "both"))
+    with pytest.raises(ConfigError, match="has a val split of its own: leave out --val-fraction"):
+        LabelledImages(STORAGE, str(tmp_path / "both"), "train", STREET, division=Division(0.3))
+
+
+def test_published_layouts_come_before_a_folder_of_ones_own(tmp_path: Path) -> None:
+    root = manifest(str(tmp_path))
+    write(root, {"images/1.png": image(1), "labels/1.png": ids(1)})
+    assert LabelledImages(STORAGE, root, "train", STREET).layout == "manifest"
+    write(str(tmp_path / "coco"), {"images/1.png": image(1), "annotations/instances.json": "{}"})
+    with pytest.raises(ConfigError, match="Looked for, and did not find"):
+        LabelledImages(STORAGE, str(tmp_path / "coco"), "train", STREET)
+
+
+def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = folders(str(tmp_path))
+    write(root, {"train/images/7.png": image(7), "train/images/notes.txt": "x"})
+    images = LabelledImages(STORAGE, root, "train", STREET)
+    assert len(images) == 2 and [Path(uri).name for uri in images.unlabeled] == ["7.png"]
+    assert re.search(r"1 of 3 images for train have no label and are left out, first .*7\.png", images.notes[0])
+    assert images.notes[1].endswith(": 1 .txt")
+    write(str(tmp_path / "none"), {"images/a.png": image(0), "labels/b.png": ids(0)})
+    with pytest.raises(
+        ConfigError, match=r"none of 1 images .* has a label .*looked for one named a\.png or a_mask\.png"
+    ):
+        LabelledImages(STORAGE, str(tmp_path / "none"), "train", STREET)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.data import images
 from pipeline.data.images import decode_image
 from pipeline.errors import DecodeError
 
@@ -135,3 +136,33 @@ def test_mutations_decode_or_are_refused(data: st.DataObject) -> None:
     assert decoded.dtype == np.uint8
     assert decoded.ndim == 3
     assert decoded.shape[2] == 3
+
+
+def test_heic_photographs_are_upright_pictures() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    pillow_heif.register_heif_opener()
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    pixels[:20, :32] = (200, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for turn in (0, 3):
+        sink = io.BytesIO()
+        Image.fromarray(pixels).save(sink, "HEIF", quality=95, **({"exif": exif.tobytes()} if turn else {}))
+        expected = np.rot90(pixels, turn).astype(int)
+        decoded = decode_image(sink.getvalue())
+        assert decoded.shape == expected.shape and np.abs(decoded - expected).mean() < 6
+        for length in (16, 64, len(sink.getvalue()) // 2):
+            with pytest.raises(DecodeError):
+                decode_image(sink.getvalue()[:length])
+        with pytest.raises(DecodeError, match="more than the limit of 1000"):
+            decode_image(sink.getvalue(), max_pixels=1000)
+
+
+def test_heic_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "HAS_HEIF", False)
+    images._register_heif.cache_clear()
+    try:
+        with pytest.raises(DecodeError, match=r"pip install 'dilated-context\[heic\]'"):
+            decode_image(b"\0\0\0\x1cftypheic\0\0\0\0")
+    finally:
+        images._register_heif.cache_clear()

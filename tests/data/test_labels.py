@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from pipeline.data.label_spaces import LABEL_SPACES, label_space
-from pipeline.data.labels import decode_label, decode_mask, encode_confidence, encode_mask
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.data.label_spaces import LABEL_SPACES, LabelEncoding, LabelSpace, label_space
+from pipeline.data.labels import (
+    decode_label,
+    decode_mask,
+    encode_confidence,
+    encode_mask,
+    encode_values,
+    label_values,
+)
+from pipeline.errors import ConfigError, DecodeError, UnknownClasses
 
 VOC = LABEL_SPACES["voc"]
 
@@ -94,3 +104,95 @@ def test_label_spaces_of_the_paper() -> None:
         assert len(space.classes) == len(space.palette) == len(set(space.classes))
     with pytest.raises(ConfigError, match="cityscapes_label_ids"):
         label_space("city")
+
+
+def own(**changes: Any) -> LabelSpace:
+    """A label space of three own classes with gaps, a void value and a void color."""
+    settings: dict[str, Any] = {
+        "values": ((0,), (4, 300), (7,)),
+        "ignored": (9, 255),
+        "colors": (((10, 20, 30),), ((40, 50, 60), (41, 51, 61)), ((70, 80, 90),)),
+        "ignored_colors": ((1, 2, 3),),
+    }
+    encoding = LabelEncoding(**{**settings, **changes})
+    return LabelSpace("own", ("a", "b", "c"), ((0, 0, 0),) * 3, encoding=encoding)
+
+
+@given(
+    st.data(),
+    st.sampled_from(["L", "P", "I;16", "LA", "RGB", "RGBA"]),
+    st.lists(st.integers(0, 255), min_size=4, max_size=8, unique=True),
+)
+def test_every_kind_of_file_is_read_by_value(data: st.DataObject, mode: str, values: list[int]) -> None:
+    """Against a dictionary, pixel by pixel."""
+    *classes, void = values
+    space = own(
+        values=tuple((value,) for value in classes), ignored=(void,), colors=((),) * len(classes), ignored_colors=()
+    )
+    meaning = {value: class_id for class_id, value in enumerate(classes)} | {void: 255}
+    stored = data.draw(npst.arrays(np.uint8, (5, 7), elements=st.sampled_from(values)))
+    image = Image.fromarray(stored.astype(np.uint16) if mode == "I;16" else stored)
+    if mode == "P":
+        image.putpalette(list(range(256)) * 3)
+    elif mode != "I;16":
+        image = image.convert(mode)
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    expected = [[meaning[int(value)] for value in row] for row in stored]
+    assert decode_label(sink.getvalue(), len(classes), 255, space).tolist() == expected
+    assert label_values(sink.getvalue()).tolist() == stored.tolist()
+
+
+def test_files_of_one_bit_hold_0_and_1() -> None:
+    for file_format in ("PNG", "TIFF", "BMP"):
+        sink = io.BytesIO()
+        Image.fromarray(np.array([[True, False, True]])).save(sink, file_format)
+        assert decode_label(sink.getvalue(), 2).tolist() == [[1, 0, 1]], file_format
+
+
+def test_color_masks_are_read_by_the_palette_and_nothing_else() -> None:
+    colors = np.array([[(10, 20, 30), (41, 51, 61)], [(1, 2, 3), (70, 80, 90)]], np.uint8)
+    assert decode_label(png(colors), 3, 255, own()).tolist() == [[0, 1], [255, 2]]
+    colors[0, 0] = (10, 20, 31)
+    with pytest.raises(UnknownClasses, match=r"x\.png has colors of no class: \(10, 20, 31\) \(1 of 4 pixels\)"):
+        decode_label(png(colors), 3, 255, own(), name="x.png")
+
+
+def test_unknown_values_are_named_with_their_pixels() -> None:
+    values = np.array([[0, 5, 5], [4, 9, 6]], np.uint8)
+    with pytest.raises(UnknownClasses, match=r"x\.png has values of no class: \[5\] \(2 of 6 pixels\), \[6\] \(1 of 6"):
+        decode_label(png(values), 3, 255, own(), name="x.png")
+    wide = np.array([[0, 300, 4, 9]], np.uint16)
+    assert decode_label(png(wide), 3, 255, own()).tolist() == [[0, 1, 1, 255]]
+
+
+def test_a_gray_that_is_a_value_and_another_classes_color_is_refused() -> None:
+    gray = np.full((2, 2, 3), 4, np.uint8)
+    same = own(colors=(((9, 9, 9),), ((4, 4, 4),), ((70, 80, 90),)))
+    assert decode_label(png(gray), 3, 255, same).tolist() == [[1, 1], [1, 1]]
+    other = own(colors=(((9, 9, 9),), ((10, 20, 30),), ((4, 4, 4),)))
+    with pytest.raises(UnknownClasses, match="gray 4, the value of one class and the color of another"):
+        decode_label(png(gray), 3, 255, other)
+    by_color = np.full((2, 2, 3), 33, np.uint8)
+    only = own(colors=(((9, 9, 9),), ((10, 20, 30),), ((33, 33, 33),)))
+    assert decode_label(png(by_color), 3, 255, only).tolist() == [[2, 2], [2, 2]]
+
+
+def test_values_that_pillow_does_not_keep_are_refused() -> None:
+    rows = b"".join(b"\x00" + bytes([0, 4, 0xFF, 0xFF] * 3) for _ in range(2))
+    header = struct.pack(">IIBBBBB", 3, 2, 16, 4, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    gray_alpha_16 = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    with pytest.raises(UnknownClasses, match="with 16 bits a channel"):
+        decode_label(gray_alpha_16, 3, 255, own())
+
+
+@given(npst.arrays(np.uint8, (4, 6), elements=st.integers(0, 2)), st.booleans())
+def test_values_of_label_files_are_written_back(ids: np.ndarray, wide: bool) -> None:
+    space = own(values=((0,), (300 if wide else 4,), (7,)))
+    data = encode_values(ids, space.file_values())
+    assert np.array_equal(decode_label(data, 3, 255, space), ids)
+    assert Image.open(io.BytesIO(data)).mode == ("I;16" if wide else "L")
+    assert label_space("cityscapes_label_ids").file_values()[:3] == (7, 8, 11)

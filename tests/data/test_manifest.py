@@ -45,6 +45,23 @@ def test_labels_pair_by_relative_path_without_extension(filled: str) -> None:
     assert pairs[join(filled, "in/deep/d.jpeg")] is None
 
 
+def test_labels_pair_by_the_endings_of_annotation_tools(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("a.jpg", "b.png", "c.JPG", "d.jpg", "e.jpg", "f/g.jpg", "h.heif-not", "i.txt", "j.txt")
+    for name in names:
+        STORAGE.write(join(bucket, "in", name), b"image")
+    for name in ("a_mask.png", "b_label.png", "c.JPG.png", "d_seg.png", "e.png", "e_mask.png", "f/g_mask.tif"):
+        STORAGE.write(join(bucket, "lab", name), b"label")
+    rows = list(build_manifest(STORAGE, join(bucket, "in"), join(bucket, "lab")).rows())
+    pairs = {row["image_uri"].rsplit("in/")[1]: (row["label_uri"] or "").rsplit("lab/")[-1] for row in rows}
+    expected = {"a.jpg": "a_mask.png", "b.png": "b_label.png", "c.JPG": "c.JPG.png", "d.jpg": "d_seg.png"}
+    # A label of exactly the image's name comes first.
+    assert pairs == expected | {"e.jpg": "e.png", "f/g.jpg": "f/g_mask.tif"}
+    assert "passed over below" in caplog.text and ": 2 .txt, 1 .heif-not" in caplog.text
+    STORAGE.write(join(bucket, "lab", "a_seg.png"), b"label")
+    with pytest.raises(ConfigError, match=r"a_mask\.png and .*a_seg\.png both pair with `a`"):
+        build_manifest(STORAGE, join(bucket, "in"), join(bucket, "lab"))
+
+
 def test_two_labels_for_one_image_are_refused(filled: str) -> None:
     STORAGE.write(join(filled, "lab", "a.bmp"), b"label")
     with pytest.raises(ConfigError, match=r"a\.bmp.*a\.png"):

@@ -17,7 +17,7 @@ from pipeline.data.datasets.layout import IGNORED
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 
-__all__ = ["CocoImage", "CocoIndex"]
+__all__ = ["CocoImage", "CocoIndex", "compressed_region"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _add(
         if class_id is None:
             return
         image = images[entry["image_id"]]
-        mask = _compressed(entry["segmentation"], image.height, image.width)
+        mask = compressed_region(entry["segmentation"], image.height, image.width)
         area = 0 if mask is None else int(coco_mask.area(mask))
         if mask is not None and area:
             objects.add(entry["image_id"], IGNORED if entry.get("iscrowd") else class_id, area, mask["counts"])
@@ -134,7 +134,7 @@ def _add(
         raise ConfigError(f"{uri}: annotation {name} is not COCO's: {type(error).__name__}: {error}") from error
 
 
-def _compressed(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
+def compressed_region(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
     """Polygons (joined) or run lengths → compressed run lengths; None for what has no area."""
     if isinstance(segmentation, list):
         polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 2 * _POINTS]

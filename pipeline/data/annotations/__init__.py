@@ -1,0 +1,1 @@
+"""Annotations of labeling tools, painted into label files for training."""

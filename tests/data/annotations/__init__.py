@@ -1,0 +1,1 @@
+"""Tests of painting annotations into label files."""
