@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from model.averaging import average_labels
 from model.dense_prediction import predict, score_map
 from model.network import NetworkSpec, Upsampling
 from model.upsampling import cells_needed
-from model.views import View, views
+from model.views import View, WorkingSize, resize_image, views
 from tests.model.test_dense_prediction import image, network
 
 KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")
@@ -61,9 +63,12 @@ def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int],
     st.lists(st.sampled_from([0.25, 0.6, 0.75, 1.0, 1.25, 2.0]), min_size=1, max_size=3, unique=True),
     st.booleans(),
     st.sampled_from(KINDS),
+    st.sampled_from([None, WorkingSize(long_side=19), WorkingSize(size=(17, 40))]),
 )
-def test_the_mean_is_the_definition(size: tuple[int, int], scales: list[float], flip: bool, kind: Upsampling) -> None:
-    chosen = views(scales, flip=flip)
+def test_the_mean_is_the_definition(
+    size: tuple[int, int], scales: list[float], flip: bool, kind: Upsampling, resize: WorkingSize | None
+) -> None:
+    chosen = views(scales, flip=flip, resize=resize)
     scores = [random_scores(view, size, kind, seed) for seed, view in enumerate(chosen)]
     target = np.random.default_rng(0).integers(0, 3, size, dtype=np.uint8)
     result = average_labels(spec(kind), chosen, scores, size, confidence=True, target=target)
@@ -135,3 +140,32 @@ def test_the_network_sees_each_view() -> None:
     scores = [score_map(net, view.of(picture)) for view in chosen]
     expected = average_labels(net.spec, chosen, scores, (30, 44)).labels
     np.testing.assert_array_equal(predict(net, picture, views=chosen).labels, expected)
+
+
+@pytest.mark.parametrize(
+    ("working", "size"),
+    [
+        (WorkingSize(long_side=24), (14, 24)),
+        (WorkingSize(long_side=90), (52, 90)),
+        (WorkingSize(size=(33, 21)), (33, 21)),
+    ],
+)
+def test_a_network_predicts_at_its_working_size(working: WorkingSize, size: tuple[int, int]) -> None:
+    """By hand: the resized picture's map, interpolated at the image's own pixels."""
+    net, picture = network(), image(30, 52)
+    net.spec = replace(net.spec, resize=working)
+    assert working.of(30, 52) == size
+    view = View(resize=working)
+    assert view.of(picture).shape == (*size, 3)
+    found = predict(net, picture)
+    expected = naive_probabilities(view, score_map(net, resize_image(picture, size)), (30, 52), "grid")
+    winners = np.take_along_axis(expected, found.labels[None].astype(int), axis=0)[0]
+    np.testing.assert_allclose(winners, expected.max(axis=0), atol=1e-5)
+    assert found.labels.shape == (30, 52)
+
+
+def test_the_images_own_size_as_working_size_changes_nothing() -> None:
+    net, picture = network(), image(30, 52)
+    plain = predict(net, picture)
+    net.spec = replace(net.spec, resize=WorkingSize(size=(30, 52)))
+    assert (predict(net, picture).labels == plain.labels).mean() > 0.999

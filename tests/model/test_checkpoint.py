@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -17,8 +18,11 @@ from safetensors.torch import load, save
 
 from model.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from model.errors import CheckpointError
-from model.network import DilatedNetwork, dilation8, front_end_only
+from model.network import DilatedNetwork, build_network, dilation8, front_end_only
+from model.views import WorkingSize
+from pipeline.data.label_spaces import network_label_space
 from tests.model.test_dense_prediction import SPEC, WIDTHS
+from tests.training.support import small_recipe
 
 
 def made(**options: object) -> DilatedNetwork:
@@ -62,6 +66,86 @@ def test_metadata_keys_and_tensor_names_are_the_contract() -> None:
     names = set(load(data))
     assert {"conv1_1.weight", "conv5_3.bias", "fc6.weight", "fc7.bias", "final.weight"} <= names
     assert {"ctx_conv1_1.weight", "ctx_conv1_2.bias", "ctx_conv5_1.weight", "ctx_fc1.weight", "ctx_final.bias"} <= names
+
+
+def with_labels(**changes: object) -> DilatedNetwork:
+    """A network of three classes whose label files have values of their own, at a working size."""
+    network = made()
+    settings: dict[str, object] = {
+        "label_values": ((0,), (4,), (7, 300)),
+        "label_ignore": (9, 255),
+        "label_colors": (((1, 2, 3),), ((4, 5, 6), (7, 8, 9)), ((0, 0, 0),)),
+        "label_ignore_colors": ((9, 9, 9),),
+        "resize": WorkingSize(long_side=640),
+    }
+    network.spec = replace(network.spec, **{**settings, **changes})  # type: ignore[arg-type]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "value"),
+    [
+        ({}, "label_values", [[0], [4], [7, 300]]),
+        ({"label_values": None}, "label_ignore", [9, 255]),
+        ({"resize": WorkingSize(size=(480, 640))}, "resize", {"size": [480, 640]}),
+        (dict.fromkeys(("label_values", "label_ignore", "label_colors", "label_ignore_colors")), "family", "dilated"),
+    ],
+)
+def test_format_2_says_how_labels_are_written(changes: dict[str, object], key: str, value: object) -> None:
+    network = with_labels(**changes)
+    data = to_bytes(network)
+    metadata = read_metadata(data, METADATA_KEY)
+    assert (metadata["format"], metadata["family"], metadata["family_options"]) == (2, "dilated", {})
+    assert metadata["refinement"] is None and metadata[key] == value
+    assert from_bytes(data).spec == network.spec and to_bytes(from_bytes(data)) == data
+    # A label space can be made of it, as segmentation does.
+    space = network_label_space(metadata)
+    assert space.encoding is not None and len(space.encoding.values) == 3
+
+
+def test_format_1_is_written_byte_for_byte_as_before() -> None:
+    """The digest was taken with version 0.1.0, by these lines."""
+    recipe = small_recipe()
+    network = build_network(replace(recipe.spec(), provenance={"recipe": "r"}), recipe.network.widths())
+    for number, parameter in enumerate(network.parameters()):
+        torch.nn.init.constant_(parameter, number / 8)
+    digest = hashlib.sha256(to_bytes(network)).hexdigest()
+    assert digest == "0fb250c39112697d721f25b2188d6d67d08ba1a195094bc7499df272b5126971"
+
+
+@pytest.mark.parametrize("kind", ["grid", "deconvolution"])
+def test_upsampling_may_be_spelled_out(kind: str) -> None:
+    spelled_out = {
+        "grid": {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"},
+        "deconvolution": {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"},
+    }[kind]
+    assert from_bytes(changed(format=2, family="dilated", upsampling=spelled_out)).spec.upsampling == kind
+    with pytest.raises(CheckpointError, match="upsampling"):
+        from_bytes(changed(format=2, family="dilated", upsampling={**spelled_out, "stride": 4}))
+
+
+@pytest.mark.parametrize(
+    "changes,reason",
+    [
+        ({"family": "fcn8s"}, "family fcn8s is unknown, this version reads dilated"),
+        ({"family_options": {"variant": "x"}}, "family_options"),
+        ({"refinement": {"kind": "crf_rnn"}}, "refinement"),
+        ({"label_values": [[0], [1]]}, "not those of 3 classes"),
+        ({"label_values": [[0], [1], [65536]]}, "within 0–65535"),
+        ({"label_values": [[0], [1], [1]]}, "stands there twice"),
+        ({"label_values": [[0], [1], [2]], "label_ignore": [2]}, "stands there twice"),
+        ({"label_values": 3}, "cannot be used"),
+        ({"label_colors": [[[0, 0, 256]], [], []]}, "256"),
+        ({"resize": {"long_side": 0}}, "sides of 1"),
+        ({"resize": {"size": [1, 10_001]}}, "10001"),
+        ({"resize": {"long_side": 5, "size": [1, 1]}}, "neither"),
+        ({"resize": [5]}, "neither"),
+        ({"resize": {"long_side": "5"}}, "whole numbers"),
+    ],
+)
+def test_format_2_that_cannot_be(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        from_bytes(changed(**{"format": 2, "family": "dilated", **changes}))
 
 
 def test_names_of_the_voc_release_are_accepted() -> None:

@@ -10,10 +10,12 @@ import torch
 from pydantic import ValidationError
 
 from model.network import ContextSpec
+from model.views import WorkingSize
+from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import ConfigError
 from pipeline.training.class_balance import weights_from_counts
 from pipeline.training.paper_recipes import PAPER_RECIPES
-from pipeline.training.recipe_schema import Recipe, StageConfig
+from pipeline.training.recipe_schema import OwnClasses, Recipe, StageConfig
 from pipeline.training.recipes import RECIPES, recipe
 from pipeline.training.schedule import build_optimizer, rate, set_rate
 
@@ -110,6 +112,12 @@ def test_every_recipe_gives_a_network_specification() -> None:
         {"random_scale": (0.0, 1.0)},
         {"seed": -1},
         {"frozen_convolutions": True},
+        {"resize": ()},
+        {"resize": (4,)},
+        {"resize": (64, 64, 3)},
+        {"mean_bgr": (-1, -1, -1)},
+        {"network": {"scale": -1}},
+        {"network": {"scale": 0}},
     ],
 )
 def test_nonsense_is_refused(change: dict[str, object]) -> None:
@@ -117,6 +125,49 @@ def test_nonsense_is_refused(change: dict[str, object]) -> None:
         Recipe(**{**RECIPES["street_scenes"].model_dump(), **change})
     with pytest.raises(ConfigError, match="street_scenes"):
         recipe("streets")
+
+
+# Taken with version 0.1.0: runs that were begun then still belong to these recipes.
+DIGESTS = {
+    "camvid_dilation8": "fc3b540c4816bd20d5a30adef20b58c5ac20b0cfedf129144578661bf5af7f2d",
+    "camvid_frozen_vgg16": "649697956ad178edf598e85c338e8a3c4ae7a42cc86e05d6ee0bfe186a6b92d4",
+    "camvid_vgg16": "2f7a9b896660d27430ddbf989fcd3a8df66bcead58e2a0707497d9595c00a436",
+    "cityscapes_dilation10": "48d298f8b2faf70b0c952dcea986b48684f2624aba7efe0de0efeab551ac8e0c",
+    "kitti_dilation7": "96462e8ca0c06c560d72c1e9cb1c75a657711ea2a0f088578b7211c549f2ba46",
+    "street_scenes": "513c9043348dc8ed50eb315d0f59c65dbebf6af77495e39953f6620f209da801",
+    "voc_coco_front_end": "255d475ed9914e02217b58fc8373c6dff8f27406b9bf25e9b027e8c9cee088a3",
+    "voc_context_basic": "40e9db9e73a9cf6bdb9bacc5526e8e856b2002426f56c4c7bba947b99e1ee579",
+    "voc_context_large": "5a5c0e04ff8b51c985e648307397d416c4305bf23535a772c9f0fb43de6f5d8a",
+    "voc_front_end": "e0fcd7a43b0f1d6d7e773fb972a9352d4fa96df0221ff3914a7cec02abb8eb37",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_recipes_keep_their_digests(name: str) -> None:
+    chosen = recipe(name)
+    assert chosen.digest() == DIGESTS[name]
+    written = chosen.model_dump(mode="json")
+    assert not {"classes", "resize"} & written.keys() and "layer_widths" not in written["network"]
+    assert Recipe(**written) == chosen
+
+
+def test_new_settings_belong_to_the_digest_where_they_are_used() -> None:
+    base = recipe("street_scenes")
+    changes = ({"resize": (480,)}, {"resize": (480, 640)}, {"classes": OwnClasses.of(two_classes())})
+    digests = {base.model_copy(update=change).digest() for change in changes}
+    assert len(digests | {base.digest()}) == 4
+
+
+def two_classes() -> LabelSpace:
+    encoding = LabelEncoding(((0,), (255,)), (), (((1, 1, 1),), ((2, 2, 2),)))
+    return LabelSpace("own", ("no", "yes"), ((1, 1, 1), (2, 2, 2)), encoding=encoding)
+
+
+def test_a_recipe_with_own_classes_describes_its_label_files() -> None:
+    spec = recipe("street_scenes").model_copy(update={"classes": OwnClasses.of(two_classes()), "resize": (64,)}).spec()
+    assert spec.classes == ("no", "yes") and spec.label_values == ((0,), (255,)) and spec.label_ignore == ()
+    assert spec.label_colors is None and spec.label_ignore_colors is None
+    assert spec.resize == WorkingSize(long_side=64) and spec.ignore_label == 255
 
 
 def test_digest_ignores_what_changes_no_result() -> None:

@@ -67,7 +67,7 @@ class _Targets:
 
     Attributes:
         index: Position in `values` by label.
-        uncovered: Position in `values` of pixels that no object covers.
+        uncovered: Position in `values` of pixels that no object covers; one behind the last: there may be none.
     """
 
     values: Sequence[int]
@@ -174,11 +174,10 @@ def _given_targets(annotations: Annotations, uncovered: str, uri: str, storage: 
     values = [*(own[0] for own in space.encoding.values), *void]
     names = [*space.classes, *(None for _ in void)]
     index = {IGNORE if name is None else name: position for position, name in enumerate(names)}
-    if uncovered not in index:
-        uncovered = IGNORE
-    if unknown := sorted((annotations.used | {uncovered}) - index.keys()):
+    if unknown := sorted(annotations.used - index.keys()):
         raise ConfigError(f"{uri} has no class {unknown[0]!r}, which the annotations need: add a row for it")
-    return _Targets(values, names, index, index[uncovered])
+    # Where there is neither, annotations may still cover every pixel.
+    return _Targets(values, names, index, index.get(uncovered, index.get(IGNORE, len(values))))
 
 
 def _locate(images: Sequence[AnnotatedImage], folder: str, storage: Storage) -> tuple[list[AnnotatedImage], list[str]]:
@@ -222,6 +221,10 @@ def _write_labels(images: Sequence[AnnotatedImage], targets: _Targets, prefix: s
 
     def write(image: AnnotatedImage) -> _Counts:
         labels = image.paint(targets.index, targets.uncovered)
+        if targets.uncovered == len(targets.values) and (labels == targets.uncovered).any():
+            raise ConfigError(
+                f"{image.place} has pixels that no object covers: add a row {BACKGROUND} or {IGNORE} to the classes file"
+            )
         storage.write(f"{prefix}/labels/{image.name}.png", encode_values(labels, targets.values))
         return np.bincount(labels.ravel(), minlength=len(targets.values))
 
