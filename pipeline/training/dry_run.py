@@ -55,7 +55,7 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     sources = Sources(config, storage)
     space = config.recipe.space()
     survey = survey_data(sources.own_train, sources.val, space, space.ignore_label, sources.notes())
-    yield from (survey.table(), survey.sizes(), *survey.warnings())
+    yield "\n".join([survey.table(), survey.sizes(), *survey.warnings()])
     # Pairs that cannot be trained on are reported at the end; the others are drawn.
     sources.leave_out(survey.problems)
     network, _ = initial_network(config.recipe, storage)
