@@ -1,11 +1,12 @@
-"""Trains a dilated-convolution network by recipe: front end, context module, joint.
+"""Train a dilated-convolution network by recipe: front end, context module, joint.
 
     ray job submit --working-dir . -- python jobs/train.py RECIPE --data s3://b/camvid --output s3://b/runs/r1 \
         [--workers 2] [--front-end.iterations 1000 …] [--dry-run]
 
-Submitted again, a run that was interrupted goes on from its newest checkpoint. It leaves network.safetensors, one
-network per stage in stages/, metrics.json and TensorBoard files. Exit codes: 0 trained; 2 wrong usage or
-configuration; 3 the run did not end, submit it again; 4 the output belongs to another run.
+RECIPE is `custom` for own classes and photographs (docs/your_data.md). Submitted again, a run that was interrupted
+goes on from its newest checkpoint. It leaves network.safetensors, one network per stage in stages/, metrics.json and
+TensorBoard files. Exit codes: 0 trained; 2 wrong usage or configuration; 3 the run did not end, submit it again; 4 the
+output belongs to another run.
 """
 
 from __future__ import annotations

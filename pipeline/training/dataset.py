@@ -168,7 +168,9 @@ def _divided(found: Split, split: str, division: Division, source: str, *, optio
     paths = [_relative(pair.image_uri, found.root) for pair in pairs]
     aside = division.is_validation(paths, source, optional=optional)
     chosen = [pair for pair, validates in zip(pairs, aside, strict=True) if validates == (split == "val")]
-    return replace(found, pairs=chosen)
+    alone = division.unmatched(paths)
+    notes = [f"--val-group {division.group!r} matches all but {len(alone)} images, first {alone[0]}"] if alone else []
+    return replace(found, pairs=chosen, notes=notes)
 
 
 def _relative(uri: str, root: str) -> str:
@@ -185,7 +187,7 @@ def _notes(found: Split, split: str) -> list[str]:
         )
     if found.passed_over:
         notes.append(describe_passed_over(found.passed_over, found.root))
-    return notes
+    return [*notes, *found.notes]
 
 
 def _usable(uri: str, load: Callable[[], Result]) -> Result:

@@ -223,7 +223,7 @@ def _write_labels(images: Sequence[AnnotatedImage], targets: _Targets, prefix: s
         labels = image.paint(targets.index, targets.uncovered)
         if targets.uncovered == len(targets.values) and (labels == targets.uncovered).any():
             raise ConfigError(
-                f"{image.place} has pixels that no object covers: add a row {BACKGROUND} or {IGNORE} to the classes file"
+                f"{image.place} has pixels that no object covers: add a row {BACKGROUND} or {IGNORE} to classes"
             )
         storage.write(f"{prefix}/labels/{image.name}.png", encode_values(labels, targets.values))
         return np.bincount(labels.ravel(), minlength=len(targets.values))

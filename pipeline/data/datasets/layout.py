@@ -58,6 +58,7 @@ class Split:
         root: URI to which images are relative, where frames of one drive or subject share the start of their names.
         unlabeled: URIs of images without a label, which are left out.
         passed_over: Number of files that are no images, by suffix.
+        notes: Further sentences for whoever starts a run.
     """
 
     pairs: Sequence[LabelledImage]
@@ -66,6 +67,7 @@ class Split:
     root: str = ""
     unlabeled: Sequence[str] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

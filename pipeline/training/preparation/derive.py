@@ -21,7 +21,7 @@ from pipeline.training.initial_weights import is_network
 from pipeline.training.recipe_schema import DERIVE, STAGES, Recipe, StageName
 from pipeline.training.sources import Images
 
-__all__ = ["Sample", "derive_recipe", "sample_images"]
+__all__ = ["SplitSample", "derive_recipe", "sample_images"]
 
 _SAMPLE = 32  # images of a split that are read before a run begins
 _THREADS = 4
@@ -37,7 +37,7 @@ _LARGEST_INSIDE = 480
 
 
 @dataclass(frozen=True)
-class Sample:
+class SplitSample:
     """What a bounded sample of a split shows.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sample:
     ignored: bool
 
 
-def sample_images(images: Images, ignore_label: int, *, tolerant: bool = False) -> Sample:
+def sample_images(images: Images, ignore_label: int, *, tolerant: bool = False) -> SplitSample:
     """Read images and labels evenly spread over a split.
 
     Args:
@@ -80,15 +80,15 @@ def sample_images(images: Images, ignore_label: int, *, tolerant: bool = False) 
         raise failed
     # A tenth is as exact as a sample is, and reads well on a command line.
     blue, green, red = (round(float(value), 1) for value in np.mean([mean for mean, _, _ in seen], axis=0))
-    return Sample((blue, green, red), [size for _, size, _ in seen], all(ignored for _, _, ignored in seen))
+    return SplitSample((blue, green, red), [size for _, size, _ in seen], all(ignored for _, _, ignored in seen))
 
 
-def derive_recipe(recipe: Recipe, sample: Sample, images: int, epochs: float | None, storage: Storage) -> Recipe:
+def derive_recipe(recipe: Recipe, sample: SplitSample, images: int, epochs: float | None, storage: Storage) -> Recipe:
     """Return the recipe without anything left to derive; numbers that were given stay as they are.
 
     Args:
         recipe: Recipe with its classes.
-        sample: Sample of the training images.
+        sample: SplitSample of the training images.
         images: Number of training images.
         epochs: Passes over them in the front end's stage; None: as many as make 600 to 6,000 steps, about 30.
         storage: Storage from which the first weights are read.
@@ -112,7 +112,7 @@ def derive_recipe(recipe: Recipe, sample: Sample, images: int, epochs: float | N
     return recipe.model_copy(update=changes)
 
 
-def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: Sample) -> dict[str, Any]:
+def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: SplitSample) -> dict[str, Any]:
     """Return mean and widths: those of the network to go on from, else the sample's mean and a narrow network."""
     changes: dict[str, Any] = {}
     if DERIVE in recipe.mean_bgr:
@@ -147,7 +147,7 @@ def _front_end_steps(recipe: Recipe, images: int, epochs: float | None) -> int:
     return min(_MOST_STEPS, max(_FEWEST_STEPS, math.ceil(_EPOCHS * images / stage.batch)))
 
 
-def _derive_stage(recipe: Recipe, name: StageName, front_end_steps: int, sample: Sample) -> Any:
+def _derive_stage(recipe: Recipe, name: StageName, front_end_steps: int, sample: SplitSample) -> Any:
     stage = recipe.stage(name)
     changes: dict[str, Any] = {}
     if stage.iterations == DERIVE:

@@ -62,6 +62,10 @@ class Division:
             aside.remove(by_share[-1])
         return [name in aside for _, name in names]
 
+    def unmatched(self, paths: Sequence[str]) -> list[str]:
+        """Return the paths that a group pattern does not match."""
+        return [path for path in paths if self.group is not None and not self._group_of(path)[0]]
+
     def _group_of(self, path: str) -> tuple[bool, str]:
         """Return whether the pattern matches, and the name of the group; a path without a match is its own group."""
         match = re.search(self.group, path) if self.group is not None else None

@@ -52,3 +52,4 @@ def test_what_cannot_be_divided_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 images, too few"):
         Division(0.1).is_validation(["a"], "s3://b/d")
     assert Division(0.1).is_validation(["a"], "s3://b/d", optional=True) == [False]
+    assert Division(0.1, "(seq[0-9])").unmatched(["seq1", "x", "seq2"]) == ["x"] and not Division(0.1).unmatched(["x"])
