@@ -34,15 +34,15 @@ def commands(bucket: str) -> list[list[str]]:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_the_evening(cluster: Cluster, bucket: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_evening(cluster: Cluster, bucket: str) -> None:
     write_photos(join(bucket, "photos"), name="{}.png")
     for seed in range(200, 208):
         STORAGE.write(join(bucket, "new", f"n{seed}.png"), png(scene(seed)[0]))
     look, train, segment, show, write_back, to_correct, paint, again = commands(bucket)
-    assert cluster.submit(["python", *look, *SHORT, *NARROW], ROOT) == 0
-    out = capfd.readouterr().out
+    done = run_job(cluster, "train", [*look[1:], *SHORT, *NARROW])
+    assert done.code == 0, done.err
     for words in (*NAMES, "all images have 36×52 pixels", "front_end: 2 crops of 500 pixels", "dry-run/index.html"):
-        assert words in out
+        assert words in done.out
     assert not STORAGE.exists(join(bucket, "runs/first/recipe.json"))
     for script, *arguments in (([*train, *SHORT, *NARROW]), segment):
         done = run_job(cluster, Path(script).stem, arguments)

@@ -23,15 +23,26 @@ from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, ObjectMissing
 
-__all__ = ["CLASS_FILES", "IGNORE", "ClassRow", "choose_palette", "classes_csv", "find_classes", "read_classes"]
+__all__ = [
+    "BACKGROUND",
+    "CLASS_FILES",
+    "IGNORE",
+    "ClassRow",
+    "choose_palette",
+    "classes_csv",
+    "find_classes",
+    "read_classes",
+]
 
 CLASS_FILES = ("classes.csv", "classes.json")
 IGNORE = "ignore"
+BACKGROUND = "background"
 _COLUMNS = ("id", "name", "red", "green", "blue")
 _MOST_CLASSES = 255  # the 256th value of a mask is void
 _LARGEST_VALUE = 65535  # 16-bit label files
 _VOID_VALUE = 255
 _LONGEST_NAME = 100  # characters, as in checkpoints
+_NEUTRAL: Color = (128, 128, 128)  # of background, so that the other classes stand out
 # The seven chromatic colors of Okabe and Ito (2008), which people with any common color vision can tell apart.
 _OKABE_ITO: tuple[Color, ...] = (
     (230, 159, 0),
@@ -219,6 +230,9 @@ def _label_space(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> 
         void.append(_VOID_VALUE)
     given = {name: [row.color for row in rows if row.name == name and row.color is not None] for name in names}
     taken = [row.color for row in rows if row.color is not None]
+    if given.get(BACKGROUND) == [] and _NEUTRAL not in taken:
+        given[BACKGROUND] = [_NEUTRAL]
+        taken.append(_NEUTRAL)
     chosen = iter(choose_palette(sum(not colors for colors in given.values()), taken))
     colors = tuple(tuple(dict.fromkeys(given[name])) or (next(chosen),) for name in names)
     encoding = LabelEncoding(

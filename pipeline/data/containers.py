@@ -60,7 +60,9 @@ def screen(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Screened:
     for name, magic, screener in _FORMATS:
         if name in formats and magic.match(data):
             return screener(data, max_pixels)
-    raise DecodeError(f"not a {', '.join(formats)} file: it begins with {data[:8]!r}")
+    # HEIC is an extra, and no surprise where it is missing.
+    named = ", ".join(name for name in formats if name != "HEIF")
+    raise DecodeError(f"not a {named} file: it begins with {data[:8]!r}")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -41,6 +41,12 @@ def test_colors_in_the_file_are_kept_and_the_others_chosen(tmp_path: Path) -> No
     assert space.palette[1] not in {(1, 2, 3), (7, 8, 9), (70, 80, 90), (9, 9, 9)}
 
 
+def test_background_is_gray_unless_it_has_a_color(tmp_path: Path) -> None:
+    assert read(tmp_path, "id,name\n1,sky\n0,background\n").palette[1] == (128, 128, 128)
+    text = "id,name,red,green,blue\n0,background,1,2,3\n1,sky,,,\n"
+    assert read(tmp_path, text).palette[0] == (1, 2, 3)
+
+
 def test_json_says_the_same(tmp_path: Path) -> None:
     classes = [{"id": 0, "name": "sky", "color": [1, 2, 3]}, {"id": 300, "name": "car"}]
     space = read(tmp_path, json.dumps({"classes": classes, "ignore_label": [7, 8]}), "classes.json")

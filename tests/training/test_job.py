@@ -11,7 +11,6 @@ import pytest
 
 from demo.cluster import Cluster
 from pipeline.data.storage import join
-from pipeline.results.tables import Run
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipe_schema import Recipe
 from tests.jobs import ROOT, await_condition, await_line, driver, finish, joined_node, ray_processes, run_job
@@ -40,9 +39,8 @@ def arguments(root: str, output: str, *, workers: int = 2, iterations: int = 6, 
     return ["street_scenes", *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
 
 
-def test_one_worker_then_segmentation_with_its_network(
-    cluster: Cluster, bucket: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_one_worker_submitted_twice(cluster: Cluster, bucket: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Segmentation with a network that a job has trained: tests/test_your_data_docs.py."""
     write_data(bucket)
     command = arguments(bucket, "run", workers=1)
     assert cluster.submit(["python", "jobs/train.py", *command], ROOT) == 0
@@ -56,11 +54,6 @@ def test_one_worker_then_segmentation_with_its_network(
     run = join(bucket, "run")
     names = {info.uri.removeprefix(f"{run}/").split("/")[0] for info in STORAGE.list(run)}
     assert {"recipe.json", "metrics.json", "network.safetensors", "stages", "tensorboard", "checkpoints"} <= names
-    segment = ["--images", join(bucket, "val/images"), "--labels", join(bucket, "val/labels")]
-    segment += ["--checkpoint", join(bucket, "run/network.safetensors"), "--output", join(bucket, "out")]
-    done = run_job(cluster, "segment_bucket", [*segment, "--actors", "1"])
-    assert done.code == 0, done.err
-    assert Run(join(bucket, "out")).success["labelled_images"] == 3
 
 
 def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster, bucket: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pydantic import ValidationError
 from jobs import paint_labels as paint_job
 from model.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from model.dense_prediction import predict
+from model.front_end import HEAD_CELLS
+from model.geometry import score_map_size
 from model.preparation import prepare
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
@@ -33,6 +36,7 @@ from pipeline.segmentation.shards import ShardReader
 from pipeline.training.config import TrainConfig
 from pipeline.training.lease import Lease
 from pipeline.training.local import train_here
+from pipeline.training.maps import map_caches
 from pipeline.training.phases import Phase
 from pipeline.training.recipes import recipe
 from pipeline.training.run import train
@@ -325,8 +329,16 @@ def test_maps_of_frozen_convolutions_are_made_at_the_working_size(tmp_path: Path
     train_here(config, STORAGE)
     metrics = json.loads(STORAGE.read(join(config.output, "metrics.json")))
     network = from_bytes(STORAGE.read(join(config.output, "stages/context.safetensors")))
-    by_images = validate(network, Sources(config, STORAGE).val, World())
+    sources = Sources(config, STORAGE)
+    by_images = validate(network, sources.val, World())
     assert metrics["context"]["pixel_accuracy"] == pytest.approx(by_images.pixel_accuracy, abs=0.01)
+    maps = map_caches(config, STORAGE, network)["features"]
+    wanted = tuple(cells + HEAD_CELLS for cells in score_map_size(55, 80))
+    assert maps.load(sources.val, 0, False).shape[1:] == maps.load(sources.train, 0, True).shape[1:] == wanted
+    # Runs at another size, or at none, may share the folder of maps.
+    network.spec = replace(network.spec, resize=None)
+    assert maps.missing(sources.val, [False]) == []
+    assert map_caches(config, STORAGE, network)["features"].missing(sources.val, [False]) == [(0, False)]
 
 
 def refused(options: dict[str, Any], message: str, tmp_path: Path, **files: Any) -> None:

@@ -21,6 +21,7 @@ from pipeline.data.annotations.coco import (
     entry_errors,
     read_coco,
 )
+from pipeline.data.class_files import BACKGROUND
 from pipeline.data.exif import turned
 from pipeline.data.filesystems import normalise
 from pipeline.data.images import MAX_PIXELS, one_reason, open_image
@@ -28,9 +29,8 @@ from pipeline.data.label_spaces import Color
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError
 
-__all__ = ["BACKGROUND", "LARGEST_FILE", "LOOKED_FOR", "ExportFiles", "folder_files", "read_export", "zip_files"]
+__all__ = ["LARGEST_FILE", "LOOKED_FOR", "ExportFiles", "folder_files", "read_export", "zip_files"]
 
-BACKGROUND = "background"
 LARGEST_FILE = 2 * 2**30  # bytes of one file, and of a .zip
 _LARGEST_SUM = 8 * 2**30  # bytes of all members of a .zip
 LOOKED_FOR = (

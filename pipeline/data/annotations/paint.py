@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.annotations.coco import AnnotatedImage, Annotations, read_coco
-from pipeline.data.annotations.cvat import BACKGROUND, LARGEST_FILE, LOOKED_FOR, folder_files, read_export, zip_files
+from pipeline.data.annotations.cvat import LARGEST_FILE, LOOKED_FOR, folder_files, read_export, zip_files
 from pipeline.data.annotations.label_studio import read_label_studio
-from pipeline.data.class_files import CLASS_FILES, IGNORE, ClassRow, classes_csv, read_classes
+from pipeline.data.class_files import BACKGROUND, CLASS_FILES, IGNORE, ClassRow, classes_csv, read_classes
 from pipeline.data.filesystems import normalise
 from pipeline.data.labels import encode_values
 from pipeline.data.manifest import IMAGE_SUFFIXES

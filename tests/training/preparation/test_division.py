@@ -28,6 +28,13 @@ def test_more_images_move_none_that_the_hash_chose(paths: list[str], data: st.Da
     assert {path: after[path] for path in paths} == before
 
 
+def test_the_choice_depends_on_the_names_alone() -> None:
+    """Written down: another machine, process or version must choose the same."""
+    names = [f"photo{number}" for number in range(12)]
+    aside = [name for name, chosen in zip(names, Division(0.25).is_validation(names, "data"), strict=True) if chosen]
+    assert aside == ["photo0", "photo1", "photo4", "photo7", "photo8", "photo10"]
+
+
 def test_the_share_is_about_what_was_asked_for() -> None:
     paths = [f"photo{number:05d}" for number in range(10_000)]
     assert sum(Division(0.1).is_validation(paths, "data")) == pytest.approx(1000, abs=100)
