@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from textwrap import shorten
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -36,7 +37,7 @@ def parse(config: type[Config], arguments: list[str], description: str | None, d
         parsed = tyro.cli(config, args=arguments, description=description, default=default)
     except ValidationError as error:
         problems = "; ".join(
-            f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+            f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {shorten(repr(e['input']), 80)}" for e in error.errors()
         )
         raise ConfigError(problems.replace("_", "-")) from error
     if parsed is None:

@@ -153,7 +153,8 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _check_family(metadata: Mapping[str, Any]) -> None:
-    family, options = metadata.get("family"), metadata.get("family_options", {})
+    family = metadata.get("family")
+    options = metadata.get("family_options", {})
     if family != FAMILY:
         raise CheckpointError(f"format 2 of family {short(family)} is unknown, this version reads {FAMILY}: upgrade")
     if options != {} or metadata.get("refinement") is not None:
@@ -163,8 +164,10 @@ def _check_family(metadata: Mapping[str, Any]) -> None:
 def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a specification that format 2 adds."""
     classes = len(metadata["classes"])
-    values, ignore = metadata.get("label_values"), metadata.get("label_ignore")
-    colors, void = metadata.get("label_colors"), metadata.get("label_ignore_colors")
+    values = metadata.get("label_values")
+    ignore = metadata.get("label_ignore")
+    colors = metadata.get("label_colors")
+    void = metadata.get("label_ignore_colors")
     fields: dict[str, Any] = {
         "label_values": None if values is None else tuple(_label_values(each) for each in values),
         "label_ignore": None if ignore is None else _label_values(ignore),
@@ -174,9 +177,11 @@ def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
     if any(fields[key] is not None and len(fields[key]) != classes for key in ("label_values", "label_colors")):
         raise ValueError(f"label_values or label_colors are not those of {classes} classes")
-    every = [value for own in fields["label_values"] or () for value in own] + list(fields["label_ignore"] or ())
-    if len(set(every)) < len(every):
-        raise ValueError("a value of label_values and label_ignore stands there twice")
+    ignored = (metadata["ignore_label"],) if ignore is None else fields["label_ignore"]
+    if values is not None:
+        every = [value for own in fields["label_values"] for value in own] + list(ignored)
+        if len(set(every)) < len(every) or not all(fields["label_values"]):
+            raise ValueError("a value of label_values and label_ignore stands there twice, or a class has none")
     return fields
 
 

@@ -53,7 +53,7 @@ class NetworkSpec:
         reference_window: height and width in pixels of the released deploy net's input, margin included.
         label_values: Pixel values in label files, by class id; None: the values are the class ids.
         label_ignore: Pixel values in label files that count nowhere; None: `ignore_label` alone.
-        label_colors: RGB colors in color masks, by class id; None: the palette's.
+        label_colors: RGB colors in color masks, by class id, as far as a classes file lists them; None: it lists none.
         label_ignore_colors: RGB colors in color masks that count nowhere; None: no color.
         resize: Working size to which images are brought before prediction; None: their own size.
         provenance: recipe, metrics, origin and licence of the weights; free JSON.

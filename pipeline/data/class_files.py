@@ -12,6 +12,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def classes_csv(rows: Iterable[ClassRow]) -> bytes:
 
 
 def choose_palette(count: int, taken: Sequence[Color] = ()) -> list[Color]:
-    """Return `count` RGB colors that color-blind people can tell apart from each other and from `taken`."""
+    """Return `count` RGB colors that color-blind people can tell apart, none of them in `taken`."""
     chosen = [color for color in _OKABE_ITO if color not in taken][:count]
     if len(chosen) < count:
         chosen += _farthest_colors(count - len(chosen), [*taken, *chosen])
@@ -176,7 +177,7 @@ def _parse_csv(data: bytes, uri: str) -> list[ClassRow]:
 def _parse_json(data: bytes, uri: str) -> tuple[list[ClassRow], list[int]]:
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{uri} is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
         raise ConfigError(f'{uri} needs {{"classes": [{{"id": 0, "name": "sky"}}, …]}}')
@@ -211,10 +212,7 @@ def _row(value: Any, name: Any, color: Any, place: str) -> ClassRow:
 
 def _whole(value: Any, largest: int, what: str, place: str) -> int:
     """Return a whole number, given as a number or as text."""
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
     if type(number) is not int or not 0 <= number <= largest:
         raise ConfigError(f"{place}: {what} is {value!r}, must be a whole number from 0 to {largest}")
     return number
@@ -228,20 +226,22 @@ def _label_space(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> 
     void = [*ignored, *(row.value for row in rows if row.name == IGNORE)]
     if all(row.value != _VOID_VALUE for row in rows):
         void.append(_VOID_VALUE)
-    given = {name: [row.color for row in rows if row.name == name and row.color is not None] for name in names}
+    listed = {name: [row.color for row in rows if row.name == name and row.color is not None] for name in names}
+    given = dict(listed)
     taken = [row.color for row in rows if row.color is not None]
     if given.get(BACKGROUND) == [] and _NEUTRAL not in taken:
         given[BACKGROUND] = [_NEUTRAL]
         taken.append(_NEUTRAL)
     chosen = iter(choose_palette(sum(not colors for colors in given.values()), taken))
-    colors = tuple(tuple(dict.fromkeys(given[name])) or (next(chosen),) for name in names)
+    palette = tuple(given[name][0] if given[name] else next(chosen) for name in names)
+    colors = tuple(tuple(dict.fromkeys(listed[name])) for name in names)
     encoding = LabelEncoding(
         values=tuple(tuple(sorted(row.value for row in rows if row.name == name)) for name in names),
         ignored=tuple(sorted(set(void))),
-        colors=colors,
+        colors=colors if any(colors) else (),
         ignored_colors=tuple(row.color for row in rows if row.name == IGNORE and row.color is not None),
     )
-    return LabelSpace(OWN, tuple(names), tuple(own[0] for own in colors), encoding=encoding)
+    return LabelSpace(OWN, tuple(names), palette, encoding=encoding)
 
 
 def _refuse_contradictions(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> None:

@@ -23,9 +23,14 @@ class LabelEncoding:
     Attributes:
         values: Pixel values (0–65535) of each class, by class id.
         ignored: Pixel values that count nowhere.
-        colors: RGB colors of each class in color masks, by class id.
+        colors: RGB colors of each class in color masks, by class id, as far as somebody has listed them. Where none is
+            listed, the palette counts for masks that are truly colored.
         ignored_colors: RGB colors that count nowhere.
     """
+
+    def has_all_colors(self) -> bool:
+        """Tell whether every class has a listed color, so that gray pixels of color files are colors too."""
+        return bool(self.colors) and all(self.colors)
 
     values: tuple[tuple[int, ...], ...]
     ignored: tuple[int, ...] = (255,)
@@ -85,7 +90,7 @@ def network_label_space(network: Mapping[str, Any]) -> LabelSpace:
     ignore_label = int(network["ignore_label"])
     values = network.get("label_values") or [[class_id] for class_id in range(len(palette))]
     ignored = network.get("label_ignore")
-    colors = network.get("label_colors") or [[color] for color in palette]
+    colors = network.get("label_colors") or []
     encoding = LabelEncoding(
         values=tuple(tuple(map(int, each)) for each in values),
         ignored=(ignore_label,) if ignored is None else tuple(map(int, ignored)),

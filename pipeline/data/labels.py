@@ -60,7 +60,7 @@ def decode_label(
     values, mode = _open_label(data, max_pixels)
     try:
         if space is not None and space.encoding is not None:
-            return _by_encoding(values, space.encoding, ignore_label)
+            return _by_encoding(values, space, space.encoding, ignore_label)
         if values.ndim == 2:
             return _check(_by_value(values, ignore_label, space), classes, ignore_label)
         if space is not None:
@@ -177,29 +177,32 @@ def _by_value(values: NDArray[Any], ignore_label: int, space: LabelSpace | None)
     return table[values]
 
 
-def _by_encoding(values: NDArray[Any], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint8]:
+def _by_encoding(
+    values: NDArray[Any], space: LabelSpace, encoding: LabelEncoding, ignore_label: int
+) -> NDArray[np.uint8]:
     if values.ndim == 2:
         ids = _ids_of_values(values, encoding, ignore_label)
         if (ids == _UNKNOWN).any():
             raise _unknown_values(values, ids == _UNKNOWN)
         return ids.astype(np.uint8)
-    by_color = _ids_of_colors(values, encoding, ignore_label)
-    color_fits = not (by_color == _UNKNOWN).any()
     if (values == values[:, :, :1]).all():
-        by_value = _ids_of_values(values[:, :, 0], encoding, ignore_label)
-        value_fits = not (by_value == _UNKNOWN).any()
-        if value_fits and color_fits and (by_value != by_color).any():
-            gray = int(values[:, :, 0][by_value != by_color][0])
-            raise UnknownClasses(
-                f"has gray {gray}, the value of one class and the color of another: store it as an index PNG"
-            )
-        if value_fits:
-            return by_value.astype(np.uint8)
-        if not color_fits:
-            raise _unknown_values(values[:, :, 0], by_value == _UNKNOWN)
-    if not color_fits:
+        return _by_gray(values, encoding, ignore_label)
+    colors = encoding if any(encoding.colors) else LabelEncoding((), (), tuple((color,) for color in space.palette))
+    by_color = _ids_of_colors(values, colors, ignore_label)
+    if (by_color == _UNKNOWN).any():
         raise _unknown_colors(values, by_color == _UNKNOWN)
     return by_color.astype(np.uint8)
+
+
+def _by_gray(values: NDArray[np.uint8], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint8]:
+    """Return the ids of a color file without colors: gray may be a listed color, or a value in three channels."""
+    by_color = _ids_of_colors(values, encoding, ignore_label)
+    by_value = _ids_of_values(values[:, :, 0], encoding, ignore_label)
+    # Only where every class has a listed color is it known that color files hold colors.
+    for ids in (by_color, by_value) if encoding.has_all_colors() else (by_value, by_color):
+        if not (ids == _UNKNOWN).any():
+            return ids.astype(np.uint8)
+    raise _unknown_values(values[:, :, 0], by_value == _UNKNOWN)
 
 
 def _ids_of_values(values: NDArray[Any], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:

@@ -204,7 +204,8 @@ def _add_labels(table: ManifestTable, root: str, uris: Iterable[str]) -> None:
     while block := list(islice(labels, _LABEL_BATCH)):
         stems = [(_stem(uri, root), uri) for uri in block]
         table.add_labels(stems)
-        table.add_label_aliases((_without_ending(stem), uri) for stem, uri in stems if _without_ending(stem) != stem)
+        shortened = ((_without_ending(stem), uri, stem) for stem, uri in stems)
+        table.add_label_aliases(entry for entry in shortened if entry[0] != entry[2])
 
 
 def _without_ending(stem: str) -> str:

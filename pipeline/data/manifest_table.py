@@ -38,7 +38,7 @@ _TABLES = """
     CREATE TABLE image (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT, stem TEXT, times INTEGER)
         WITHOUT ROWID;
     CREATE TABLE label (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
-    CREATE TABLE alias (stem TEXT PRIMARY KEY, uri TEXT, other TEXT) WITHOUT ROWID;
+    CREATE TABLE alias (stem TEXT, uri TEXT, own_stem TEXT, PRIMARY KEY (stem, uri)) WITHOUT ROWID;
     CREATE TABLE known (uri TEXT PRIMARY KEY, label TEXT, size INTEGER, version TEXT) WITHOUT ROWID;
     CREATE TABLE manifest (position INTEGER PRIMARY KEY, image_uri TEXT, label_uri TEXT, size INTEGER, version TEXT);
     CREATE TABLE change (
@@ -49,7 +49,9 @@ _ADD_IMAGE = """
     INSERT INTO image VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (uri) DO UPDATE SET times = times + 1
 """
 _ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
-_ADD_ALIAS = _ADD_LABEL.replace("INTO label", "INTO alias")
+_ADD_ALIAS = "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)"
+# A label whose own name is an image's belongs to that image alone.
+_DROP_USED_ALIASES = "DELETE FROM alias WHERE own_stem IN (SELECT stem FROM image)"
 _ADD_KNOWN = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)"
 _FORGET = "DELETE FROM known WHERE uri = ?"
 # An object without a version may have changed; an image that was missing and still is, has neither version nor size.
@@ -59,7 +61,9 @@ _UNCHANGED = """
     AND (known.version, known.size, known.label)
         IS (image.version, image.size, coalesce(label.uri, alias.uri, image.label))
 """
-_INPUTS = "image LEFT JOIN label USING (stem) LEFT JOIN alias USING (stem) LEFT JOIN known ON known.uri = image.uri"
+_INPUTS = """image LEFT JOIN label USING (stem)
+    LEFT JOIN (SELECT stem, min(uri) AS uri FROM alias GROUP BY stem) AS alias USING (stem)
+    LEFT JOIN known ON known.uri = image.uri"""
 # SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
 _FREEZE = f"""
     INSERT INTO manifest
@@ -139,8 +143,8 @@ class ManifestTable:
         """Adds (stem, URI) of label files; each is paired with the images of its stem."""
         self._add(_ADD_LABEL, labels)
 
-    def add_label_aliases(self, labels: Iterable[tuple[str, str]]) -> None:
-        """Add (stem, URI) of label files for the images of a stem to which `add_labels` gives none."""
+    def add_label_aliases(self, labels: Iterable[tuple[str, str, str]]) -> None:
+        """Add (stem, URI, own stem) of label files for the images of a stem to which `add_labels` gives none."""
         self._add(_ADD_ALIAS, labels)
 
     def add_known(self, inputs: Iterable[Known]) -> None:
@@ -159,6 +163,8 @@ class ManifestTable:
         Raises:
             ConfigError: if an image comes twice, or two labels have one stem; the message names them and `source`.
         """
+        if self._database.execute("SELECT EXISTS (SELECT 1 FROM alias)").fetchone()[0]:
+            self._database.execute(_DROP_USED_ALIASES)
         self._refuse_ambiguous_labels()
         self._database.execute(_FREEZE, (-1 if limit is None else limit,))
         self._refuse_duplicates(source)
@@ -186,8 +192,9 @@ class ManifestTable:
         exact = "SELECT stem, uri, other FROM label WHERE other IS NOT NULL ORDER BY stem LIMIT 1"
         # An alias that nobody needs may be ambiguous.
         alias = (
-            "SELECT stem, alias.uri, alias.other FROM alias JOIN image USING (stem) LEFT JOIN label USING (stem) "
-            "WHERE alias.other IS NOT NULL AND label.uri IS NULL ORDER BY stem LIMIT 1"
+            "SELECT stem, min(alias.uri), max(alias.uri) FROM alias JOIN image USING (stem) "
+            "LEFT JOIN label USING (stem) WHERE label.uri IS NULL "
+            "GROUP BY stem HAVING count(DISTINCT alias.uri) > 1 ORDER BY stem LIMIT 1"
         )
         for stem, first, second in itertools.chain(self._database.execute(exact), self._database.execute(alias)):
             raise ConfigError(f"labels {first} and {second} both pair with `{stem}`: remove one")

@@ -9,6 +9,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.data.filesystems import normalise
+from pipeline.data.label_spaces import OWN
 from pipeline.training.recipe_schema import STAGES, OwnClasses, Recipe
 
 __all__ = ["FrozenData", "TrainConfig"]
@@ -118,6 +119,8 @@ class TrainConfig(BaseModel):
         mixing = [name for name in STAGES if self.recipe.stage(name).extra_data and self.recipe.stage(name).iterations]
         if mixing and self.extra_data is None:
             raise ValueError(f"stage {mixing[0]} of {self.recipe.name} mixes in a second data set: give --extra-data")
+        if self.extra_data is not None and self.recipe.label_space == OWN and self.classes is None:
+            raise ValueError("--extra-data has classes of its own: give it as a further --data instead")
         if self.extra_data is not None and not mixing:
             raise ValueError(f"no stage of {self.recipe.name} mixes in --extra-data: leave it out")
         return self

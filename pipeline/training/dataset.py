@@ -1,4 +1,4 @@
-"""Labeled images of a split, read from a data set as it is laid out, or from a frozen list."""
+"""Labeled images of a split, read from data sets as they are laid out, or from a frozen list."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.datasets.folder import DataFolder
-from pipeline.data.datasets.layout import WHOLE, LabelFiles, LabelledImage, Layout, Split, class_table
-from pipeline.data.datasets.registry import AUTO, LAYOUTS, find_layout
+from pipeline.data.datasets.layout import WHOLE, LabelFiles, LabelledImage, Split, class_table
+from pipeline.data.datasets.registry import AUTO, find_layout
 from pipeline.data.images import decode_image
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.data.manifest import describe_passed_over
@@ -22,7 +23,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError, ObjectMissing, RunConflict
 from pipeline.training.preparation.division import Division
 
-__all__ = ["LabelledImage", "LabelledImages"]
+__all__ = ["DataSet", "LabelledImage", "LabelledImages", "read_split"]
 
 Result = TypeVar("Result")
 
@@ -36,22 +37,16 @@ class LabelledImages:
         split: `train` or `val`.
         space: Label space whose class ids the labels are given in.
         layout: Name of the data set's layout (docs/datasets.md); `auto` looks.
-        files: Label space in which the label files are written; None: `space`.
         division: Rule that makes train and val where the data set has no val; None: the default rule, for a folder
             without any split.
-        frozen: Pairs that a run has frozen; None: those that are there now.
-        optional: Whether the validation split may be empty, since another data set has one.
 
     Attributes:
         data: URI of the data set.
         layout: Name of the layout that was found.
         pairs: Image and label of each, with their versions.
-        unlabeled: URIs of images that were left out because they have no label.
-        notes: Sentences about what was left out or passed over.
 
     Raises:
         ConfigError: If the layout does not fit, or the split is empty.
-        RunConflict: If a frozen image is not there as it was.
     """
 
     def __init__(
@@ -62,24 +57,26 @@ class LabelledImages:
         space: LabelSpace,
         layout: str = AUTO,
         *,
-        files: LabelSpace | None = None,
         division: Division | None = None,
-        frozen: Sequence[LabelledImage] | None = None,
-        optional: bool = False,
     ) -> None:
-        folder = DataFolder(storage, data)
-        if frozen is None:
-            chosen = find_layout(folder, layout)
-            found = _read_split(folder, chosen, split, files or space, division, optional=optional)
-        else:
-            chosen = LAYOUTS[layout]
-            found = _frozen_split(folder, chosen, split, files or space, frozen)
-        self.data, self.layout = data, chosen.name
-        self._storage, self._read_label = storage, found.read_label
-        self._table = class_table(found.classes, space, chosen.name)
+        data_set = DataSet(storage, data, space, layout)
+        (found,) = read_split([data_set], split, division)
+        self._take(data_set, found)
+
+    @classmethod
+    def of(cls, data_set: DataSet, found: Split) -> LabelledImages:
+        """Return the pairs of a split that was read before."""
+        images = cls.__new__(cls)
+        images._take(data_set, found)
+        return images
+
+    def _take(self, data_set: DataSet, found: Split) -> None:
+        self.data = data_set.data
+        self.layout = data_set.layout
+        self._storage = data_set.storage
+        self._read_label = found.read_label
+        self._table = class_table(found.classes, data_set.space, data_set.layout)
         self.pairs: Sequence[LabelledImage] = sorted(found.pairs, key=lambda pair: pair.image_uri)
-        self.unlabeled = found.unlabeled
-        self.notes = _notes(found, split)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -98,7 +95,8 @@ class LabelledImages:
         Raises:
             ConfigError: If one cannot be decoded, or their sizes differ.
         """
-        image, label = self.image(index), self.label(index)
+        image = self.image(index)
+        label = self.label(index)
         if image.shape[:2] != label.shape:
             raise ConfigError(
                 f"{self.pairs[index].label_uri} has {label.shape[0]}×{label.shape[1]} pixels (height×width), its image "
@@ -125,69 +123,126 @@ class LabelledImages:
         return self._table[_usable(pair.label_uri, lambda: self._read_label(pair))]
 
 
-def _read_split(
-    folder: DataFolder, layout: Layout, split: str, space: LabelSpace, division: Division | None, *, optional: bool
-) -> Split:
-    """Return a split as the folder has it, or as `division` makes it of a folder without val."""
-    has_train, has_val = layout.has_split(folder, "train"), layout.has_split(folder, "val")
-    if has_val and division is not None:
-        raise ConfigError(
-            f"{folder.root} has a val split of its own: leave out --val-fraction and --val-group, or give other --data"
-        )
-    if not has_val and has_train and division is not None:
-        return _divided(layout.read(folder, "train", space), split, division, folder.root, optional=optional)
-    if not has_val and not has_train and layout.has_split(folder, WHOLE):
-        found = layout.read(folder, WHOLE, space)
-        return _divided(found, split, division or Division(), folder.root, optional=optional)
-    if not has_val and has_train and split == "val" and optional:
-        return replace(layout.read(folder, "train", space), pairs=())
-    return layout.read(folder, split, space)
+class DataSet:
+    """One data set as it is laid out.
+
+    Args:
+        storage: Storage from which everything is read.
+        data: URI of the data set.
+        space: Label space of the network.
+        layout: Name of the layout; `auto` looks.
+        files: Label space in which the label files are written; None: `space`.
+
+    Attributes:
+        layout: Name of the layout that was found.
+    """
+
+    def __init__(
+        self, storage: Storage, data: str, space: LabelSpace, layout: str = AUTO, files: LabelSpace | None = None
+    ) -> None:
+        self.storage = storage
+        self.data = data
+        self.space = space
+        self._files = files or space
+        self._folder = DataFolder(storage, data)
+        self._layout = find_layout(self._folder, layout)
+        self.layout = self._layout.name
+
+    def has(self, split: str) -> bool:
+        """Tell whether the data set has a split: `train`, `val` or `WHOLE`."""
+        return self._layout.has_split(self._folder, split)
+
+    def read(self, split: str) -> Split:
+        """Return a split as the data set has it."""
+        return self._layout.read(self._folder, split, self._files)
+
+    @cached_property
+    def undivided(self) -> Split:
+        """Pairs of a data set without val, listed once."""
+        found = self.read("train" if self.has("train") else WHOLE)
+        return replace(found, pairs=sorted(found.pairs, key=lambda pair: pair.image_uri))
+
+    def paths(self) -> list[str]:
+        """Return the paths by which the images of `undivided` are divided."""
+        root = self.undivided.root
+        return [posixpath.splitext(pair.image_uri.removeprefix(root).lstrip("/"))[0] for pair in self.undivided.pairs]
+
+    def frozen(self, split: str, pairs: Sequence[LabelledImage]) -> Split:
+        """Return frozen pairs, and how their labels are read; new files do not matter.
+
+        Raises:
+            RunConflict: If a pair is not there as it was.
+        """
+        if self._layout.plain_labels:
+            return Split(pairs, LabelFiles(self.storage, self._files), self._files.classes)
+        found = self.read(split)
+        if lost := set(pairs) - set(found.pairs):
+            raise RunConflict(
+                f"{len(lost)} images of {self.data} or their labels were replaced or removed since the run began, "
+                f"first {min(pair.image_uri for pair in lost)}: put them back, or choose another --output"
+            )
+        return replace(found, pairs=pairs)
 
 
-def _frozen_split(
-    folder: DataFolder, layout: Layout, split: str, space: LabelSpace, pairs: Sequence[LabelledImage]
-) -> Split:
-    """Return frozen pairs, and how their labels are read; new files do not matter.
+def read_split(data_sets: Sequence[DataSet], split: str, division: Division | None = None) -> list[Split]:
+    """Return `train` or `val` of each data set; those without val are divided together.
+
+    So a group of images that lies in several data sets is on one side, and a data set may be as small as one image.
+
+    Args:
+        data_sets: Data sets of one run.
+        split: Name of the split.
+        division: Rule as the user gave it; None: folders without any split are divided by the default rule, and a
+            folder with train alone only adds to train.
 
     Raises:
-        RunConflict: If a pair is not there as it was.
+        ConfigError: If a split is empty, or there is nothing for a given rule to divide.
     """
-    if layout.plain_labels:
-        return Split(pairs, LabelFiles(folder.storage, space), space.classes)
-    found = layout.read(folder, split, space)
-    if lost := set(pairs) - set(found.pairs):
-        raise RunConflict(
-            f"{len(lost)} images of {folder.root} or their labels were replaced or removed since the run began, first "
-            f"{min(pair.image_uri for pair in lost)}: put them back, or choose another --output"
-        )
-    return Split(pairs, found.read_label, found.classes)
+    divided = [each for each in data_sets if _is_divided(each, division)]
+    if division is not None and not divided:
+        raise ConfigError(f"{data_sets[0].data} has a val split of its own: leave out --val-fraction and --val-group")
+    paths = [path for each in divided for path in each.paths()]
+    others_validate = any(each.has("val") for each in data_sets)
+    rule = division or Division()
+    aside = iter(rule.is_validation(paths, data_sets[0].data, optional=others_validate) if divided else ())
+    found = []
+    for each in data_sets:
+        if each in divided:
+            pairs = [pair for pair in each.undivided.pairs if next(aside) == (split == "val")]
+            found.append(replace(each.undivided, pairs=pairs, notes=_notes(each.undivided, rule, each.paths())))
+        elif split == "val" and not each.has("val") and each.has("train") and (divided or others_validate):
+            found.append(replace(each.read("train"), pairs=(), notes=()))
+        else:
+            own = each.read(split)
+            found.append(replace(own, notes=_notes(own)))
+    return found
 
 
-def _divided(found: Split, split: str, division: Division, source: str, *, optional: bool) -> Split:
-    pairs = sorted(found.pairs, key=lambda pair: pair.image_uri)
-    paths = [_relative(pair.image_uri, found.root) for pair in pairs]
-    aside = division.is_validation(paths, source, optional=optional)
-    chosen = [pair for pair, validates in zip(pairs, aside, strict=True) if validates == (split == "val")]
-    alone = division.unmatched(paths)
-    notes = [f"--val-group {division.group!r} matches all but {len(alone)} images, first {alone[0]}"] if alone else []
-    return replace(found, pairs=chosen, notes=notes)
+def _is_divided(data_set: DataSet, division: Division | None) -> bool:
+    if data_set.has("val"):
+        return False
+    return division is not None if data_set.has("train") else data_set.has(WHOLE)
 
 
-def _relative(uri: str, root: str) -> str:
-    return posixpath.splitext(uri.removeprefix(root).lstrip("/"))[0]
-
-
-def _notes(found: Split, split: str) -> list[str]:
+def _notes(found: Split, division: Division | None = None, paths: Sequence[str] = ()) -> list[str]:
+    """Return sentences about images and files that are left out, and about a division."""
     notes = []
     if found.unlabeled:
         everything = len(found.pairs) + len(found.unlabeled)
         notes.append(
-            f"{len(found.unlabeled)} of {everything} images for {split} have no label and are left out, first "
+            f"{len(found.unlabeled)} of {everything} images below {found.place} have no label and are left out, first "
             f"{found.unlabeled[0]}"
         )
     if found.passed_over:
-        notes.append(describe_passed_over(found.passed_over, found.root))
-    return [*notes, *found.notes]
+        notes.append(describe_passed_over(found.passed_over, found.place))
+    if division is not None:
+        what = "images" if division.group is None else "groups"
+        notes.append(
+            f"{found.place} has no val: {division.fraction:.0%} of its {what} are set aside by a hash of names"
+        )
+        if alone := division.unmatched(paths):
+            notes.append(f"--val-group {division.group!r} matches all but {len(alone)} images, first {alone[0]}")
+    return notes
 
 
 def _usable(uri: str, load: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -66,7 +67,7 @@ class OwnClasses(_Frozen):
     ignored: tuple[int, ...]
     """Pixel values that count nowhere."""
     colors: tuple[tuple[Color, ...], ...]
-    """RGB colors in color masks, by class id."""
+    """RGB colors in color masks, by class id, as far as they are listed."""
     ignored_colors: tuple[Color, ...] = ()
     """RGB colors that count nowhere."""
 
@@ -215,9 +216,7 @@ class Recipe(_Extended):
     """Weight of a class in the loss: (median frequency / its frequency) to this power; 0 is the paper's plain loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides initialisation, sample order, crops, scales, mirroring and dropout."""
-    resize: Annotated[tuple[Annotated[int, Field(ge=8, le=10_000)], ...], Field(min_length=1, max_length=2)] | None = (
-        None
-    )
+    resize: tuple[int, ...] | None = None
     """Working size of training and prediction in pixels: the long side, or height and width; default: the images' own.
     The network keeps it, and masks have the images' own size."""
     classes: Annotated[OwnClasses | None, tyro.conf.Suppress] = None
@@ -239,6 +238,13 @@ class Recipe(_Extended):
         if self.frozen_convolutions and self.random_scale is not None:
             raise ValueError("frozen convolutions are computed once per image: they leave no room for --random-scale")
         return self
+
+    @field_validator("resize")
+    @classmethod
+    def _is_a_working_size(cls, resize: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if resize is not None and not (len(resize) in (1, 2) and all(8 <= side <= 10_000 for side in resize)):
+            raise ValueError("it needs a long side, or a height and a width, of 8 to 10,000 pixels each")
+        return resize
 
     @model_validator(mode="after")
     def _derives_for_own_data_only(self) -> Recipe:
@@ -334,6 +340,6 @@ def _label_fields(space: LabelSpace) -> dict[str, Any]:
     return {
         "label_values": None if encoding.values == plain else encoding.values,
         "label_ignore": None if encoding.ignored == (space.ignore_label,) else encoding.ignored,
-        "label_colors": None if all(len(own) == 1 for own in encoding.colors) else encoding.colors,
+        "label_colors": encoding.colors or None,
         "label_ignore_colors": encoding.ignored_colors or None,
     }

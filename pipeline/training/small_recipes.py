@@ -25,7 +25,7 @@ def custom() -> Recipe:
         name="custom",
         label_space=OWN,
         mean_bgr=(DERIVE, DERIVE, DERIVE),
-        network=NetworkConfig(scale=DERIVE, fc=96),
+        network=NetworkConfig(scale=DERIVE),
         front_end=_adamw(learning_rate=1e-3, **crops),
         joint=_adamw(learning_rate=5e-4, **crops),
         random_scale=(0.75, 1.5),

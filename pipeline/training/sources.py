@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from model.views import WorkingSize, resize_image
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import LabelledImage, LabelledImages
+from pipeline.training.dataset import DataSet, LabelledImage, LabelledImages, read_split
 from pipeline.training.preparation.division import DEFAULT_FRACTION, Division
 from pipeline.training.preparation.frozen_lists import read_list
 from pipeline.training.recipe_schema import Recipe, StageName
@@ -118,17 +119,40 @@ class Sources:
         splits: Lists of each split, one for each data set.
 
     Raises:
-        ConfigError: If a split is empty, or an image has no label where --require-labels is set.
+        ConfigError: If a split is empty, an image comes twice, or has no label where --require-labels is set.
         RunConflict: If a frozen image is not there as it was.
     """
 
     def __init__(self, config: TrainConfig, storage: Storage) -> None:
         self._recipe = config.recipe
-        self.splits: dict[str, list[LabelledImages]] = {}
-        for split in SPLITS[: 2 if config.extra_data is None else 3]:
-            frozen = config.frozen is not None
-            self.splits[split] = _frozen(config, storage, split) if frozen else _found(config, storage, split)
+        self._notes: list[str] = []
+        self.splits: dict[str, list[LabelledImages]]
+        self.splits = self._find(config, storage) if config.frozen is None else _read_frozen(config, storage)
         self._assemble()
+
+    def _find(self, config: TrainConfig, storage: Storage) -> dict[str, list[LabelledImages]]:
+        """Return the lists of every split as the data sets are now."""
+        data_sets = [_data_set(config, storage, data, config.layout) for data in config.data]
+        division = None
+        if config.val_fraction is not None or config.val_group is not None:
+            division = Division(config.val_fraction or DEFAULT_FRACTION, config.val_group)
+        found = {split: read_split(data_sets, split, division) for split in ("train", "val")}
+        splits = {
+            split: [LabelledImages.of(*each) for each in zip(data_sets, found[split], strict=True)] for split in found
+        }
+        if config.extra_data is not None:
+            extra = _data_set(config, storage, config.extra_data, config.extra_layout)
+            found["extra"] = read_split([extra], "train")
+            splits["extra"] = [LabelledImages.of(extra, found["extra"][0])]
+        everything = [each for split in found.values() for each in split]
+        self._notes = list(dict.fromkeys(note for each in everything for note in each.notes))
+        bare = [uri for each in everything for uri in each.unlabeled]
+        if bare and config.require_labels:
+            raise ConfigError(
+                f"{len(set(bare))} images have no label, first {bare[0]}: add labels, or leave out --require-labels"
+            )
+        _refuse_repeated(splits)
+        return splits
 
     def _assemble(self) -> None:
         self.own_train: Images = _as_one(self.splits["train"])
@@ -151,7 +175,7 @@ class Sources:
 
     def digest(self) -> str:
         """Return the SHA-256 over every image, label and version: a run's samples are a function of this list."""
-        lists = [each for split in self.splits.values() for each in split]
+        lists = [each for split in SPLITS for each in self.splits.get(split, ())]
         return hashlib.sha256("".join(each.digest() for each in lists).encode()).hexdigest()
 
     def with_recipe(self, recipe: Recipe) -> Sources:
@@ -161,8 +185,8 @@ class Sources:
         return other
 
     def notes(self) -> list[str]:
-        """Return sentences about what was left out or passed over."""
-        return list(dict.fromkeys(note for split in self.splits.values() for each in split for note in each.notes))
+        """Return sentences about what was left out, passed over or divided."""
+        return self._notes
 
     def _at_working_size(self, lists: Sequence[LabelledImages]) -> Images:
         images, working = _as_one(lists), self._recipe.working_size()
@@ -173,38 +197,34 @@ def _as_one(lists: Sequence[LabelledImages]) -> Images:
     return lists[0] if len(lists) == 1 else Mixture(*lists)
 
 
-def _found(config: TrainConfig, storage: Storage, split: str) -> list[LabelledImages]:
-    """Return the lists of a split as the data sets are now."""
-    space = config.recipe.space()
-    if split == "extra" and config.extra_data is not None:
-        return [LabelledImages(storage, config.extra_data, "train", space, config.extra_layout)]
-    division = None
-    if config.val_fraction is not None or config.val_group is not None:
-        division = Division(config.val_fraction or DEFAULT_FRACTION, config.val_group)
-    lists = []
-    for number, data in enumerate(config.data):
-        own = config.classes_of(number)
-        files = None if own is None else own.space()
-        images = LabelledImages(
-            storage, data, split, space, config.layout, files=files, division=division, optional=number > 0
-        )
-        lists.append(images)
-    bare = [uri for each in lists for uri in each.unlabeled]
-    if bare and config.require_labels:
+def _data_set(config: TrainConfig, storage: Storage, data: str, layout: str) -> DataSet:
+    own = config.classes_of(config.data.index(data)) if data in config.data else None
+    return DataSet(storage, data, config.recipe.space(), layout, None if own is None else own.space())
+
+
+def _refuse_repeated(splits: Mapping[str, Sequence[LabelledImages]]) -> None:
+    """Refuse an image that several of --data name: it might validate what it was learned from.
+
+    Raises:
+        ConfigError: If there is one; the message names it.
+    """
+    lists = [each for split in ("train", "val") for each in splits[split]]
+    counts = Counter(pair.image_uri for each in lists for pair in each.pairs)
+    if repeated := sorted(uri for uri, count in counts.items() if count > 1):
         raise ConfigError(
-            f"{len(bare)} images have no label, first {bare[0]}: add labels, or leave out --require-labels"
+            f"{len(repeated)} images are in --data twice, first {repeated[0]}: remove each from all lists and "
+            "folders but one"
         )
-    return lists
 
 
-def _frozen(config: TrainConfig, storage: Storage, split: str) -> list[LabelledImages]:
-    """Return the lists of a split as they were when the run began."""
-    if config.frozen is None:
-        return []
-    lists, space = [], config.recipe.space()
-    for data, layout, pairs in read_list(storage, config.output, config.frozen.lists[split]):
-        own = None if split == "extra" else config.classes_of(config.data.index(data))
-        files = None if own is None else own.space()
-        name = "train" if split == "extra" else split
-        lists.append(LabelledImages(storage, data, name, space, layout, files=files, frozen=pairs))
-    return lists
+def _read_frozen(config: TrainConfig, storage: Storage) -> dict[str, list[LabelledImages]]:
+    """Return the lists of every split as they were when the run began."""
+    lists = {} if config.frozen is None else config.frozen.lists
+    splits: dict[str, list[LabelledImages]] = {}
+    for split, path in lists.items():
+        splits[split] = []
+        for data, layout, pairs in read_list(storage, config.output, path):
+            data_set = _data_set(config, storage, data, layout)
+            found = data_set.frozen("train" if split == "extra" else split, pairs)
+            splits[split].append(LabelledImages.of(data_set, found))
+    return splits

@@ -91,6 +91,7 @@ def test_a_wrong_csv_is_named_with_line_and_remedy(tmp_path: Path, content: str 
     [
         ("[]", r"needs \{\"classes\""),
         ("{", r"is not JSON"),
+        ("[" * 100_000, r"is not JSON"),
         ('{"classes": [], "ignore": 1}', r"unknown key 'ignore'"),
         ('{"classes": [{"id": 0}]}', r"class 0 is \{\"id\": 0\}: it needs the keys id and name"),
         ('{"classes": [{"id": true, "name": "a"}, {"id": 1, "name": "b"}]}', r"class 0: the id is True"),

@@ -20,7 +20,7 @@ from pipeline.data.datasets.registry import LAYOUTS
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, StorageError
-from pipeline.training.dataset import LabelledImages
+from pipeline.training.dataset import DataSet, LabelledImages, read_split
 from pipeline.training.preparation.division import Division
 from tests.segmentation.support import png
 from tests.shared import STORAGE
@@ -393,7 +393,12 @@ def test_a_folder_with_train_alone_is_divided_if_asked(tmp_path: Path) -> None:
         LabelledImages(STORAGE, str(tmp_path), "val", STREET)
     sizes = [len(LabelledImages(STORAGE, str(tmp_path), s, STREET, division=Division(0.3))) for s in ("train", "val")]
     assert sum(sizes) == 10 and min(sizes) >= 1
-    assert len(LabelledImages(STORAGE, str(tmp_path), "val", STREET, optional=True)) == 0
+    write(str(tmp_path / "one"), {"images/9.png": image(9), "labels/9.png": ids(9)})
+    both = [DataSet(STORAGE, folders(str(tmp_path / "own")), STREET)]
+    both += [DataSet(STORAGE, str(root), STREET) for root in (tmp_path, tmp_path / "one")]
+    # Beside a data set with val, one with train alone adds to train, and one of a single image is no error.
+    assert [len(each.pairs) for each in read_split(both, "train")][:2] == [2, 10]
+    assert [len(each.pairs) for each in read_split(both, "val")][:2] == [1, 0]
     folders(str(tmp_path / "both"))
     with pytest.raises(ConfigError, match="has a val split of its own: leave out --val-fraction"):
         LabelledImages(STORAGE, str(tmp_path / "both"), "train", STREET, division=Division(0.3))
@@ -411,10 +416,12 @@ def test_published_layouts_come_before_a_folder_of_ones_own(tmp_path: Path) -> N
 def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     root = folders(str(tmp_path))
     write(root, {"train/images/7.png": image(7), "train/images/notes.txt": "x"})
-    images = LabelledImages(STORAGE, root, "train", STREET)
-    assert len(images) == 2 and [Path(uri).name for uri in images.unlabeled] == ["7.png"]
-    assert re.search(r"1 of 3 images for train have no label and are left out, first .*7\.png", images.notes[0])
-    assert images.notes[1].endswith(": 1 .txt")
+    (found,) = read_split([DataSet(STORAGE, root, STREET)], "train")
+    assert len(found.pairs) == 2 and [Path(uri).name for uri in found.unlabeled] == ["7.png"]
+    assert re.search(
+        r"1 of 3 images below .*train/images have no label and are left out, first .*7\.png", found.notes[0]
+    )
+    assert found.notes[1].endswith(": 1 .txt")
     write(str(tmp_path / "none"), {"images/a.png": image(0), "labels/b.png": ids(0)})
     with pytest.raises(
         ConfigError, match=r"none of 1 images .* has a label .*looked for one named a\.png or a_mask\.png"

@@ -166,16 +166,26 @@ def test_unknown_values_are_named_with_their_pixels() -> None:
     assert decode_label(png(wide), 3, 255, own()).tolist() == [[0, 1, 1, 255]]
 
 
-def test_a_gray_that_is_a_value_and_another_classes_color_is_refused() -> None:
-    gray = np.full((2, 2, 3), 4, np.uint8)
-    same = own(colors=(((9, 9, 9),), ((4, 4, 4),), ((70, 80, 90),)))
-    assert decode_label(png(gray), 3, 255, same).tolist() == [[1, 1], [1, 1]]
-    other = own(colors=(((9, 9, 9),), ((10, 20, 30),), ((4, 4, 4),)))
-    with pytest.raises(UnknownClasses, match="gray 4, the value of one class and the color of another"):
-        decode_label(png(gray), 3, 255, other)
-    by_color = np.full((2, 2, 3), 33, np.uint8)
-    only = own(colors=(((9, 9, 9),), ((10, 20, 30),), ((33, 33, 33),)))
-    assert decode_label(png(by_color), 3, 255, only).tolist() == [[2, 2], [2, 2]]
+def test_gray_in_color_files_is_a_color_where_every_class_has_one() -> None:
+    black_and_white = own(values=((0,), (1,), (2,)), colors=(((0, 0, 0),), ((255, 255, 255),), ((9, 0, 0),)))
+    gray = np.array([[[0] * 3, [255] * 3]], np.uint8)
+    # White is a listed color here, and 255 is void in files of one channel alone.
+    assert decode_label(png(gray), 3, 255, black_and_white).tolist() == [[0, 1]]
+    assert decode_label(png(gray[:, :, 0]), 3, 255, black_and_white).tolist() == [[0, 255]]
+    swapped = own(values=((0,), (1,), (2,)), colors=(((70, 130, 180),), ((0, 0, 0),), ((9, 0, 0),)))
+    assert decode_label(png(np.zeros((1, 2, 3), np.uint8)), 3, 255, swapped).tolist() == [[1, 1]]
+    assert decode_label(png(np.full((1, 2, 3), 2, np.uint8)), 3, 255, swapped).tolist() == [[2, 2]]
+    # With colors for some classes alone, the file may as well hold values.
+    some = own(values=((0,), (1,), (2,)), colors=((), ((0, 0, 0),), ()))
+    assert decode_label(png(np.zeros((1, 2, 3), np.uint8)), 3, 255, some).tolist() == [[0, 0]]
+    with pytest.raises(UnknownClasses, match=r"values of no class: \[77\]"):
+        decode_label(png(np.full((1, 2, 3), 77, np.uint8)), 3, 255, some)
+
+
+def test_without_listed_colors_the_palette_reads_colored_files() -> None:
+    space = LabelSpace("own", ("a", "b"), ((128, 128, 128), (1, 2, 3)), encoding=LabelEncoding(((0,), (128,))))
+    assert decode_label(png(np.array([[(1, 2, 3), (128, 128, 128)]], np.uint8)), 2, 255, space).tolist() == [[1, 0]]
+    assert decode_label(png(np.full((1, 1, 3), 128, np.uint8)), 2, 255, space).tolist() == [[1]]
 
 
 def test_values_that_pillow_does_not_keep_are_refused() -> None:

@@ -62,6 +62,15 @@ def test_labels_pair_by_the_endings_of_annotation_tools(bucket: str, caplog: pyt
         build_manifest(STORAGE, join(bucket, "in"), join(bucket, "lab"))
 
 
+def test_a_label_with_an_images_own_name_is_that_images_alone(tmp_path: Path) -> None:
+    for name in ("in/street.png", "in/street_seg.png", "in/c.png", "lab/street_seg.png", "lab/c.png", "lab/c_mask.png"):
+        STORAGE.write(str(tmp_path / name), b"x")
+    STORAGE.write(str(tmp_path / "lab/c_seg.png"), b"x")
+    rows = build_manifest(STORAGE, str(tmp_path / "in"), str(tmp_path / "lab")).rows()
+    pairs = {Path(row["image_uri"]).name: row["label_uri"] and Path(row["label_uri"]).name for row in rows}
+    assert pairs == {"street.png": None, "street_seg.png": "street_seg.png", "c.png": "c.png"}
+
+
 def test_two_labels_for_one_image_are_refused(filled: str) -> None:
     STORAGE.write(join(filled, "lab", "a.bmp"), b"label")
     with pytest.raises(ConfigError, match=r"a\.bmp.*a\.png"):

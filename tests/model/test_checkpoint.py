@@ -135,6 +135,8 @@ def test_upsampling_may_be_spelled_out(kind: str) -> None:
         ({"label_values": [[0], [1], [1]]}, "stands there twice"),
         ({"label_values": [[0], [1], [2]], "label_ignore": [2]}, "stands there twice"),
         ({"label_values": 3}, "cannot be used"),
+        ({"label_values": [[0], [1], []]}, "a class has none"),
+        ({"label_values": [[0], [1], [255]]}, "stands there twice"),
         ({"label_colors": [[[0, 0, 256]], [], []]}, "256"),
         ({"resize": {"long_side": 0}}, "sides of 1"),
         ({"resize": {"size": [1, 10_001]}}, "10001"),

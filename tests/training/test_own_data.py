@@ -157,8 +157,8 @@ def test_segmentation_reads_the_labels_as_training_did(tmp_path: Path, write: Fi
     data = write_photos(str(tmp_path / "data"), write=write, classes=classes)
     checkpoint = train_fully(request(data, tmp_path / "run"))
     metadata = read_metadata(STORAGE.read(checkpoint), METADATA_KEY)
-    # Format 1 can say that values are class ids.
-    assert metadata["format"] == (1 if "1,Wasser" in classes else 2)
+    # Format 1 can say that values are class ids, and no more.
+    assert metadata["format"] == (1 if classes == "id,name\n0,land\n1,Wasser\n2,空\n" else 2)
     settings = {"images": join(data, "images"), "labels": join(data, "masks"), "checkpoint": checkpoint}
     run = segment_here(**settings, output=str(tmp_path / "out"))
     assert run.success["labelled_images"] == 10 and run.success["errors"] == 0
@@ -219,7 +219,7 @@ def test_color_masks_without_classes_give_a_file_with_colors(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"color \(30, 60, 200\)"):
         submit(request(data, tmp_path / "run"))
     template = (tmp_path / "run/classes.csv").read_text()
-    assert template.splitlines()[1:] == ["0,,30,60,200", "1,,150,110,60", "2,,200,220,240"]
+    assert template.splitlines()[1:] == ["256,,30,60,200", "257,,150,110,60", "258,,200,220,240"]
 
 
 def test_what_is_derived_is_derived_once(tmp_path: Path) -> None:
@@ -265,14 +265,21 @@ def test_a_run_over_a_growing_bucket_ends_as_if_it_had_not_grown(bucket: str) ->
         np.testing.assert_array_equal(ours.state_dict()[name].numpy(), tensor.numpy(), err_msg=name)
 
 
-def test_explicit_numbers_win(tmp_path: Path) -> None:
+def test_explicit_numbers_win(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write_photos(str(tmp_path / "data"))
     fixed = {"front_end": {"iterations": 7, "crop": 404}, "mean_bgr": (1.0, 2.0, 3.0)}
     chosen = submit(request(data, tmp_path / "run", **fixed, joint={"iterations": -1})).recipe
     assert (chosen.front_end.iterations, chosen.front_end.crop, chosen.mean_bgr) == (7, 404, (1.0, 2.0, 3.0))
     assert chosen.joint.iterations == 2 and chosen.joint.crop == 500
-    with pytest.raises(ConfigError, match="--epochs 3 has no effect: the front end has 7 iterations"):
-        submit(request(data, tmp_path / "other", epochs=3, **fixed))
+    assert submit(request(data, tmp_path / "other", epochs=3, **fixed)).recipe.front_end.iterations == 7
+    assert "--epochs 3 has no effect: the front end has 7 iterations" in caplog.text
+    skipped = {"front_end": {"iterations": 0}, "network": {"weights": train_fully(request(data, tmp_path / "first"))}}
+    skipped |= {"joint": {"iterations": -1}, "mean_bgr": (-1.0,) * 3}
+    assert submit(request(data, tmp_path / "joint", **skipped)).recipe.joint.iterations == 120
+    assert submit(request(data, tmp_path / "short", epochs=10, **skipped)).recipe.joint.iterations == 9
+    published = TrainConfig(data=data, output=str(tmp_path / "x"), recipe=recipe("street_scenes"), epochs=3)
+    with pytest.raises(ConfigError, match=r"--epochs 3 has no effect.*900 iterations in recipe street_scenes"):
+        submit(published.model_copy(update={"classes": join(data, "classes.csv")}))
 
 
 def test_any_network_is_a_start_and_gives_its_widths_and_mean(tmp_path: Path) -> None:
@@ -443,3 +450,135 @@ def test_round_again(tmp_path: Path) -> None:
     assert provenance["copied"] == ["front end", "context module"]
     with Image.open(io.BytesIO(STORAGE.read(join(str(tmp_path / "b"), f"labels/{next(iter(painted))}.png")))) as image:
         assert image.mode == "L"
+
+
+def test_frames_of_one_drive_stay_together_over_all_data_sets(tmp_path: Path) -> None:
+    names = ("s1_{}", "s2_{}", "s3_{}", "s4_{}")
+    for number, root in enumerate(("a", "b")):
+        for drive, name in enumerate(names):
+            image, ids = scene(10 * number + drive)
+            for folder, content in (("images", png(image)), ("masks", by_value(ids))):
+                STORAGE.write(join(str(tmp_path), root, folder, f"{name.format(number)}.png"), content)
+        STORAGE.write(join(str(tmp_path), root, "classes.csv"), CLASSES_CSV.encode())
+    roots = [str(tmp_path / root) for root in ("a", "b")]
+    sources = Sources(submit(request(roots, tmp_path / "run", val_group="(s[0-9])_", val_fraction=0.3)), STORAGE)
+    drives = [{Path(pair.image_uri).stem[:2] for pair in each.pairs} for each in (sources.train, sources.val)]
+    assert drives[0] | drives[1] == {"s1", "s2", "s3", "s4"} and not drives[0] & drives[1] and all(drives)
+
+
+def test_an_image_in_two_data_sets_is_refused(tmp_path: Path) -> None:
+    data = write_photos(str(tmp_path / "a"))
+    rows = [f"{data}/images/p{seed:03d}.png,{data}/masks/p{seed:03d}_mask.png" for seed in (3, 4)]
+    STORAGE.write(str(tmp_path / "b/pairs.csv"), "\n".join(["image_uri,label_uri", *rows]).encode())
+    with pytest.raises(ConfigError, match=r"2 images are in --data twice, first .*images/p003\.png"):
+        submit(request([data, str(tmp_path / "b")], tmp_path / "run"))
+
+
+def test_a_list_of_pairs_keeps_its_split_while_it_grows(tmp_path: Path) -> None:
+    data = write_photos(str(tmp_path / "a/day1"), count=20, classes=None)
+    write_photos(str(tmp_path / "a/day2"), count=10, first=20, classes=None)
+
+    def validates(days: dict[str, range], output: str) -> set[str]:
+        rows = [
+            f"{tmp_path}/a/{day}/images/p{seed:03d}.png,{tmp_path}/a/{day}/masks/p{seed:03d}_mask.png"
+            for day, seeds in days.items()
+            for seed in seeds
+        ]
+        STORAGE.write(str(tmp_path / "b/pairs.csv"), "\n".join(["image_uri,label_uri", *rows]).encode())
+        config = request(
+            str(tmp_path / "b"), tmp_path / output, val_fraction=0.5, classes=str(tmp_path / "classes.csv")
+        )
+        return {pair.image_uri for pair in Sources(submit(config), STORAGE).val.pairs}
+
+    STORAGE.write(str(tmp_path / "classes.csv"), CLASSES_CSV.encode())
+    before = validates({"day1": range(20)}, "first")
+    after = validates({"day1": range(20), "day2": range(20, 30)}, "second")
+    assert {uri for uri in after if uri.startswith(data)} == before
+
+
+def test_a_second_kind_of_data_with_own_classes_is_refused(tmp_path: Path) -> None:
+    config = request("data", tmp_path)
+    mixing = config.recipe.model_copy(
+        update={"front_end": config.recipe.front_end.model_copy(update={"extra_data": True})}
+    )
+    with pytest.raises(ValidationError, match="give it as a further --data instead"):
+        TrainConfig(data="data", output=str(tmp_path), recipe=mixing, extra_data="extra")
+
+
+def test_training_and_validation_are_splits_too(tmp_path: Path) -> None:
+    for split, seeds in (("training", range(4)), ("validation", range(4, 6)), ("test", range(6, 9))):
+        for seed in seeds:
+            image, ids = scene(seed)
+            STORAGE.write(str(tmp_path / f"data/images/{split}/{seed}.png"), png(image))
+            STORAGE.write(str(tmp_path / f"data/annotations/{split}/{seed}.png"), by_value(ids))
+    STORAGE.write(str(tmp_path / "data/classes.csv"), CLASSES_CSV.encode())
+    sources = Sources(submit(request(str(tmp_path / "data"), tmp_path / "run")), STORAGE)
+    names = [sorted(Path(pair.image_uri).stem for pair in each.pairs) for each in (sources.train, sources.val)]
+    assert names == [["0", "1", "2", "3"], ["4", "5"]]
+
+
+def test_gray_and_colored_masks_of_one_folder_get_ids_that_fit_both(tmp_path: Path) -> None:
+    """The file to fill in, filled in as asked: black and white in color files, black in files of one channel."""
+    data = str(tmp_path / "data")
+    colors = np.array([(0, 0, 0), (255, 255, 255), (0, 0, 128)], np.uint8)
+    for seed in range(6):
+        image, ids = scene(seed)
+        STORAGE.write(join(data, "images", f"{seed}.png"), png(image))
+        STORAGE.write(join(data, "masks", f"{seed}.png"), png(colors[ids] if seed else np.zeros(SIZE, np.uint8)))
+    with pytest.raises(ConfigError, match=r"color \(255, 255, 255\)"):
+        submit(request(data, tmp_path / "run"))
+    template = (tmp_path / "run/classes.csv").read_text()
+    assert [line.split(",")[0] for line in template.splitlines()[1:]] == ["0", "257", "255"]
+    named = template.replace("0,,0,0,0", "0,land,0,0,0").replace(",,0,0,128", ",Wasser,0,0,128")
+    (tmp_path / "run/classes.csv").write_text(named.replace("255,,", "255,空,"))
+    sources = Sources(submit(request(data, tmp_path / "run", classes=str(tmp_path / "run/classes.csv"))), STORAGE)
+    order = [0, 2, 1]
+    for images in (sources.train, sources.val):
+        for index, pair in enumerate(images.pairs):
+            seed = int(Path(pair.image_uri).stem)
+            assert np.array_equal(images.label(index), np.array(order)[scene(seed)[1]] if seed else np.zeros(SIZE))
+
+
+def test_the_file_to_fill_in_keeps_up_with_the_labels(tmp_path: Path) -> None:
+    data, output = write_photos(str(tmp_path / "data"), classes=None), tmp_path / "run"
+    for value, file in ((7, None), (9, CLASSES_CSV)):
+        if file:
+            (output / "classes.csv").write_text(file)
+        STORAGE.write(join(data, "masks/p000_mask.png"), png(np.full(SIZE, value, np.uint8)))
+        with pytest.raises(ConfigError, match=r"lacks the values \[9\]" if file else r"value +7"):
+            submit(request(data, output))
+        assert (output / "classes.csv").read_text() == (
+            file or "id,name,red,green,blue\n0,,,,\n7,,,,\n128,,,,\n255,ignore,,,\n"
+        )
+
+
+def test_a_run_that_has_ended_needs_its_images_no_more(tmp_path: Path) -> None:
+    data = write_photos(str(tmp_path / "data"))
+    config = request(data, tmp_path / "run")
+    train_fully(config)
+    STORAGE.delete(join(data, "images/p001.png"))
+    assert not train(config, lambda config: None, lambda *arguments: None, STORAGE)
+    other = request(data, tmp_path / "other")
+    submit(other)
+    STORAGE.delete(join(data, "images/p002.png"))
+    with pytest.raises(RunConflict, match=r"1 images or labels were replaced or removed.*p002\.png"):
+        submit(other)
+    for info in STORAGE.list(str(tmp_path / "other/data")):
+        STORAGE.delete(info.uri)
+    with pytest.raises(RunConflict, match="this run cannot go on without it; choose another --output"):
+        submit(other)
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', '{"request": null}', "{", "[" * 100_000])
+def test_an_output_with_a_strange_recipe_file_is_refused(tmp_path: Path, content: str) -> None:
+    data = write_photos(str(tmp_path / "data"))
+    STORAGE.write(str(tmp_path / "run/recipe.json"), content.encode())
+    with pytest.raises(RunConflict, match="choose another --output"):
+        submit(request(data, tmp_path / "run"))
+
+
+def test_masks_beside_files_of_annotation_tools_are_found(tmp_path: Path) -> None:
+    data = write_photos(str(tmp_path / "data"))
+    STORAGE.write(join(data, "masks/export.json"), b"{}")
+    STORAGE.write(join(data, "labels/p000.txt"), b"0 0.5 0.5 1 1")
+    assert len(Sources(submit(request(data, tmp_path / "run")), STORAGE).train) >= 8

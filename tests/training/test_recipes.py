@@ -113,6 +113,7 @@ def test_every_recipe_gives_a_network_specification() -> None:
         {"seed": -1},
         {"frozen_convolutions": True},
         {"resize": ()},
+        {"resize": (10_001,)},
         {"resize": (4,)},
         {"resize": (64, 64, 3)},
         {"mean_bgr": (-1, -1, -1)},
@@ -166,7 +167,7 @@ def two_classes() -> LabelSpace:
 def test_a_recipe_with_own_classes_describes_its_label_files() -> None:
     spec = recipe("street_scenes").model_copy(update={"classes": OwnClasses.of(two_classes()), "resize": (64,)}).spec()
     assert spec.classes == ("no", "yes") and spec.label_values == ((0,), (255,)) and spec.label_ignore == ()
-    assert spec.label_colors is None and spec.label_ignore_colors is None
+    assert spec.label_colors == (((1, 1, 1),), ((2, 2, 2),)) and spec.label_ignore_colors is None
     assert spec.resize == WorkingSize(long_side=64) and spec.ignore_label == 255
 
 

@@ -108,7 +108,9 @@ def test_an_image_without_a_label_is_named(tmp_path: object, caplog: pytest.LogC
     data = write_data(join(str(tmp_path), "data"), train=2, val=1)
     STORAGE.delete(join(data, "train/labels/001.png"))
     assert len(submit(data, join(str(tmp_path), "run"))) == 1
-    assert re.search(r"1 of 2 images for train have no label and are left out, first .*001\.png", caplog.text)
+    assert re.search(
+        r"1 of 2 images below .*train/images have no label and are left out, first .*001\.png", caplog.text
+    )
     with pytest.raises(ConfigError, match=r"1 images have no label, first .*001\.png.*--require-labels"):
         submit(data, join(str(tmp_path), "other"), require_labels=True)
 

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from pipeline.data.annotations.coco import AnnotatedImage, Annotations, read_coco
 from pipeline.data.annotations.cvat import LARGEST_FILE, LOOKED_FOR, folder_files, read_export, zip_files
 from pipeline.data.annotations.label_studio import read_label_studio
-from pipeline.data.class_files import BACKGROUND, CLASS_FILES, IGNORE, ClassRow, classes_csv, read_classes
+from pipeline.data.class_files import (
+    BACKGROUND,
+    CLASS_FILES,
+    IGNORE,
+    ClassRow,
+    classes_csv,
+    find_classes,
+    read_classes,
+)
 from pipeline.data.filesystems import normalise
 from pipeline.data.labels import encode_values
 from pipeline.data.manifest import IMAGE_SUFFIXES
@@ -116,6 +124,7 @@ def paint_labels(
         reasons = ", ".join(f"{count} images: {reason}" for reason, count in left_out.items()) or "it has no images"
         raise ConfigError(f"{source} has no image to paint ({reasons}): correct the source or --images")
     _refuse_shared_names(placed)
+    _refuse_other_values(prefix, targets, storage)
     counts = _write_labels(placed, targets, prefix, storage)
     data = _classes_file(annotations, targets, counts, source) if classes is None else storage.read(classes)
     written = CLASS_FILES[classes is not None and classes.lower().endswith(".json")]
@@ -216,6 +225,26 @@ def _refuse_shared_names(images: Sequence[AnnotatedImage]) -> None:
         places[image.name] = image.place
 
 
+def _refuse_other_values(prefix: str, targets: _Targets, storage: Storage) -> None:
+    """Refuse a prefix whose labels were painted in other values: those of other images stay there.
+
+    Raises:
+        ConfigError: If a value or a name has another meaning in the classes file that lies there.
+    """
+    there = find_classes(storage, prefix)
+    space = None if there is None else read_classes(storage, there)
+    if space is None or space.encoding is None:
+        return
+    before = {value: name for name, own in zip(space.classes, space.encoding.values, strict=True) for value in own}
+    now = {value: name for value, name in zip(targets.values, targets.names, strict=True) if name is not None}
+    for value, name in now.items():
+        if before.get(value, name) != name or (name in before.values() and value not in before):
+            raise ConfigError(
+                f"{there} gives value {value} or class {name!r} another meaning, and labels painted before stay there: "
+                f"choose another --output, or give --classes {there}"
+            )
+
+
 def _write_labels(images: Sequence[AnnotatedImage], targets: _Targets, prefix: str, storage: Storage) -> _Counts:
     """Write a label file for each image; return the number of pixels of each value."""
 
@@ -225,7 +254,11 @@ def _write_labels(images: Sequence[AnnotatedImage], targets: _Targets, prefix: s
             raise ConfigError(
                 f"{image.place} has pixels that no object covers: add a row {BACKGROUND} or {IGNORE} to classes"
             )
-        storage.write(f"{prefix}/labels/{image.name}.png", encode_values(labels, targets.values))
+        uri = f"{prefix}/labels/{image.name}.png"
+        data = encode_values(labels, targets.values)
+        # An equal file stays as it is: a run that was begun with it would take another version for another label.
+        if not storage.write_once(uri, data):
+            storage.write(uri, data)
         return np.bincount(labels.ravel(), minlength=len(targets.values))
 
     total = np.zeros(len(targets.values), np.int64)

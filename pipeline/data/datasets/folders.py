@@ -21,6 +21,7 @@ __all__ = ["FOLDER", "FOLDERS"]
 
 _IMAGES = ("images", "imgs")
 _LABELS = ("labels", "masks", "annotations")
+_SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,32 @@ class _Place:
 
 
 def _find(folder: DataFolder, split: str) -> _Place | None:
-    """Return the place of a split, or None; `WHOLE` is everything outside of splits."""
+    """Return the place of a split, or None; `WHOLE` is everything where there are no splits."""
     for images, labels in product(_IMAGES, _LABELS):
         if split == WHOLE:
             if _has_images(folder, images) and _has_labels(folder, labels):
                 return _Place(images, labels)
-        elif folder.has(f"{split}/{images}") and folder.has(f"{split}/{labels}"):
-            return _Place(f"{split}/{images}", f"{split}/{labels}")
-        elif folder.has(f"{images}/{split}") and folder.has(f"{labels}/{split}"):
-            return _Place(f"{images}/{split}", f"{labels}/{split}")
+            continue
+        for name in _SPLITS.get(split, (split,)):
+            if folder.has(f"{name}/{images}") and folder.has(f"{name}/{labels}"):
+                return _Place(f"{name}/{images}", f"{name}/{labels}")
+            if folder.has(f"{images}/{name}") and folder.has(f"{labels}/{name}"):
+                return _Place(f"{images}/{name}", f"{labels}/{name}")
     return None
 
 
 def _has_images(folder: DataFolder, images: str) -> bool:
-    return images in folder.names() and not {"train", "val"} & folder.below(images).names()
+    # Where there are splits, what lies beside them (such as test) belongs to none.
+    splits = {name for names in _SPLITS.values() for name in names}
+    return images in folder.names() and not splits & folder.below(images).names()
 
 
 def _has_labels(folder: DataFolder, labels: str) -> bool:
-    # Annotations as JSON or XML are no masks: jobs/paint_labels.py paints them first.
-    return labels in folder.names() and not any(
-        name.endswith((".json", ".xml")) for name in folder.below(labels).names()
-    )
+    """Tell whether a folder holds masks or folders, and not only the files of annotation tools."""
+    if labels not in folder.names():
+        return False
+    suffixes = {PurePosixPath(name).suffix.lower() for name in folder.below(labels).names()}
+    return not suffixes or bool(suffixes & (IMAGE_SUFFIXES | {""}))
 
 
 def _has_split(folder: DataFolder, split: str) -> bool:
@@ -82,7 +88,7 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
         PurePosixPath(uri).suffix.lower() for uri in images if PurePosixPath(uri).suffix.lower() not in IMAGE_SUFFIXES
     )
     pairs = pair_up(by_image.items(), images, labels, root)
-    return Split(pairs, LabelFiles(folder.storage, space), space.classes, root, bare, passed_over)
+    return Split(pairs, LabelFiles(folder.storage, space), space.classes, root, root, bare, passed_over)
 
 
 FOLDERS = Layout(

@@ -55,7 +55,8 @@ class Split:
         pairs: Images with labels, in any order.
         read_label: Reader of the label of a pair.
         classes: Class that each id stands for; None: ignored.
-        root: URI to which images are relative, where frames of one drive or subject share the start of their names.
+        place: Name of the folder or table, for messages.
+        root: URI to which images are relative when they are divided into train and val; empty: their URIs count.
         unlabeled: URIs of images without a label, which are left out.
         passed_over: Number of files that are no images, by suffix.
         notes: Further sentences for whoever starts a run.
@@ -64,6 +65,7 @@ class Split:
     pairs: Sequence[LabelledImage]
     read_label: ReadLabel
     classes: Sequence[str | None]
+    place: str = ""
     root: str = ""
     unlabeled: Sequence[str] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from pipeline.data.filesystems import normalise
 from pipeline.data.storage import Storage
 from pipeline.errors import ObjectMissing
 
-__all__ = ["absolute", "look_up", "shared_folder"]
+__all__ = ["absolute", "look_up"]
 
 # As many files of one folder are asked for one by one; more than that, and the folder is listed.
 _FEW = 8
@@ -21,17 +21,6 @@ _THREADS = 16
 def absolute(folder: DataFolder, path: str) -> str:
     """The URI that a path in a file of this folder means: a URI, an absolute path, or one relative to the folder."""
     return normalise(path) if "://" in path or path.startswith("/") else folder.uri(path.removeprefix("./"))
-
-
-def shared_folder(uris: Iterable[str]) -> str:
-    """Return the deepest folder that holds all of these files, without a slash at the end."""
-    folders = [uri.split("/")[:-1] for uri in uris]
-    if not folders:
-        return ""
-    # Whatever the least and the greatest share, all share.
-    first, last = min(folders), max(folders)
-    length = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
-    return "/".join(first[:length])
 
 
 def look_up(storage: Storage, uris: Iterable[str]) -> Files:

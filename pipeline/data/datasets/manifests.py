@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.datasets.folder import DataFolder
 from pipeline.data.datasets.layout import WHOLE, LabelFiles, Layout, Split, pair_up
-from pipeline.data.datasets.look_up import absolute, look_up, shared_folder
+from pipeline.data.datasets.look_up import absolute, look_up
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.errors import ConfigError
 
@@ -57,9 +57,7 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     wanted_pairs = [(absolute(folder, image), absolute(folder, label)) for image, label in rows]
     found = look_up(folder.storage, [uri for pair in wanted_pairs for uri in pair])
     pairs = pair_up(wanted_pairs, found, found, source)
-    return Split(
-        pairs, LabelFiles(folder.storage, space), space.classes, shared_folder(pair.image_uri for pair in pairs)
-    )
+    return Split(pairs, LabelFiles(folder.storage, space), space.classes, source)
 
 
 def _rows(data: bytes, source: str) -> list[tuple[str, str]]:

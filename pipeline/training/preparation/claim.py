@@ -1,4 +1,4 @@
-"""A run makes an output its own: `recipe.json` holds the request, and all that was derived from the data for it."""
+"""The claim of a run on its output: `recipe.json` with the request, and all that was derived from the data for it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipeline.training.preparation.frozen_lists import check_unchanged, read_lis
 from pipeline.training.preparation.own_classes import resolve_classes
 from pipeline.training.recipe_schema import OwnClasses, Recipe
 from pipeline.training.sources import SPLITS, Sources
+from pipeline.training.trainer import NETWORK_FILE
 
 __all__ = ["claim", "resume_or_prepare"]
 
@@ -29,7 +30,7 @@ def resume_or_prepare(config: TrainConfig, storage: Storage) -> tuple[TrainConfi
         RunConflict: If the output holds another run, or an image of this run was replaced.
     """
     begun = _read_claim(config, storage)
-    if begun is None or "lists" not in begun:
+    if begun is None or "request" not in begun:
         # A run of an earlier version froze no lists: `claim` compares the data with it.
         return _prepare(config, storage)
     _refuse_other(config, begun, _request(config))
@@ -41,9 +42,14 @@ def resume_or_prepare(config: TrainConfig, storage: Storage) -> tuple[TrainConfi
         raise RunConflict(f"{_uri(config)} cannot be read by this version: {error}; choose another --output") from error
     recipe = recipe.with_cadence(config.recipe)
     config = config.model_copy(update={"recipe": recipe, "frozen": frozen, "data_classes": classes})
-    for path in begun["lists"].values():
-        check_unchanged(storage, read_list(storage, config.output, path))
-    return config, Sources(config, storage)
+    try:
+        # A run that has ended needs no image any more.
+        if not storage.exists(join(config.output, NETWORK_FILE)):
+            for path in frozen.lists.values():
+                check_unchanged(storage, read_list(storage, config.output, path))
+        return config, Sources(config, storage)
+    except ObjectMissing as error:
+        raise RunConflict(f"{error}: this run cannot go on without it; choose another --output") from error
 
 
 def claim(request: TrainConfig, config: TrainConfig, sources: Sources, storage: Storage) -> TrainConfig:
@@ -71,7 +77,7 @@ def claim(request: TrainConfig, config: TrainConfig, sources: Sources, storage: 
     except StorageError as error:
         raise ConfigError(f"the output {config.output} cannot be written: {error}") from error
     begun = _read_claim(config, storage)
-    if begun is not None and "lists" not in begun:
+    if begun is not None and "request" not in begun:
         _refuse_other(config, begun, _earlier_claim(config, sources))
         return config
     lists = {
@@ -146,11 +152,13 @@ def _uri(config: TrainConfig) -> str:
 
 def _read_claim(config: TrainConfig, storage: Storage) -> dict[str, Any] | None:
     try:
-        begun: dict[str, Any] = json.loads(storage.read(_uri(config)))
+        begun = json.loads(storage.read(_uri(config)))
     except ObjectMissing:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunConflict(f"{_uri(config)} is not JSON: {error}; choose another --output") from error
+    if not isinstance(begun, dict) or not isinstance(begun.get("request", {}), dict):
+        raise RunConflict(f"{_uri(config)} was not written by a training run: choose another --output")
     return begun
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ __all__ = ["SplitSample", "derive_recipe", "sample_images"]
 _SAMPLE = 32  # images of a split that are read before a run begins
 _THREADS = 4
 _NARROW = 0.125  # share of VGG-16's widths that two cores train in an evening
+_NARROW_FC = 96  # channels of its fc6 and fc7
 # About 30 passes, but no fewer steps than a network from nothing needs, and no more than an evening has.
 _EPOCHS = 30
 _FEWEST_STEPS = 600
@@ -34,6 +36,9 @@ _JOINT_SHARE = 0.2  # steps of a later stage, as a share of the front end's
 # Pixels inside a crop, without its margin: more costs memory, less is mostly margin.
 _SMALLEST_INSIDE = 128
 _LARGEST_INSIDE = 480
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,19 +93,20 @@ def derive_recipe(recipe: Recipe, sample: SplitSample, images: int, epochs: floa
 
     Args:
         recipe: Recipe with its classes.
-        sample: SplitSample of the training images.
+        sample: What a sample of the training images shows.
         images: Number of training images.
         epochs: Passes over them in the front end's stage; None: as many as make 600 to 6,000 steps, about 30.
         storage: Storage from which the first weights are read.
 
     Raises:
-        ConfigError: If the first weights cannot be read, or `epochs` has no effect.
+        ConfigError: If the first weights cannot be read or do not fit, or `epochs` has no effect on the recipe.
     """
-    if epochs is not None and recipe.front_end.iterations != DERIVE:
-        raise ConfigError(
-            f"--epochs {epochs:g} has no effect: the front end has {recipe.front_end.iterations} iterations; leave out "
-            "one of them"
-        )
+    skipped = recipe.front_end.iterations == 0 and recipe.joint.iterations == DERIVE
+    if epochs is not None and recipe.front_end.iterations != DERIVE and not skipped:
+        effect = f"--epochs {epochs:g} has no effect: the front end has {recipe.front_end.iterations} iterations"
+        if not recipe.name.startswith("custom"):
+            raise ConfigError(f"{effect} in recipe {recipe.name}: set --front-end.iterations instead")
+        logger.warning("%s", effect)
     if not recipe.derived:
         return recipe
     changes: dict[str, Any] = {}
@@ -118,9 +124,12 @@ def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: SplitS
     if DERIVE in recipe.mean_bgr:
         changes["mean_bgr"] = sample.mean_bgr if network is None else network.spec.mean_bgr
     if recipe.network.scale == DERIVE:
-        adopted: dict[str, Any] = {"scale": _NARROW}
+        given = recipe.network.fc
+        adopted: dict[str, Any] = {"scale": _NARROW, "fc": given or _NARROW_FC}
         if network is not None:
             widths = network.front_end.widths
+            if given not in (None, widths.fc6):
+                raise ConfigError(f"--network.fc {given} is not {widths.fc6}, that of --network.weights: leave it out")
             adopted = {"layer_widths": (*widths.conv, widths.fc6, widths.fc7)}
         changes["network"] = recipe.network.model_copy(update=adopted)
     return changes
@@ -129,6 +138,10 @@ def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: SplitS
 def _read_network(recipe: Recipe, storage: Storage) -> DilatedNetwork | None:
     """Return the network that --network.weights names; None if it names other weights or none."""
     uri = recipe.network.weights
+    if uri == "torchvision" and recipe.network.scale == DERIVE:
+        raise ConfigError(
+            f"recipe {recipe.name} is narrower than torchvision's VGG-16: choose custom_vgg16, or --network.scale 1"
+        )
     if uri in ("none", "torchvision"):
         return None
     data = storage.read(uri)
@@ -139,8 +152,9 @@ def _read_network(recipe: Recipe, storage: Storage) -> DilatedNetwork | None:
 
 
 def _front_end_steps(recipe: Recipe, images: int, epochs: float | None) -> int:
+    """Return the steps of the front end; where it is skipped, those that it would take, for the stages after it."""
     stage = recipe.front_end
-    if stage.iterations != DERIVE:
+    if stage.iterations > 0:
         return stage.iterations
     if epochs is not None:
         return max(1, math.ceil(epochs * images / stage.batch))

@@ -36,7 +36,7 @@ class Division:
         Args:
             paths: Paths of the images relative to their folder, without extension.
             source: Name of the data set, for messages.
-            optional: Whether one side may stay empty, since other data sets fill it.
+            optional: Whether one side may stay empty, since another data set has a val of its own.
 
         Raises:
             ConfigError: If the pattern matches no path, or there are fewer than two groups.
@@ -69,10 +69,9 @@ class Division:
     def _group_of(self, path: str) -> tuple[bool, str]:
         """Return whether the pattern matches, and the name of the group; a path without a match is its own group."""
         match = re.search(self.group, path) if self.group is not None else None
-        if match is None:
-            return False, path
-        name = match.group(1) if match.re.groups else match.group(0)
-        return True, path if name is None else name
+        name = None if match is None else match.group(1 if match.re.groups else 0)
+        # An empty name says nothing: it would join images that have nothing in common.
+        return (True, name) if name else (False, path)
 
 
 def _share(name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ _MOST_VALUES = 256  # more are no classes
 _MOST_SHOWN = 20
 _THREADS = 8
 
+logger = logging.getLogger(__name__)
+
 
 def resolve_classes(config: TrainConfig, storage: Storage) -> TrainConfig:
     """Return the configuration with the classes of its data sets, read from --classes or from files in the data.
@@ -48,10 +51,12 @@ def resolve_classes(config: TrainConfig, storage: Storage) -> TrainConfig:
         if space is not None and (unknown := [name for name in space.classes if name not in first.classes]):
             raise ConfigError(
                 f"{uri} has the class {unknown[0]!r}, which the first data set lacks: give all data sets the same "
-                "classes, or one file with --classes"
+                "classes, such as by jobs/paint_labels.py --classes with the first one's file"
             )
     recipe = config.recipe.model_copy(update={"classes": OwnClasses.of(first)})
     per_data = tuple(None if space in (None, first) else OwnClasses.of(space) for space in spaces)
+    for data in (data for data, space in zip(config.data, spaces, strict=True) if space is None):
+        logger.warning("%s has no classes file: its labels are read as those of the first data set that has one", data)
     # Left empty where it says nothing, as in every run with one data set.
     return config.model_copy(update={"recipe": recipe, "data_classes": per_data if any(per_data) else ()})
 
@@ -75,12 +80,30 @@ def _nothing_known(config: TrainConfig, storage: Storage) -> ConfigError:
     if len(counts) > _MOST_SHOWN:
         lines.append(f"  … and {len(counts) - _MOST_SHOWN} more")
     rows = [_row(number, value, colored, several=len(counts) > 2) for number, value in enumerate(sorted(counts))]
-    storage.write_once(target, classes_csv(rows))
+    if not storage.write_once(target, classes_csv(rows)):
+        _renew(storage, target, rows)
     listing = "\n".join(lines)
     return ConfigError(
         f"{head}. {len(pairs)} of its labels hold:\n{listing}\nGive each a name in {target} (the same name for values "
         f"of one class, {IGNORE} for pixels that count nowhere), then submit again with --classes {target}"
     )
+
+
+def _renew(storage: Storage, target: str, rows: Sequence[ClassRow]) -> None:
+    """Replace an earlier file to fill in, unless somebody has begun to fill it in.
+
+    Raises:
+        ConfigError: If that one lacks values that the labels hold now.
+    """
+    there = storage.read(target).decode("utf-8-sig", errors="replace")
+    known = {line.split(",")[0].strip(): line.split(",")[1:2] for line in there.splitlines()[1:]}
+    if not any(name and name[0].strip() not in ("", IGNORE) for name in known.values()):
+        storage.write(target, classes_csv(rows))
+    elif missing := [row.value for row in rows if str(row.value) not in known]:
+        raise ConfigError(
+            f"{target} lacks the values {missing[:_MOST_SHOWN]}, which the labels hold: add a row for each, then "
+            f"submit again with --classes {target}"
+        )
 
 
 def _some_pairs(config: TrainConfig, storage: Storage) -> list[LabelledImage]:
@@ -130,7 +153,9 @@ def _shown(value: int, colored: bool) -> str:
 def _row(number: int, value: int, colored: bool, *, several: bool) -> ClassRow:
     """Return a row to fill in; 255 beside other values usually counts nowhere."""
     if colored:
-        return ClassRow(number, "", _color(value))
+        red, green, blue = _color(value)
+        # A gray may also lie in files of one channel, where it is a value; other colors get ids that no such file has.
+        return ClassRow(red if red == green == blue else 256 + number, "", (red, green, blue))
     return ClassRow(value, IGNORE if value == 255 and several else "")
 
 

@@ -219,3 +219,15 @@ def test_neither_ray_nor_torch_is_imported(source: Path, tmp_path: Path) -> None
     script += "assert not {'ray', 'torch'} & sys.modules.keys()\nsys.exit(code)\n"
     root = Path(job.__file__).parents[1]
     subprocess.run([sys.executable, "-c", script, str(source), "--output", str(tmp_path / "x")], cwd=root, check=True)
+
+
+def test_a_prefix_in_other_values_is_refused_and_equal_labels_are_left_alone(source: Path, tmp_path: Path) -> None:
+    paint(source, tmp_path / "x")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "x/labels").rglob("*.png")}
+    paint(source, tmp_path / "x")
+    assert files and files == {path: path.stat().st_mtime_ns for path in (tmp_path / "x/labels").rglob("*.png")}
+    text = (tmp_path / "x/classes.csv").read_text()
+    (tmp_path / "x/classes.csv").write_text(text.replace("1,", "77,", 1))
+    with pytest.raises(ConfigError, match=r"classes\.csv gives value 1 or class .* another meaning.*another --output"):
+        paint(source, tmp_path / "x")
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "x/labels").rglob("*.png")}
