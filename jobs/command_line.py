@@ -7,10 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from textwrap import shorten
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import ray
 import tyro
@@ -36,13 +36,18 @@ def parse(config: type[Config], arguments: list[str], description: str | None, d
     try:
         parsed = tyro.cli(config, args=arguments, description=description, default=default)
     except ValidationError as error:
-        problems = "; ".join(
-            f"--{'.'.join(map(str, e['loc']))}: {e['msg']}, got {shorten(repr(e['input']), 80)}" for e in error.errors()
-        )
-        raise ConfigError(problems.replace("_", "-")) from error
+        raise ConfigError("; ".join(map(_describe, error.errors()))) from error
     if parsed is None:
         raise ConfigError("the command line gives no configuration: see --help")
     return parsed
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    """Return one line about a value that a configuration refuses."""
+    option = ".".join(map(str, problem["loc"])).replace("_", "-")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    # Of what several options contradict, the whole configuration would be shown.
+    return f"--{option}: {message}, got {shorten(repr(problem['input']), 80)}" if option else message
 
 
 def connect(*, log_to_driver: bool = True) -> None:

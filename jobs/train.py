@@ -31,6 +31,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(f"{__doc__}\nRecipes (options of one: jobs/train.py RECIPE --help):\n{describe_recipes()}")
         return 0 if arguments[:1] in (["--help"], ["-h"]) else ConfigError.exit_code
+    if arguments.count("--data") > 1:
+        # The parser would take the last one, and train on a part of the data without a word.
+        raise ConfigError("--data is given more than once: name all data sets after one, as in --data A B")
     missing = {"data": tyro.MISSING, "output": tyro.MISSING}
     default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))
     config = parse(TrainConfig, arguments[1:], __doc__, default)

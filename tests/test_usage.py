@@ -41,6 +41,24 @@ def test_what_means_nothing_is_named(
     assert message in " ".join(captured.err.split()) and "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resize", "4"], r"it needs a long side, or a height and a width, of 8 to 10,000 pixels each, got \(4,\)$"),
+        (["--network.scale", "-1"], r"network\.scale = -1 is derived by the recipes custom and custom_vgg16 alone$"),
+    ],
+)
+def test_values_that_mean_nothing_are_named_in_one_line(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        train.main([*RECIPE, *options])
+    assert "\n" not in str(refusal.value)
+
+
+def test_data_sets_are_named_after_one_option() -> None:
+    with pytest.raises(ConfigError, match="name all data sets after one, as in --data A B"):
+        train.main([*RECIPE, "--data", "more"])
+
+
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="camvid_dilation8") as refusal:
         train.main(["no_such_recipe"])

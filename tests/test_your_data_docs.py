@@ -17,10 +17,10 @@ from pipeline.results.tables import Run
 from tests.jobs import ROOT, run_job
 from tests.segmentation.support import png
 from tests.shared import STORAGE
-from tests.training.test_own_data import NAMES, scene, write_photos
+from tests.training.own_data import NAMES, scene, write_photos
 
 PAGE = (ROOT / "docs/your_data.md").read_text()
-# Names a network and steps that take seconds, in place of an evening.
+# Steps and a network that take seconds, in place of an evening.
 SHORT = ["--front-end.iterations", "4", "--joint.iterations", "2"]
 NARROW = ["--network.scale", "0.03125", "--network.fc", "8"]
 

@@ -189,7 +189,8 @@ class Sources:
         return self._notes
 
     def _at_working_size(self, lists: Sequence[LabelledImages]) -> Images:
-        images, working = _as_one(lists), self._recipe.working_size()
+        images = _as_one(lists)
+        working = self._recipe.working_size()
         return images if working is None else Resized(images, working)
 
 

@@ -60,8 +60,8 @@ class AnnotatedImage:
     Attributes:
         place: Source file and entry, for messages.
         name: Path of the label below the folder of labels, without extension.
-        key: What is looked up in the folder of images.
-        match: What of an image equals `key`: its relative path, that path without extension, or its file name.
+        key: Text that is looked up in the folder of images.
+        match: Part of an image's path that equals `key`: the whole, the whole without extension, or the file name.
         paint: Returns (H, W) uint8, given an index for each label and the index of pixels that no object covers;
             raises ConfigError for annotations that cannot be painted.
         uri: URI of the image if the source states it.

@@ -116,7 +116,9 @@ def decode_brush(rle: bytes, height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError(f"the brush's rle is {found}, must be {count} values of 8 bits for {height} rows of {width}")
     sizes = [(head >> shift & 15) + 1 for shift in (15, 11, 7, 3)]
     values = bytearray(count)
-    position, filled, available = _HEADER, 0, 8 * len(rle)
+    position = _HEADER
+    filled = 0
+    available = 8 * len(rle)
     while filled < count:
         # 40 bits hold a run: up to 7 before it, 3 of its kind, 16 of its length and 8 of its value.
         window = int.from_bytes(rle[position >> 3 : (position >> 3) + 5].ljust(5, b"\0"), "big")

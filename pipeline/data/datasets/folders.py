@@ -68,8 +68,10 @@ def _has_split(folder: DataFolder, split: str) -> bool:
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     # A split that is not there is reported under its usual name.
     place = _find(folder, split) or _Place(f"{split}/images", f"{split}/labels")
-    root, label_root = folder.uri(place.images), folder.uri(place.labels)
-    images, labels = folder.files(place.images), folder.files(place.labels)
+    root = folder.uri(place.images)
+    label_root = folder.uri(place.labels)
+    images = folder.files(place.images)
+    labels = folder.files(place.labels)
     uris = [uri for uri in images if PurePosixPath(uri).suffix.lower() in IMAGE_SUFFIXES]
     if not uris:
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""From a request to a run that can start: data looked at, numbers derived, lists of images frozen."""
+"""Preparation of a run: data are looked at, numbers derived, lists of images frozen."""

@@ -57,7 +57,7 @@ def claim(request: TrainConfig, config: TrainConfig, sources: Sources, storage: 
 
     Args:
         request: Configuration as the user gave it.
-        config: The same with everything that is derived from the data.
+        config: Configuration with everything that is derived from the data.
         sources: Data of the run.
         storage: Storage of the output.
 

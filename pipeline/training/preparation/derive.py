@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SplitSample:
-    """What a bounded sample of a split shows.
+    """Findings in a bounded sample of a split.
 
     Attributes:
         mean_bgr: Mean of the pixels (0–255), every image weighing the same.
@@ -93,7 +93,7 @@ def derive_recipe(recipe: Recipe, sample: SplitSample, images: int, epochs: floa
 
     Args:
         recipe: Recipe with its classes.
-        sample: What a sample of the training images shows.
+        sample: Findings in a sample of the training images.
         images: Number of training images.
         epochs: Passes over them in the front end's stage; None: as many as make 600 to 6,000 steps, about 30.
         storage: Storage from which the first weights are read.

@@ -63,7 +63,8 @@ def resolve_classes(config: TrainConfig, storage: Storage) -> TrainConfig:
 
 def _nothing_known(config: TrainConfig, storage: Storage) -> ConfigError:
     """Describe a sample of the labels, and write a classes file to fill in."""
-    data, target = config.data[0], join(config.output, "classes.csv")
+    data = config.data[0]
+    target = join(config.output, "classes.csv")
     pairs = _some_pairs(config, storage)
     counts, examples, colored = _count(storage, pairs)
     total = sum(counts.values())

@@ -36,7 +36,7 @@ def dry_run_page(title: str, facts: Sequence[str], survey: Survey, stages: Seque
     Args:
         title: Name of the recipe and the data.
         facts: Sentences about the whole run.
-        survey: What the data show.
+        survey: Survey of the data.
         stages: Stages in order.
     """
     template = page_environment("pipeline.training.preparation").get_template("dry_run.html")

@@ -25,7 +25,7 @@ _RARE = 0.001  # share of pixels below which a class may be too rare to be learn
 
 @dataclass(frozen=True)
 class SplitSurvey:
-    """What the images and labels of a split show.
+    """Findings in the images and labels of a split.
 
     Attributes:
         total: Number of pairs in the split.
@@ -71,7 +71,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is to learn from, and what is wrong with it.
+    """Findings in the data of a run: classes, sizes and problems.
 
     Attributes:
         classes: Classes, the rarest first.
@@ -149,7 +149,8 @@ def survey_data(train: Images, val: Images, space: LabelSpace, ignore_label: int
         notes: Sentences about what was left out, to be repeated.
     """
     splits = {name: _look(images, space, ignore_label) for name, images in (("train", train), ("val", val))}
-    in_train, in_val = splits["train"], splits["val"]
+    in_train = splits["train"]
+    in_val = splits["val"]
     total = max(1, int(in_train.pixels.sum()))
     order = np.argsort(in_train.pixels, kind="stable").tolist()
     classes = [

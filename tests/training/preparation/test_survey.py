@@ -15,7 +15,7 @@ from pipeline.training.preparation.survey import Survey, survey_data
 from pipeline.training.sources import Sources
 from tests.segmentation.support import png
 from tests.shared import STORAGE
-from tests.training.test_own_data import CLASSES_CSV, SIZE, VALUES, request, scene, submit, write_photos
+from tests.training.own_data import CLASSES_CSV, SIZE, VALUES, request, scene, submit, write_photos
 
 
 def survey(root: Path, data: str) -> Survey:
