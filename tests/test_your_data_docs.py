@@ -43,7 +43,8 @@ def test_the_evening(cluster: Cluster, bucket: str) -> None:
     assert done.code == 0, done.err
     for words in (*NAMES, "all images have 36×52 pixels", "front_end: 2 crops of 500 pixels", "dry-run/index.html"):
         assert words in done.out
-    assert not STORAGE.exists(join(bucket, "runs/first/recipe.json"))
+    left = [info.uri.removeprefix(join(bucket, "runs/first/")) for info in STORAGE.list(join(bucket, "runs/first"))]
+    assert left == [f"dry-run/{name}" for name in ("front_end.png", "index.html", "joint.png")]
     for script, *arguments in (([*train, *SHORT, *NARROW]), segment):
         done = run_job(cluster, Path(script).stem, arguments)
         assert done.code == 0, done.err

@@ -121,14 +121,6 @@ def test_a_bad_training_image_exits_2_at_the_first_attempt(cluster: Cluster, buc
     assert "failure 1" not in done.err
 
 
-def test_a_dry_run_draws_and_leaves_the_output_free(cluster: Cluster, bucket: str) -> None:
-    write_data(bucket)
-    done = run_job(cluster, "train", [*arguments(bucket, "run"), "--dry-run"])
-    assert done.code == 0 and "front_end: 3 crops of 404 pixels a step" in done.out, done.err
-    names = [info.uri.rsplit("/", 2)[1:] for info in STORAGE.list(join(bucket, "run"))]
-    assert names == [["dry-run", f"{stage}.png"] for stage in ("context", "front_end", "joint")]
-
-
 def test_silence_ends_a_job_that_says_what_it_waits_for(cluster: Cluster, bucket: str) -> None:
     """Workers cannot start within a second."""
     write_data(bucket)
