@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-jobs test-modules hosts chaos bench lint format clean
+.PHONY: help demo test test-jobs test-modules hosts chaos bench lint format clean
+
+## This list.
+help:
+	@awk '/^## / {text = substr($$0, 4)} /^[a-z-]+:/ && text {split($$1, name, ":"); printf "make %-8s %s\n", name[1], text; text = ""}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,9 +51,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+## Style that can be mended, mended.
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+## Everything that other targets made, removed.
 clean:
 	rm -rf $(VENV) demo-output bench-output
