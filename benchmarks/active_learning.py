@@ -1,12 +1,12 @@
-"""Active learning on drawn scenes: the most uncertain images of a pool beside random picks, round by round.
+"""Active learning on drawn scenes: the most uncertain images of a pool compared with random ones, round by round.
 
     python -m benchmarks.active_learning --folder bench-output/active --seeds 3 --rounds 3 --start 20 --per-round 10
 
-For each seed a network learns from the labeled images of a first data set. In each round the newest network segments
-the unlabeled pool, images are exported as tasks for Label Studio, and an annotator corrects them: drawn scenes know
-their true labels. The painted labels become one more data set, and training continues on all of them. Both strategies
-of a seed share the first network, the pool, and the number of steps; all networks are judged on the same scenes.
-Finished rounds stay in the folder, and a later call does not repeat them.
+For each seed, a network is trained on the labeled images of a first data set. In each round, the newest network
+segments the unlabeled pool, and images are exported as tasks for Label Studio. A simulated annotator corrects them,
+since the true labels of drawn scenes are known. The painted labels become one more data set, and training continues on
+all of them. Both strategies of a seed share the first network, the pool, and the number of steps. All networks are
+evaluated on the same scenes. Finished rounds stay in the folder, and a later call does not repeat them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from pipeline.training.recipe_schema import DERIVE
 __all__ = ["STRATEGIES", "Comparison", "Row", "Settings", "summarize"]
 
 STRATEGIES = ("uncertain", "random")
-_SHARED = "start"  # strategy of round 0 in the results: both strategies continue from its network
-# First seed of each set of scenes: none of them is in the demo, and none occurs twice.
+_SHARED = "start"  # strategy name of round 0 in the results; both strategies continue from its network
+# First seed of each set of scenes. The ranges are disjoint, and no scene of them is in the demo.
 _JUDGE = 300_000
 _FIRST = 400_000
 _STRIDE = 10_000
@@ -53,13 +53,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays the same for all seeds, strategies and rounds.
+    """Settings shared by all seeds, strategies and rounds.
 
     Attributes:
         start: Number of labeled images in the first data set.
         per_round: Number of images that the annotator labels in a round.
         pool: Number of unlabeled images before the first round.
-        judge: Number of images on which all networks are judged.
+        judge: Number of images on which all networks are evaluated.
         iterations: Optimizer steps of the first training, and of each later one.
         scale: Widths of the network as a share of VGG-16's; -1: those of the recipe `custom`.
     """
@@ -74,7 +74,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison in one folder; each method leaves out what an earlier call finished.
+    """Comparison in one folder; each method skips what an earlier call finished.
 
     Attributes:
         settings: Sizes and numbers of steps.
@@ -95,13 +95,13 @@ class Comparison:
             raise ValueError(f"{uri} holds other settings, {storage.read(uri).decode()}: choose another --folder")
 
     def draw_judge(self) -> None:
-        """Draw the scenes on which all networks are judged."""
+        """Draw the scenes on which all networks are evaluated."""
         scenes = join(self.folder, "judge")
         numbers = range(_JUDGE, _JUDGE + self.settings.judge)
         draw_scenes(join(scenes, "images"), join(scenes, "labels"), numbers, self.encode, Storage())
 
     def draw_seed(self, seed: int) -> None:
-        """Draw the first data set and the pool of a seed; the true labels of the pool lie apart from it."""
+        """Draw the first data set and the pool of a seed; the true labels of the pool lie in a separate folder."""
         storage = Storage()
         root = self._root(seed)
         first = _FIRST + _STRIDE * seed
@@ -118,7 +118,7 @@ class Comparison:
         return _finished(output) or self._train_and_judge(seed, _SHARED, 0, output, [], None, time.perf_counter())
 
     def play(self, seed: int, strategy: str, rounds: int) -> list[Row]:
-        """Return the results of all rounds of a strategy; `start` comes first."""
+        """Return the results of all rounds of a strategy; needs the network that `start` trained."""
         storage = Storage()
         root = self._root(seed)
         pool = {info.uri for info in storage.list(join(root, "pool"))}
@@ -136,7 +136,7 @@ class Comparison:
                 choose_and_annotate(candidates, self.settings.per_round, network, root, output, storage)
                 row = self._train_and_judge(seed, strategy, number, output, painted, network, started)
             rows.append(row)
-            # Images that were annotated leave the pool.
+            # Annotated images leave the pool.
             pool -= {join(root, "pool", f"{name}.jpg") for name in row["annotated"]}
             previous = output
         return rows
@@ -145,7 +145,7 @@ class Comparison:
         return join(self.folder, f"seed-{seed}")
 
     def _candidates(self, pool: Sequence[str], seed: int, strategy: str, number: int) -> list[str]:
-        """Return all of the pool, of which the most uncertain are annotated, or as many random images as that."""
+        """Return the whole pool for the strategy `uncertain`, or `per_round` random images of it for `random`."""
         if strategy == "uncertain":
             return list(pool)
         rng = np.random.default_rng((seed, number))
@@ -161,14 +161,14 @@ class Comparison:
         weights: str | None,
         started: float,
     ) -> Row:
-        """Train on the first data set and the painted ones, judge the network, and write and return the result."""
+        """Train on the first data set and the painted ones, evaluate the network, and write and return the result."""
         storage = Storage()
         training = join(output, "training")
         data = [join(self._root(seed), "start"), *painted]
         images = train_network(
             data,
             training,
-            # Another seed in every round, so that the samples differ; the same one for both strategies.
+            # A different seed in every round, so that the samples differ; the same one for both strategies.
             seed=100 * seed + number,
             weights=weights,
             iterations=self.settings.iterations[0 if weights is None else 1],
@@ -217,7 +217,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     seeds = range(options.seeds)
-    # Spawned: a fork would copy locks that the storage's threads hold.
+    # Spawn the processes: a fork would copy locks that the storage's threads hold.
     context = get_context("spawn")
     with ProcessPoolExecutor(options.processes, context, torch.set_num_threads, (options.threads,)) as pool:
         drawn = [pool.submit(comparison.draw_seed, seed) for seed in seeds]
@@ -256,6 +256,7 @@ def _finished(output: str) -> Row | None:
 
 
 def _stems(storage: Storage, folder: str) -> list[str]:
+    """Return the sorted names of the label files in a folder, without extension."""
     return sorted(info.uri.rsplit("/", 1)[-1].removesuffix(".png") for info in storage.list(folder))
 
 

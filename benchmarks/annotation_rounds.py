@@ -1,7 +1,7 @@
-"""Steps of an annotation round in this process, without Ray: draw, segment, choose, annotate, train, and judge.
+"""Steps of an annotation round in this process, without Ray: draw, segment, choose, annotate, train, and evaluate.
 
-Each step calls what the jobs call, so that a round takes the path of a user's data: a committed run, its export for
-Label Studio, the annotator's export, painted labels, and training on all data sets from the newest network.
+Each step calls the functions that the jobs call, so that a round takes the path of a user's data: a committed run, its
+export for Label Studio, the annotator's export, painted labels, and training on all data sets from the newest network.
 """
 
 from __future__ import annotations
@@ -129,17 +129,19 @@ def judge_network(training: str, scenes: str, output: str, storage: Storage) -> 
 def choose_and_annotate(
     candidates: Collection[str], count: int, training: str, scenes: str, output: str, storage: Storage
 ) -> None:
-    """Segment candidates, export the most uncertain ones as tasks, annotate them, and paint; once.
+    """Segment candidates, export the most uncertain ones as tasks, annotate them, and paint their labels.
+
+    A call does nothing if an earlier one painted the labels.
 
     Args:
-        candidates: URIs of unlabeled images; as many as `count` if they are chosen already.
+        candidates: URIs of unlabeled images; exactly `count` of them if the choice was made already.
         count: Number of images to annotate.
         training: URI of the training run whose network segments.
-        scenes: URI of the folder with the annotator's knowledge, `truth`, and the first data set, `start`.
+        scenes: URI of the folder with the true labels, `truth`, and the first data set, `start`.
         output: URI of the round; the painted data set is `data` below it.
         storage: Storage of all URIs.
     """
-    # Labels that are painted again have another version, and a training run that began would refuse them.
+    # Labels that are painted again have a new version, and a training run that has begun would refuse them.
     if storage.exists(join(output, "data", "pairs.csv")):
         return
     listed = join(output, "candidates.txt")
@@ -153,12 +155,12 @@ def choose_and_annotate(
     annotations = join(output, "annotations.json")
     storage.write(annotations, json.dumps(annotated).encode())
     classes = join(scenes, "start", "classes.csv")
-    # The void border of a scene belongs to no class, as pixels that an annotator leaves out.
+    # The void border of a scene belongs to no class, like pixels that an annotator leaves out.
     paint_labels(annotations, join(output, "data"), images=None, classes=classes, uncovered="ignore", storage=storage)
 
 
 def _annotated(number: int, task: dict[str, Any], truth: str, storage: Storage) -> dict[str, Any]:
-    """Return a task as Label Studio exports it once the annotator has corrected its predictions."""
+    """Return a task in the form in which Label Studio exports it after the annotator has corrected its predictions."""
     name = task["data"]["image"].rsplit("/", 1)[-1].removesuffix(".jpg")
     label = decode_mask(storage.read(join(truth, f"{name}.png")))
     results = [_brush(label == class_id, name) for class_id, name in enumerate(CLASSES) if (label == class_id).any()]
@@ -166,6 +168,7 @@ def _annotated(number: int, task: dict[str, Any], truth: str, storage: Storage) 
 
 
 def _brush(region: NDArray[np.bool_], class_name: str) -> dict[str, Any]:
+    """Return a Label Studio brush annotation of one class, from its region (H, W)."""
     height, width = region.shape
     value = {"format": "rle", "rle": brush_rle(region), "brushlabels": [class_name]}
     names = {"from_name": "brush", "to_name": "image", "type": "brushlabels"}
@@ -173,12 +176,13 @@ def _brush(region: NDArray[np.bool_], class_name: str) -> dict[str, Any]:
 
 
 def _segment(training: str, images: str, output: str, storage: Storage, labels: str | None = None) -> None:
-    """Make a committed run in this process, or find it finished."""
+    """Segment images and commit the run in this process; do nothing if the run is already committed."""
     config = SegmentConfig(images=images, labels=labels, checkpoint=join(training, NETWORK_FILE), output=output)
     segment_bucket(config, lambda config: None, partial(_run_shards, storage=storage), storage)
 
 
 def _run_shards(plan: Plan, shards: Sequence[int], storage: Storage) -> None:
+    """Segment shards in this process and write their parts, as an actor does."""
     config = plan.config
     network = prepare(from_bytes(storage.read(config.checkpoint)), int(config.transform_memory * _GIB))
     segmenter = Segmenter(network, config, plan.run_id, storage)

@@ -1,11 +1,11 @@
-"""The paper's controlled comparison (Table 3) on a data set at hand: what the context module adds to a front end.
+"""Controlled comparison of the paper (Table 3) on any data set: the effect of the context module on a front end.
 
     python -m benchmarks.context_comparison street_scenes --scenes 120 36 --output out/comparison --seeds 0 1 2
 
-For each seed one front end is trained; from it start, each with the same data and the recipe's own budget:
+For each seed one front end is trained. These variants start from it, each with the same data and the recipe's budget:
 the basic and the large context module on its score maps; the basic module from random instead of identity weights;
-front end and basic module jointly; and, as a control, the front end alone for as long as the joint stage.
-Trains in this process, without Ray, and goes on where an earlier call was interrupted.
+front end and basic module jointly; and, as a control, the front end alone for as long as the joint stage. The benchmark
+trains in this process, without Ray, and resumes where an earlier call was interrupted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _NONE = StageConfig()
 
 
 def main() -> None:
+    """Run the comparison, write comparison.json, and print the mean IoU of each variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name of a recipe with the stages front_end, context and joint")
     parser.add_argument("--output", required=True, help="URI for the runs and comparison.json")
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def compare(base: Recipe, data: str, output: str, maps: str, seed: int, threads: int = 1) -> dict[str, Any]:
-    """Trains all variants of one seed, one after another; returns the validation of each one's last stage."""
+    """Train all variants of one seed, one after another, and return the validation scores of each one's last stage."""
     torch.set_num_threads(threads)
     base, scores = base.model_copy(update={"seed": seed}), {}
     for name in VARIANTS:
@@ -73,7 +74,8 @@ def compare(base: Recipe, data: str, output: str, maps: str, seed: int, threads:
 
 
 def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
-    """What a variant trains, and from whose weights."""
+    """Return the recipe of a variant: the stages that it trains, and the weights that it starts from."""
+    # The variant whose network this one starts from; all but two start from the front end.
     before = {"front_end": None, "joint": "basic"}.get(name, "front_end")
     stages = {
         "front_end": {"front_end": base.front_end},
@@ -88,6 +90,7 @@ def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
 
 
 def _train(config: TrainConfig) -> dict[str, Any]:
+    """Train in this process, and return the content of metrics.json."""
     storage, output = Storage(), config.output
     log = Path(output) / "log.txt" if "://" not in output else None
     train_here(config, storage, Hooks(say=lambda line: _note(log, line)))
@@ -96,6 +99,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
 
 
 def _note(log: Path | None, line: str) -> None:
+    """Append a line to the log file, unless there is none."""
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
@@ -103,7 +107,7 @@ def _note(log: Path | None, line: str) -> None:
 
 
 def overridden(chosen: Recipe, settings: list[str]) -> Recipe:
-    """A recipe with `path=JSON` settings put in."""
+    """Return a copy of the recipe with settings of the form `path=JSON` applied."""
     tree = chosen.model_dump()
     for setting in settings:
         path, _, value = setting.partition("=")

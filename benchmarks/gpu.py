@@ -1,11 +1,12 @@
-"""Trains and predicts on this machine's GPU (or CPU, to try it), without Ray, and measures both.
+"""Training and prediction measured on this machine's GPU, without Ray; a CPU also works, to try the benchmark.
 
     python -m benchmarks.gpu camvid_vgg16 --data D/camvid --output out/gpu --weights vgg16_conv_fp16.safetensors \
         [--steps] [--set joint.iterations=500 …]
 
-`--steps` only times steps: each stage's bare step on tensors that are there beside the loop with its samples. Otherwise
-the recipe is trained; then the network predicts the validation images in float32 and in bfloat16, image by image, in
-batches, and from JPEGs to masks as an actor does. Writes gpu.json and a few masks into the output, a folder.
+With `--steps` only steps are timed: for each stage, the bare step on tensors in memory, and the loop that also prepares
+samples. Without it, the recipe is trained. Then the network predicts the validation images in float32 and in bfloat16:
+image by image, in batches, and from JPEGs to masks as an actor does. The benchmark writes gpu.json and a few masks into
+the output, a folder.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _TERA = 1e12
 
 
 def main() -> None:
+    """Run the benchmark and write gpu.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--data", required=True)
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Names, versions, and the rate of a matrix product: the ceiling of everything else."""
+    """Return device name, torch version, and the rate of a bfloat16 matrix product, the ceiling of all other rates."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     side = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
@@ -81,7 +83,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def time_steps(config: TrainConfig, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Images per second of every stage's bare step and of the loop, and the loop's share of waiting for samples."""
+    """Return images per second of every stage's bare step and loop, and the loop's share of waiting for samples."""
     rows: dict[str, Any] = {}
     for stage in config.recipe.stages:
         if device.type == "cuda":
@@ -94,7 +96,7 @@ def time_steps(config: TrainConfig, rounds: int, device: torch.device) -> dict[s
 
 
 def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Trains; then measures the network that came out."""
+    """Train the recipe, and measure prediction with the trained network."""
     storage, started = Storage(), time.perf_counter()
     train_here(config, storage, Hooks(say=lambda line: print(line, flush=True)), World(device=device))
     seconds = time.perf_counter() - started
@@ -106,7 +108,16 @@ def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, An
 
 
 def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) -> dict[str, Any]:
-    """Images per second and arithmetic of prediction; how many labels bfloat16 changes; a sheet of masks."""
+    """Measure prediction: images per second, floating-point rate, and labels that bfloat16 changes; write sample masks.
+
+    Args:
+        network: Trained network on the device to measure.
+        images: Validation images.
+        folder: Folder for the sheet of masks.
+
+    Returns:
+        Rates, and the mean and lowest share of labels that equal those of float32.
+    """
     network.to(memory_format=torch.channels_last)
     pairs = [images.pair(index) for index in range(len(images))]
     content: dict[str, Any] = {"images": len(pairs)}
@@ -125,7 +136,7 @@ def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) ->
 
 
 def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[str, float]:
-    """The network alone on tensors that are there."""
+    """Measure the network alone, on a batch of `size` copies of an image that is already on the device."""
     one = network_input(network, image).whole()
     inputs, device = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last), one.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -138,7 +149,7 @@ def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[
 
 
 def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
-    """Images per second of all that an actor does with a shard, from JPEGs on disk to masks and counts."""
+    """Return images per second of an actor's whole work on a shard, from JPEGs on disk to masks and counts."""
     storage, count = Storage(), 400 if next(network.parameters()).is_cuda else 4
     with tempfile.TemporaryDirectory(prefix="segmenter-") as folder:
         for index in range(count):
@@ -150,7 +161,7 @@ def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
 
 
 def median_seconds(work: Callable[[], Any], rounds: int) -> float:
-    """Median time of calls after two warm ones, whatever the device does counted in."""
+    """Return the median time of calls in seconds, after two warm-up calls; device work is waited for."""
     times = []
     for _ in range(rounds + 2):
         started = time.perf_counter()
@@ -163,7 +174,7 @@ def median_seconds(work: Callable[[], Any], rounds: int) -> float:
 
 @torch.inference_mode()
 def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
-    """The labels by products of float32, nothing rounded to fewer bits."""
+    """Predict labels in float32 throughout, without TF32 or bfloat16."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         scores = network(network_input(network, image).whole())[0]
     height, width = image.shape[:2]
@@ -171,6 +182,7 @@ def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
 
 
 def _paint(network: DilatedNetwork, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:
+    """Write masks.jpg, a sheet of about six images with their predictions and labels."""
     spec = network.spec
     shown = range(0, len(pairs), max(1, len(pairs) // 6))
     panels = [Panel(f"{index}", pairs[index][0], predicted[index], pairs[index][1]) for index in shown]

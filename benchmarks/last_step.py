@@ -1,14 +1,15 @@
-"""The last step on one thread: from a score map to labels, by four ways, on drawn score maps.
+"""Last step of prediction on one thread: several ways from a score map to labels, on random score maps.
 
     python -m benchmarks.last_step [--rounds 9]
 
-`naive` makes all classes at full resolution with gathers, as the reference code does, then argmax, maximum, entropy
-and pixel counts. `interpolate` is torch's own bilinear interpolation on the grid of (n - 1)·8 + 1 pixels, and argmax
-alone. `bands` is torch in bands of 32 pixel rows with a running maximum over classes, and entropy; no counts. `fused`
-is `labels_from_scores` as prediction calls it: labels, confidence, entropy, pixel counts and the confusion matrix;
-`deconvolution` the same with the other upsampling. All start from scores, softmax included, of drawn maps with smooth
-regions. The ways alternate; medians of the rounds. `first call` is what a process pays once, to compile
-or to load what an earlier one has compiled. Writes benchmarks/results/last_step.json.
+`naive` computes all classes at full resolution with gathers, as the reference code does, then argmax, maximum, entropy
+and pixel counts. `interpolate` is torch's own bilinear interpolation on the grid of (n - 1)·8 + 1 pixels, followed by
+argmax alone. `bands` is torch in bands of 32 pixel rows with a running maximum over classes, and entropy; no counts.
+`fused` is `labels_from_scores` as prediction calls it: labels, confidence, entropy, pixel counts and the confusion
+matrix; `deconvolution` is the same with the other upsampling. All ways start from scores of random maps with smooth
+regions, and include softmax. The ways alternate; the figures are medians of the rounds. `first call` is the time that a
+process pays once, to compile or to load what an earlier process has compiled. The benchmark writes
+benchmarks/results/last_step.json.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.probe import alternate, write_results
 from model.geometry import OUTPUT_STRIDE
 from model.upsampling import cells_needed, labels_from_scores
 
-# Width, height, classes: CamVid's frames, VOC's images, Cityscapes'.
+# Width, height and classes of CamVid, VOC and Cityscapes.
 SIZES = ((480, 360, 11), (500, 375, 21), (2048, 1024, 19))
 _BAND_CELLS = 4
 _FIRST_CALL = """
@@ -45,6 +46,7 @@ print(time.perf_counter() - started)
 
 
 def main() -> None:
+    """Run the benchmark, print a table, and write last_step.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, Any]:
-    """Seconds of each way at one size, and its ratio to ours."""
+    """Return seconds of each way at one size, and its ratio to the fused way; raise RuntimeError if labels differ."""
     scores = _drawn_scores(classes, *cells_needed(height, width, "grid"))
     target = np.random.default_rng(0).integers(0, classes, (height, width)).astype(np.uint8)
     others = {"naive": naive, "interpolate": interpolate, "bands": bands}
@@ -80,11 +82,12 @@ def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, An
 
 
 def _labels(result: Any) -> NDArray[np.uint8]:
+    """Return the labels (H, W) of any way's result."""
     return np.asarray(getattr(result, "labels", result))
 
 
 def _drawn_scores(classes: int, rows: int, columns: int) -> Tensor:
-    """(C, rows, columns): smooth regions of a dozen cells and some noise."""
+    """Return random scores (C, rows, columns): smooth regions of a dozen cells, with some noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, classes, rows // 12 + 2, columns // 12 + 2, generator=generator) * 5
     smooth = functional.interpolate(coarse, (rows, columns), mode="bicubic")[0]
@@ -92,7 +95,8 @@ def _drawn_scores(classes: int, rows: int, columns: int) -> Tensor:
 
 
 def naive(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
-    """All classes at full resolution, each pixel from its four cells."""
+    """Compute all classes at full resolution, each pixel from its four cells; return labels (H, W)."""
+    # (C, rows, columns) -> (C, H, W), bilinear between the four cells around each pixel.
     cells = scores.softmax(dim=0).numpy()
     y, x = np.arange(height), np.arange(width)
     top, left = y // OUTPUT_STRIDE, x // OUTPUT_STRIDE
@@ -103,6 +107,7 @@ def naive(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
     probabilities = upper * (1 - down) + lower * down
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     confidence = probabilities.max(axis=0)
+    # The results below are not used; they are part of the work that is timed.
     (confidence * 255).round().astype(np.uint8), confidence.mean(dtype=np.float64)
     -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=0).mean(dtype=np.float64)
     np.bincount(labels.ravel(), minlength=len(cells))
@@ -110,7 +115,10 @@ def naive(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def interpolate(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
-    """Labels only. With aligned corners and this size, torch's interpolation is `grid` but for rounding."""
+    """Compute labels (H, W) with torch's interpolation.
+
+    With aligned corners and this size, torch's interpolation equals the `grid` upsampling except for rounding.
+    """
     cells = scores.softmax(dim=0)
     size = tuple((count - 1) * OUTPUT_STRIDE + 1 for count in cells.shape[1:])
     pixels = functional.interpolate(cells[None], size, mode="bilinear", align_corners=True)[0]
@@ -119,7 +127,10 @@ def interpolate(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def bands(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
-    """What torch does best on a CPU: bands that stay in the cache, and a running maximum instead of `max(dim=0)`."""
+    """Compute labels (H, W) in bands that stay in the cache, with a running maximum instead of `max(dim=0)`.
+
+    This is the fastest way with torch alone on a CPU.
+    """
     cells = scores.softmax(dim=0)
     fractions = torch.arange(OUTPUT_STRIDE) / OUTPUT_STRIDE
     labels, winning = np.empty((2, height, width), np.uint8)
@@ -137,6 +148,7 @@ def bands(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _running_maximum(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Return maximum and index of the maximum over the first axis; the lowest index wins a tie."""
     best = probabilities[0].clone()
     best_class = torch.zeros(best.shape, dtype=torch.uint8)
     for class_id in range(1, probabilities.shape[0]):
@@ -147,7 +159,10 @@ def _running_maximum(probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _first_calls() -> dict[str, float]:
-    """Seconds of a process's first call, import of the compiler included: nothing kept, then kept by the first."""
+    """Return seconds of a process's first call with an empty compiler cache, and with a filled one.
+
+    The import of the compiler is included.
+    """
     with tempfile.TemporaryDirectory(prefix="last-step-") as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         command = [sys.executable, "-c", _FIRST_CALL]

@@ -1,4 +1,4 @@
-"""A committed run of any number of images without a network: tables as the segmentation job leaves them."""
+"""Synthetic committed run of any number of images, without a network: tables as the segmentation job writes them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Counts = NDArray[np.int64]
 
 
 def write_made_up_run(folder: Path, images: int) -> None:
-    """Writes a run of VOC's classes below a folder; one image, one label and one mask stand for all of them."""
+    """Write a run of VOC's classes below a folder; one image, one label and one mask stand for all of them."""
     generator = np.random.default_rng(0)
     mask = _write_inputs(folder, generator)
     sums, confusion, files = ClassSums(_CLASSES), np.zeros((_CLASSES, _CLASSES), np.int64), list[dict[str, Any]]()
     for shard, start in enumerate(range(0, images, SHARD_IMAGES)):
-        # Many names of one file: paths are brought to one form before they are opened.
+        # Many names of one file: storage normalizes a path before it opens the file.
         numbers = range(start, min(start + SHARD_IMAGES, images))
         part = _Part(generator, [f"{folder}/{number:09d}/../image.jpg" for number in numbers])
         confusion += part.confusion()
@@ -50,7 +50,7 @@ def write_made_up_run(folder: Path, images: int) -> None:
 
 
 class _Part:
-    """One shard: pixels of each class by chance; what is wrong is taken for the next class."""
+    """Tables of one shard with random pixel counts of each class; wrong pixels are predicted as the next class."""
 
     def __init__(self, generator: np.random.Generator, uris: list[str]) -> None:
         self._generator, self._uris, rows = generator, uris, len(uris)
@@ -59,12 +59,12 @@ class _Part:
         self._predicted = self._inter + np.roll(self._target - self._inter, 1, axis=1)
 
     def confusion(self) -> Counts:
-        """(C, C)."""
+        """Return the confusion matrix (C, C) of the shard."""
         inter, wrong = self._inter.sum(axis=0), (self._target - self._inter).sum(axis=0)
         return np.diag(inter) + np.roll(np.diag(wrong), 1, axis=1)
 
     def image_scores(self) -> pa.Table:
-        """One row per image and class."""
+        """Return the `image_scores` table, one row per image and class."""
         union = self._predicted + self._target - self._inter
         columns = {"run_id": [_RUN_ID] * union.size, "image_uri": np.repeat(self._uris, _CLASSES), **self._classes()}
         columns |= {"union": union.ravel(), "iou": _ratio(self._inter, union).ravel()}
@@ -72,7 +72,7 @@ class _Part:
         return _table(columns, IMAGE_SCORES)
 
     def predictions(self, mask: bytes) -> pa.Table:
-        """One row per image."""
+        """Return the `predictions` table, one row per image."""
         rows, draw = len(self._uris), self._generator
         kind = PREDICTIONS.field("classes").type
         counts = [pa.array(column, kind.value_type.field(name).type) for name, column in self._classes().items()]
@@ -88,10 +88,11 @@ class _Part:
         return _table(columns, PREDICTIONS)
 
     def manifest(self, label: str) -> pa.Table:
-        """The inputs."""
+        """Return the `manifest` table, one row per image."""
         return pa.table({"image_uri": self._uris, "label_uri": [label] * len(self._uris)})
 
     def _classes(self) -> dict[str, Any]:
+        """Return the columns that image scores and predictions share, one value per image and class."""
         return {
             "class_id": np.tile(np.arange(_CLASSES, dtype=np.int32), len(self._uris)),
             "class_name": list(_SPACE.classes) * len(self._uris),
@@ -102,7 +103,7 @@ class _Part:
 
 
 def _write_inputs(folder: Path, generator: np.random.Generator) -> bytes:
-    """Writes image and label; the mask is the label."""
+    """Write image and label, and return the label's bytes, which also serve as the mask."""
     coarse = generator.integers(0, _CLASSES, (8, 8), dtype=np.uint8)
     ids = coarse.repeat(_SIDE // 8, axis=0).repeat(_SIDE // 8, axis=1)
     sink = io.BytesIO()
@@ -118,6 +119,7 @@ def _table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 def _write(folder: Path, path: str, table: pa.Table) -> dict[str, Any]:
+    """Write a table as Parquet, and return its entry for the `files` of _SUCCESS.json."""
     data = parquet_bytes(table, row_group_rows=MASK_ROWS_PER_GROUP if path.startswith("predictions") else 100_000)
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(data)
@@ -125,6 +127,7 @@ def _write(folder: Path, path: str, table: pa.Table) -> dict[str, Any]:
 
 
 def _describe(folder: Path, images: int, confusion: Counts, files: list[dict[str, Any]]) -> None:
+    """Write _SUCCESS.json and run.json."""
     success = {"format": TABLE_FORMAT, "run_id": _RUN_ID, "images": images, "errors": 0, "files": files}
     success |= {"mean_iou": mean_iou(confusion), "pixel_accuracy": pixel_accuracy(confusion)}
     success |= {"classes": _SPACE.classes, "palette": _SPACE.palette, "ignore_label": 255}
@@ -134,4 +137,5 @@ def _describe(folder: Path, images: int, confusion: Counts, files: list[dict[str
 
 
 def _ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
+    """Return the element-wise quotient, NaN where the divisor is 0."""
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

@@ -1,9 +1,9 @@
-"""Memory of an actor by the number and the size of its images; a driver's: `benchmarks.scale`.
+"""Memory of an actor by the number and the size of its images; for a driver's memory see `benchmarks.scale`.
 
     python -m benchmarks.memory [--images 2000] [--side 8192]
 
-The actor segments images of 480x360 one shard after another, then one large image. Each measurement is a
-process of its own; what is given is resident memory, in MiB. Writes benchmarks/results/memory.json.
+The actor segments images of 480x360 one shard after another, then one large image. Each measurement runs in a process
+of its own; the figures are resident memory in MiB. The benchmark writes benchmarks/results/memory.json.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _SHARD = 64
 
 
 def main() -> None:
+    """Run both measurements and write memory.json; with `--child`, run one of them and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--side", type=int, default=8192)
@@ -53,6 +54,7 @@ def main() -> None:
 
 
 def _measured(kind: str, number: int) -> dict[str, Any]:
+    """Run one measurement in a process of its own, and return its figures."""
     command = [sys.executable, "-m", "benchmarks.memory", "--child", kind, str(number)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -61,7 +63,7 @@ def _measured(kind: str, number: int) -> dict[str, Any]:
 
 
 def _actor(images: int) -> dict[str, Any]:
-    """Resident memory after each tenth of the images, and at most."""
+    """Return resident memory in MiB at about ten points of the run, and its peak."""
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         rows = [_row(folder, index, 480, 360) for index in range(20)]
         segment, after = _segmenter(folder), []
@@ -72,10 +74,11 @@ def _actor(images: int) -> dict[str, Any]:
 
 
 def _large(side: int) -> dict[str, Any]:
-    """Peak of one image of side x side pixels, over what the actor takes for small ones."""
+    """Return the peak memory in MiB before and after one image of side x side pixels, and its time in seconds."""
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         segment = _segmenter(folder)
         small, large = _row(folder, 0, 480, 360), _row(folder, 1, side, side)
+        # A small image first, so that the peak before the large one includes everything that any image needs.
         segment([small])
         before, started = _peak(), time.perf_counter()
         segment([large])
@@ -83,6 +86,7 @@ def _large(side: int) -> dict[str, Any]:
 
 
 def _segmenter(folder: str) -> Callable[[list[dict[str, Any]]], None]:
+    """Return a function that segments rows on one thread, and fails unless all succeed."""
     torch.set_num_threads(1)
     config = _config(folder, images=folder)
     segmenter = Segmenter(from_bytes(Path(config.checkpoint).read_bytes()), config, "run", Storage())
@@ -95,6 +99,7 @@ def _segmenter(folder: str) -> Callable[[list[dict[str, Any]]], None]:
 
 
 def _row(folder: str, index: int, width: int, height: int) -> dict[str, Any]:
+    """Write a JPEG of smooth random colors, and return its manifest row."""
     coarse = np.random.default_rng(index).integers(0, 256, (9, 16, 3), dtype=np.uint8)
     sink = io.BytesIO()
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(sink, "JPEG", quality=90)
@@ -105,6 +110,7 @@ def _row(folder: str, index: int, width: int, height: int) -> dict[str, Any]:
 
 
 def _config(folder: str, images: str) -> SegmentConfig:
+    """Return the configuration of the run; write its network, 1/32 of VGG-16's width, if it is not there."""
     spec = NetworkSpec(
         ("road", "sky", "tree", "car"), tuple((60 * n, 90, 200) for n in range(4)), (110.0, 115.0, 120.0)
     )
@@ -115,6 +121,7 @@ def _config(folder: str, images: str) -> SegmentConfig:
 
 
 def _peak() -> int:
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -1,9 +1,9 @@
-"""The network alone on this machine's CPU: ours beside eager torch, torch.compile, ONNX Runtime and OpenVINO.
+"""Network alone on this machine's CPU: the prepared network, eager torch, torch.compile, ONNX Runtime and OpenVINO.
 
     pip install '.[bench]'; python -m benchmarks.network [--width 1 --size 480 360] [--rounds 5] [--threads 2]
 
-All run the same front end with the same weights on the same window, one after the other in each round. Freed memory is
-kept for all (`model.host_memory`), as a job does. Errors are against float64. Writes
+All run the same front end with the same weights on the same window, one after the other in each round. All keep freed
+memory (`model.host_memory`), as a job does. Errors are relative to float64. The benchmark writes
 benchmarks/results/network_480x360.json.
 """
 
@@ -32,6 +32,7 @@ Way = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
+    """Run the benchmark, print its figures, and write network_WIDTHxHEIGHT.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=float, nargs="*", default=[1.0, 0.25, 0.0625], help="of VGG-16's")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 360), help="of the image, pixels across and down")
@@ -50,7 +51,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measure(width: float, options: argparse.Namespace, ceiling: float) -> dict[str, Any]:
-    """One width: seconds, ratio to eager and error of every way."""
+    """Measure one width: seconds, speed relative to eager torch, and error of every way."""
     network, window = _network(width), _window(*options.size)
     started = time.perf_counter()
     prepared = prepare(network, int(options.memory * 2**30))
@@ -77,23 +78,25 @@ def measure(width: float, options: argparse.Namespace, ceiling: float) -> dict[s
 
 
 def _line(name: str, row: dict[str, float]) -> str:
+    """Return a printable line of one way's figures."""
     spread = f"{row['median'] * 1e3:8.0f} ms ({row['least'] * 1e3:.0f} to {row['greatest'] * 1e3:.0f})"
     ratios = f"{row['times_eager']:6.2f} x eager  {row['share_of_product_rate']:6.2f} of the product's rate"
     return f"{name:<24}{spread:<28}{ratios}  error {row['error']:.0e}  labels {row['labels_as_float64']:.5f}"
 
 
 def _network(width: float) -> DilatedNetwork:
+    """Return a front end of a share of VGG-16's width with random weights."""
     torch.manual_seed(0)
     palette = tuple((20 * n, 255 - 20 * n, 7) for n in range(CLASSES))
     spec = NetworkSpec(tuple(f"class {n}" for n in range(CLASSES)), palette, (110.0, 110.0, 110.0))
     network = front_end_only(spec, FrontEndWidths.vgg16(width)).eval()
-    # Scores about as far apart as a trained network's.
+    # Make the scores about as far apart as a trained network's.
     network.front_end.final.weight.mul_(30)
     return network
 
 
 def _window(width: int, height: int) -> Tensor:
-    """An image of smooth patches with its margin, as the front end sees it."""
+    """Return an image of smooth patches with its margin, (1, 3, H, W), in the form that the front end receives."""
     cells = score_map_size(height, width)
     size = [count * OUTPUT_STRIDE + 2 * MARGIN for count in cells]
     coarse = torch.randint(0, 256, (1, 3, *(length // 16 for length in size))).float()
@@ -101,7 +104,7 @@ def _window(width: int, height: int) -> Tensor:
 
 
 def _runtimes(network: DilatedNetwork, window: Tensor) -> Iterator[tuple[str, Way]]:
-    """Those of the peers that are installed."""
+    """Yield name and function of each other way; ONNX Runtime and OpenVINO only if they are installed."""
     yield "torch, channels last", copy.deepcopy(network).to(memory_format=torch.channels_last)
     yield "torch.compile", torch.compile(network)
     try:

@@ -1,14 +1,17 @@
-"""The whole job beside its network alone, and beside the usual ways of writing it.
+"""Whole segmentation job compared with its network alone, and with three common ways of writing it.
 
     python -m benchmarks.pipeline [--images 2000] [--width 0.25] [--slow 400] [--only cost still gpu network]
 
-`cost`     core-milliseconds per image that everything but the network takes, in one process.
-`still`    a network that takes no time: images per second of the job on all cores.
-`gpu`      a network that takes 10 ms of a device and no core, as on a GPU: share of its pace that the job keeps.
-`network`  a real network of a share of VGG-16's width: the job's pace with one actor of one core, two, … up to the
-           cores, beside that of the network alone on decoded tensors in as many processes, before and after the job.
-`--alone` leaves the usual ways out. Rates of jobs are those between the first and the last tenth of their parts. Images
-are 480x360 JPEGs on disk; out come palette PNGs and scores in Parquet. Writes benchmarks/results/pipeline_*.json.
+`cost`     core-milliseconds per image of everything but the network, in one process.
+`still`    a mock network that takes no time: images per second of the job on all cores.
+`gpu`      a mock GPU, 10 ms per image and no CPU time: share of its rate that the job reaches.
+`network`  a real network of a share of VGG-16's width: rate of the job with one actor of one core, with two, … up to
+           the number of cores. It is compared with the rate of the network alone on decoded tensors in as many
+           processes, measured before and after the job.
+
+`--alone` leaves the three baselines out. Rates of jobs are measured between the first and the last tenth of their
+parts. Inputs are 480x360 JPEGs on disk; outputs are palette PNGs and scores in Parquet. The benchmark writes
+benchmarks/results/pipeline_*.json.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ _ROOM = 5 * 2**29
 
 
 def main() -> None:
+    """Run the chosen measurements, and write one file of results for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--slow", type=int, default=400, help="images for a real network")
@@ -63,7 +67,7 @@ def main() -> None:
 
 
 def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Of a segmenter in a process of its own."""
+    """Measure the time per image that everything but the network takes, in one process."""
     images = write_images(folder / "images", min(options.images, 400))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         core, wall = pool.apply(_cost, (images,))
@@ -72,6 +76,7 @@ def cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _cost(images: Path) -> tuple[float, float]:
+    """Return core-seconds and seconds per image of a segmenter with a network that takes no time."""
     torch.set_num_threads(1)
     keep_freed_memory()
     storage = Storage()
@@ -88,14 +93,14 @@ def _cost(images: Path) -> tuple[float, float]:
 
 
 def still(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """A network of no time, two ways of many."""
+    """Measure the job and the baselines with a network that takes no time, one actor per core."""
     images, checkpoint = write_images(folder / "images", options.images), folder / "still.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=0.0)
     return _side_by_side(images, checkpoint, folder, os.cpu_count() or 1, options)
 
 
 def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """A network of 10 ms and no core, one actor with all cores."""
+    """Measure the job and the baselines with a mock GPU of 10 ms per image and no CPU time; one actor has all cores."""
     images, checkpoint = write_images(folder / "images", options.images), folder / "gpu.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=_GPU_SECONDS)
     rates = _side_by_side(images, checkpoint, folder, 1, options)
@@ -105,12 +110,13 @@ def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """A real network, one process a core: on one core, on two, and so on."""
+    """Measure the job with a real network and one process per core: on one core, on two, and so on."""
     images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
     write_network(checkpoint, width=options.width)
     rates: dict[str, float] = {"width": options.width}
     cores = os.cpu_count() or 1
     for count in range(1, cores + 1):
+        # Measure the network alone before and after the job, since the machine's speed may drift.
         before = _alone(images, checkpoint, count)
         job = _job(images, checkpoint, folder / f"job-{count}", count, 1.0)
         after = _alone(images, checkpoint, count)
@@ -128,13 +134,13 @@ def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _alone(images: Path, checkpoint: Path, count: int) -> float:
-    """Images per second of so many processes."""
+    """Return images per second of the network alone, summed over `count` processes."""
     with multiprocessing.get_context("spawn").Pool(count) as pool:
         return sum(pool.starmap(_bare, [(images, checkpoint)] * count))
 
 
 def _bare(images: Path, checkpoint: Path) -> float:
-    """Images per second of the prepared network on tensors that are there."""
+    """Return images per second of the prepared network on tensors in memory; runs for 30 s and 8 images at least."""
     torch.set_num_threads(1)
     keep_freed_memory()
     ready = prepare(from_bytes(checkpoint.read_bytes()), _ROOM)
@@ -153,7 +159,7 @@ def _bare(images: Path, checkpoint: Path) -> float:
 def _side_by_side(
     images: Path, checkpoint: Path, folder: Path, actors: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Images per second of the job and of its peers, one after the other."""
+    """Return images per second of the job and of the baselines, which run one after the other."""
     rates = {"this job": _job(images, checkpoint, folder / "job", actors, (os.cpu_count() or 1) / actors)}
     if not options.alone:
         rates |= _usual(images, checkpoint, folder, max(1, (os.cpu_count() or 1) // actors))
@@ -163,7 +169,8 @@ def _side_by_side(
 
 
 def _usual(images: Path, checkpoint: Path, folder: Path, threads: int) -> dict[str, float]:
-    # It needs a core for reading, or it waits for one for ever.
+    """Return images per second of the three baselines."""
+    # Ray Data needs a core for reading: without a free one it waits forever.
     by_ray_data(images, checkpoint, folder / "usual", max(1, (os.cpu_count() or 1) - 1))
     return {
         "usual Ray Data": _steady([(path, _rows(path)) for path in (folder / "usual").glob("*.parquet")]),
@@ -173,13 +180,14 @@ def _usual(images: Path, checkpoint: Path, folder: Path, threads: int) -> dict[s
 
 
 def _job(images: Path, checkpoint: Path, output: Path, actors: int, cpus: float) -> float:
+    """Run the segmentation job, and return its images per second."""
     config = SegmentConfig(
         images=str(images),
         checkpoint=str(checkpoint),
         output=str(output),
         actors=actors,
         cpus_per_actor=cpus,
-        # Enough parts to tell a rate by.
+        # Write about 40 parts or more, so that a rate can be computed from their times.
         shard_images=min(64, max(1, len(list(images.iterdir())) // 40)),
     )
 
@@ -191,13 +199,17 @@ def _job(images: Path, checkpoint: Path, output: Path, actors: int, cpus: float)
 
 
 def _rows(path: Path) -> int:
+    """Return the number of rows of a Parquet file."""
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(path).num_rows)
 
 
 def _steady(files: list[tuple[Path, int]]) -> float:
-    """Rows per second between the first and the last tenth of the files, by the times at which they were written."""
+    """Return rows per second between the first and the last tenth of the files, by their modification times.
+
+    NaN if there are too few files.
+    """
     times = sorted((path.stat().st_mtime, rows) for path, rows in files)
     edge = max(1, len(times) // 10)
     kept = times[edge - 1 : len(times) - edge + 1]

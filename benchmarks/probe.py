@@ -1,4 +1,4 @@
-"""What every benchmark needs: alternating rounds in one process, the machine's ceiling, results as JSON."""
+"""Helpers of all benchmarks: alternating rounds in one process, the machine's ceiling, and results as JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ import torch
 
 __all__ = ["Timing", "alternate", "machine", "product_rate", "write_results"]
 
-# Those that the documents quote lie in benchmarks/results; whoever only looks writes elsewhere.
+# The documents quote the results in benchmarks/results; set BENCHMARK_RESULTS to leave those unchanged.
 _FOLDER = Path(os.environ.get("BENCHMARK_RESULTS", Path(__file__).parent / "results"))
 _PACKAGES = ("torch", "ray", "numpy", "numba", "onnxruntime", "openvino")
 Timing = dict[str, float]
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Times every way once per round, after one round that is not counted.
+    """Time every way once per round, after one warm-up round that is not counted.
+
+    Args:
+        ways: Function to time, by name.
+        rounds: Number of rounds that count.
 
     Returns:
-        For each way the median, least and greatest number of seconds.
+        The median, least and greatest number of seconds of each way.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -43,14 +47,14 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def product_rate(side: int = 2048) -> float:
-    """Floating-point operations per second of a square float32 matrix product: what arithmetic can reach here."""
+    """Return floating-point operations per second of a square float32 matrix product, the ceiling of this machine."""
     matrix = torch.randn(side, side)
     timing = alternate({"product": lambda: matrix @ matrix}, 5)["product"]
     return 2 * side**3 / timing["least"]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads and versions."""
+    """Return processor, cores, threads and versions of this machine."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -61,7 +65,7 @@ def machine() -> dict[str, Any]:
 
 
 def write_results(name: str, content: Mapping[str, Any]) -> None:
-    """Writes <name>.json into benchmarks/results (or the folder BENCHMARK_RESULTS), with the machine."""
+    """Write <name>.json with the machine's description into benchmarks/results or the folder BENCHMARK_RESULTS."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     path = _FOLDER / f"{name}.json"
     path.write_text(json.dumps({**content, "machine": machine()}, indent=1, ensure_ascii=False) + "\n")
@@ -69,6 +73,7 @@ def write_results(name: str, content: Mapping[str, Any]) -> None:
 
 
 def _processor() -> str:
+    """Return the processor's model name and the vector extensions that matter here."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

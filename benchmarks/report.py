@@ -1,9 +1,10 @@
-"""Seconds and memory of a report on a run of many images.
+"""Time and memory of a report on a run of many images.
 
     python -m benchmarks.report [--images 100000]
 
-The run is made up: tables as the segmentation job leaves them, of VOC's 21 classes, in files of 64 images that share
-one mask. `jobs/report.py` then reports on it in a process of its own. Writes benchmarks/results/report.json.
+The run is synthetic: tables as the segmentation job writes them, of VOC's 21 classes, in files of 64 images that share
+one mask. `jobs/report.py` then reports on it in a process of its own. The benchmark writes
+benchmarks/results/report.json.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
+    """Measure a report for each number of images, and write report.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000])
     content: dict[str, Any] = {"by_images": {}}
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 def _report(output: str) -> dict[str, Any]:
-    """Wall clock and peak resident memory of the whole process, and what it wrote."""
+    """Return time and peak resident memory of the whole report process, and the sizes of the files that it wrote."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "jobs/report.py", output], cwd=_ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

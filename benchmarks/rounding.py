@@ -1,9 +1,10 @@
-"""How many labels bfloat16 changes, rounded where a GPU rounds, on drawn scenes that no network was trained on.
+"""Share of labels that bfloat16 changes, rounded where a GPU rounds, on drawn scenes that no network was trained on.
 
     python -m benchmarks.rounding demo-output/training/network.safetensors [--images 24]
 
-A GPU's front end works in bfloat16 but for its last layer, and the context module in float32. Beside it the whole
-network in bfloat16. Runs on a CPU, slowly on one without bfloat16. Writes benchmarks/results/rounding.json.
+On a GPU the front end works in bfloat16 except for its last layer, and the context module in float32. For comparison,
+the benchmark also runs the whole network in bfloat16. It runs on a CPU, slowly on one without bfloat16, and writes
+benchmarks/results/rounding.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _FIRST_SEED = 9000
 
 
 def main() -> None:
+    """Run the benchmark, print the shares of equal labels, and write rounding.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--images", type=int, default=24)
@@ -45,7 +47,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def ways(network: DilatedNetwork, image: np.ndarray) -> list[np.ndarray]:
-    """(H, W) labels in float32, as a GPU rounds, and with the context module rounded as well."""
+    """Return labels (H, W) in float32, rounded as on a GPU, and with the context module rounded as well."""
     height, width = image.shape[:2]
     pixels = network_input(network, image).whole()
     exact = network(pixels)

@@ -1,4 +1,4 @@
-"""The demo's scenes as a data set for measurements."""
+"""Scenes of the demo as a data set for measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ __all__ = ["draw_scenes"]
 
 
 def draw_scenes(root: str, *, train: int, val: int) -> str:
-    """Draws what is not there yet below `root`; other seeds for each split, the held-out ones of the demo for val."""
+    """Draw scenes that are not yet below `root`, and return `root`.
+
+    The splits have disjoint seeds; `val` has the seeds of the demo's held-out scenes.
+
+    Args:
+        root: URI of the data set.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+    """
     storage = Storage()
     for split, first, count in (("train", 0, train), ("val", 200_000, val)):
         there = len(storage.list(join(root, split, "labels")))

@@ -1,4 +1,4 @@
-"""A network that takes a chosen time of a device and no core; images for it, and an actor that predicts with it."""
+"""Mock network that takes a chosen device time per image and no CPU time, images for it, and an actor that uses it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ SPEC = NetworkSpec(
 
 
 class _Still(nn.Module):
-    """Smooth scores of the right size, after `seconds` for every image."""
+    """Mock front end that returns smooth scores of the right size after `seconds` for every image."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
+        # A parameter, because callers look up the network's device and type there.
         self.seconds, self.anything = seconds, nn.Parameter(torch.zeros(1))
         self._coarse = 4 * torch.randn(1, CLASSES, 8, 10, generator=torch.Generator().manual_seed(0))
         self._scores: dict[tuple[int, int], Tensor] = {}
@@ -51,50 +52,58 @@ class _Still(nn.Module):
 
 @dataclass(frozen=True)
 class _Due(Handed):
-    """Is there at a time of `time.perf_counter`."""
+    """Result that becomes available at `due`, a time of `time.perf_counter`."""
 
     due: float = 0.0
 
     def take(self) -> tuple[Tensor, ...]:
+        """Sleep until the result is due, then return the tensors."""
         time.sleep(max(0.0, self.due - time.perf_counter()))
         return super().take()
 
 
 class _PacedStream(Stream):
-    """Of a device that works on one image after the other, `seconds` on each, while whoever gave them goes on."""
+    """Stream of a mock device that processes one image every `seconds` while the threads that queue work go on."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(torch.device("cpu"))
         self._seconds, self._free, self._lock = seconds, 0.0, threading.Lock()
 
     def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+        """Return the tensors with the time at which the mock device has processed them after all earlier ones."""
         with self._lock:
             self._free = max(self._free, time.perf_counter()) + self._seconds
             return _Due(tuple(tensors), due=self._free)
 
 
 def stand_in(seconds: float = 0.0, spec: NetworkSpec = SPEC) -> DilatedNetwork:
-    """A network of 11 classes without arithmetic, that its caller waits for: `seconds` for every image."""
-    # It only has to be called; nothing else of a front end is asked for.
+    """Return a network of 11 classes without arithmetic; a call blocks for `seconds` per image."""
+    # The network only calls its front end and uses no other member of it.
     return DilatedNetwork(spec, _Still(seconds), None)  # type: ignore[arg-type]
 
 
 class StandInActor(ShardActor):
-    """An actor whose checkpoint's provenance says how many seconds of a device its network takes."""
+    """Actor with a mock network and device, if the checkpoint's provenance gives the device's seconds per image."""
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
-        """The stand-in, or the checkpoint's own network."""
+        """Return the mock network, or the checkpoint's own one."""
         network = super().network(checkpoint)
         return stand_in(spec=network.spec) if "stand_in_seconds" in network.spec.provenance else network
 
     def streams(self, network: DilatedNetwork) -> Streams:
-        """The stand-in's device, or the network's own."""
+        """Return the streams of the mock device, or the network's own."""
         streams, seconds = super().streams(network), network.spec.provenance.get("stand_in_seconds")
         return streams if seconds is None else replace(streams, network=_PacedStream(float(seconds)))
 
 
 def write_network(path: Path, *, width: float = 0.0, seconds: float | None = None) -> Path:
-    """A checkpoint: of a network of a share of VGG-16's width, or of a stand-in."""
+    """Write a checkpoint, and return its path.
+
+    Args:
+        path: File to write.
+        width: Widths of the network as a share of VGG-16's.
+        seconds: Seconds per image of a mock device; None: the network itself runs.
+    """
     torch.manual_seed(0)
     provenance = {} if seconds is None else {"stand_in_seconds": seconds}
     spec = NetworkSpec(SPEC.classes, SPEC.palette, SPEC.mean_bgr, provenance=provenance)
@@ -103,7 +112,10 @@ def write_network(path: Path, *, width: float = 0.0, seconds: float | None = Non
 
 
 def write_images(folder: Path, count: int) -> Path:
-    """So many JPEGs of drawn scenes, 480x360 pixels; some are the same picture under several names."""
+    """Write `count` JPEGs of drawn scenes, 480x360 pixels, and return the folder.
+
+    At most 40 pictures differ; further files repeat them under other names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for seed in range(min(count, _DRAWN)):

@@ -30,9 +30,15 @@ WARM_UP = 3
 def alternate(
     config: TrainConfig, stage: StageName, rounds: int, device: torch.device | None = None
 ) -> tuple[float, float, float]:
-    """Images per second of the bare step and of the loop, and the share of time that the loop waits for data.
+    """Return images per second of the bare step and of the loop, and the loop's share of waiting for data.
 
-    Samples are prepared by as many threads as the configuration gives a worker CPUs, two at least.
+    As many threads prepare samples as the configuration gives a worker CPUs, but at least two.
+
+    Args:
+        config: Configuration of the training run.
+        stage: Stage to measure.
+        rounds: Number of rounds, in each of which step and loop are timed; the results are medians.
+        device: Device of the network; None: the CPU.
     """
     step, sample = _prepared(config, stage, device or torch.device("cpu"))
     loaders = max(2, int(config.cpus_per_worker))
@@ -56,13 +62,13 @@ def alternate(
 
 
 def _prepared(config: TrainConfig, stage: StageName, device: torch.device) -> tuple[Step, Callable[[int, int], Any]]:
-    """A stage's step and samples; maps that it starts from are computed first."""
+    """Return a stage's step and sampler; feature maps that the stage starts from are computed first."""
     storage, chosen = Storage(), config.recipe
     network, _ = initial_network(chosen, storage)
     network.to(device).to(memory_format=torch.channels_last)
     cache, kind = None, chosen.stage_input(stage)
     if kind != "images":
-        # On the first weights: what the maps hold does not matter here.
+        # Compute the maps with the initial weights: their values do not affect the speed.
         alone = TrainConfig(data=config.data, output=f"{config.output}-{stage}", recipe=chosen)
         cache = map_caches(alone, storage, network)[kind]
         sources = Sources(alone, storage)
@@ -74,6 +80,7 @@ def _prepared(config: TrainConfig, stage: StageName, device: torch.device) -> tu
 
 
 def _timed(work: Callable[[], Any]) -> float:
+    """Return seconds of one call, including the GPU's work."""
     started = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -1,10 +1,10 @@
-"""Training throughput: the whole job on Ray against the bare step on tensors in memory; memory of a full-width crop.
+"""Training throughput of the whole job on Ray and of the bare step on tensors in memory; memory of a full-width crop.
 
     python -m benchmarks.training [--recipe street_scenes] [--data URI] [--iterations 60] [--cpus 1] [--memory]
 
-For each stage: `bare` repeats one step on one batch that is there; `loop` adds samples that are drawn, decoded and cut
-by threads; both alternate in one process, medians of the rounds. `job` is the same stage under Ray Train, timed between
-its first and its last step by the event file. Writes benchmarks/results/training.json.
+For each stage: `bare` repeats one step on one batch in memory; `loop` adds samples that threads draw, decode and crop.
+Both alternate in one process; the figures are medians of the rounds. `job` is the same stage under Ray Train, timed
+between its first and its last step by the event file. The benchmark writes benchmarks/results/training.json.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "training.json"
 
 
 def main() -> None:
+    """Run the benchmark, and write training.json or training_memory.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="street_scenes")
     parser.add_argument("--data", help="default: drawn scenes")
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str, Any]:
-    """Images per second of each stage, by the three ways."""
+    """Return images per second of each stage: bare step, loop and job."""
     chosen = _shortened(recipe(options.recipe), options.iterations)
     config = TrainConfig(data=(data,), output=f"{folder}/run", recipe=chosen, cpus_per_worker=options.cpus)
     of_job = _job(config)
@@ -70,6 +71,7 @@ def _throughput(options: argparse.Namespace, data: str, folder: str) -> dict[str
 
 
 def _shortened(chosen: Recipe, iterations: int) -> Recipe:
+    """Return the recipe with `iterations` steps in each stage, without checkpoints or validation in between."""
     stages: dict[str, Any] = {
         name: chosen.stage(name).model_copy(update={"iterations": iterations}) for name in chosen.stages
     }
@@ -77,7 +79,7 @@ def _shortened(chosen: Recipe, iterations: int) -> Recipe:
 
 
 def _job(config: TrainConfig) -> dict[str, float]:
-    """Images per second of each stage under Ray Train, from the wall times of its steps."""
+    """Return images per second of each stage under Ray Train, from the wall times of its steps."""
     ray.init(num_cpus=os.cpu_count(), logging_level="warning", log_to_driver=False)
     train(config, check_workers, run_phase)
     ray.shutdown()
@@ -95,7 +97,7 @@ def _job(config: TrainConfig) -> dict[str, float]:
 
 
 def _memory(data: str, folder: str) -> dict[str, Any]:
-    """One full-width crop of 628 pixels, with and without computing maps again on the way back."""
+    """Measure one full-width crop of 628 pixels in a dry run, with and without activation checkpointing."""
     none: dict[str, Any] = dict.fromkeys(STAGES, StageConfig())
     front_end = StageConfig(iterations=20_000, batch=1, crop=628, momentum=0.99, dropout=0.5)
     wide = recipe("street_scenes").model_copy(update={**none, "network": NetworkConfig(), "front_end": front_end})

@@ -1,7 +1,7 @@
-"""The whole job as it is usually written: Ray Data by its documentation, a DataLoader, a plain loop. Peers for ours.
+"""Baselines: the whole job in three common forms: Ray Data as documented, a DataLoader, and a plain loop.
 
 Each reads JPEGs, runs the network on the reflected image, upsamples all classes, takes the maximum and writes palette
-PNGs with pixel counts. None survives a fault, scores an image or bounds its memory.
+PNGs with pixel counts. None of them survives a fault, scores an image or bounds its memory.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["by_data_loader", "by_loop", "by_ray_data", "load"]
 
 
 def load(checkpoint: Path) -> DilatedNetwork:
-    """The network, or the stand-in that the checkpoint asks for."""
+    """Return the checkpoint's network, or the mock network that its provenance asks for."""
     network = from_bytes(checkpoint.read_bytes())
     seconds = network.spec.provenance.get("stand_in_seconds")
     return network if seconds is None else stand_in(float(seconds))
 
 
 class Usual:
-    """A predictor for `map_batches`."""
+    """Predictor of all baselines, callable by Ray Data's `map_batches`."""
 
     def __init__(self, checkpoint: Path, threads: int = 1) -> None:
         torch.set_num_threads(threads)
@@ -49,13 +49,15 @@ class Usual:
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> tuple[bytes, list[int]]:
-        """(H, W, 3) RGB → palette PNG and pixels of each class."""
+        """Convert an RGB image (H, W, 3) to a palette PNG and the number of pixels of each class."""
         height, width = image.shape[:2]
         cells = score_map_size(height, width)
         after = [count * OUTPUT_STRIDE + MARGIN - length for count, length in zip(cells, (height, width), strict=True)]
+        # Reflect the image at its borders, then (H, W, 3) RGB -> (1, 3, h, w) BGR minus the mean.
         padded = np.pad(image, ((MARGIN, after[0]), (MARGIN, after[1]), (0, 0)), mode="reflect")
         pixels = padded[:, :, ::-1].astype(np.float32) - np.array(self.network.spec.mean_bgr, np.float32)
         scores = self.network(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None])
+        # (1, C, rows, columns) -> (1, C, H, W): upsample all classes, then take the maximum.
         size = [(count - 1) * OUTPUT_STRIDE + 1 for count in cells]
         whole = nn.functional.interpolate(scores.softmax(1), size=size, mode="bilinear", align_corners=True)
         labels = whole[0, :, :height, :width].argmax(0).to(torch.uint8).numpy()
@@ -66,7 +68,7 @@ class Usual:
 
 
 def by_ray_data(images: Path, checkpoint: Path, output: Path, actors: int) -> None:
-    """`read_images`, `map_batches` with actors, `write_parquet`."""
+    """Segment images with Ray Data: `read_images`, `map_batches` with actors, `write_parquet`."""
     dataset = ray.data.read_images(str(images), include_paths=True, mode="RGB")
     predicted = dataset.map_batches(
         Usual,
@@ -79,6 +81,8 @@ def by_ray_data(images: Path, checkpoint: Path, output: Path, actors: int) -> No
 
 
 class _Folder(Dataset[tuple[str, np.ndarray]]):
+    """Images of a folder as (path, RGB array (H, W, 3))."""
+
     def __init__(self, images: Path) -> None:
         self.paths = sorted(images.iterdir())
 
@@ -90,18 +94,19 @@ class _Folder(Dataset[tuple[str, np.ndarray]]):
 
 
 def by_data_loader(images: Path, checkpoint: Path, output: Path, threads: int) -> float:
-    """Images per second with a process that decodes beside this one, in steady state."""
+    """Return images per second in steady state, with one process that decodes beside this one."""
     loader = DataLoader(_Folder(images), batch_size=None, num_workers=1)
     return _drain(iter(loader), len(loader), Usual(checkpoint, threads), output)
 
 
 def by_loop(images: Path, checkpoint: Path, output: Path, threads: int) -> float:
-    """Images per second of a plain loop."""
+    """Return images per second of a plain loop that decodes and predicts in turn."""
     folder = _Folder(images)
     return _drain((folder[index] for index in range(len(folder))), len(folder), Usual(checkpoint, threads), output)
 
 
 def _drain(pairs: Iterator[tuple[str, Any]], count: int, usual: Usual, output: Path) -> float:
+    """Predict all pairs, write them as Parquet, and return images per second without the first tenth."""
     rows, started, warm = [], 0.0, count // 10
     for index, (path, image) in enumerate(pairs):
         if index == warm:

@@ -1,1 +1,1 @@
-"""A finished main job on one machine: drawn street scenes, an embedded S3 and a local Ray cluster."""
+"""Demo of the whole system on one machine: drawn street scenes, an embedded S3 server and a local Ray cluster."""

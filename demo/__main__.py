@@ -1,4 +1,4 @@
-"""The whole system on one machine: a bucket of drawn scenes, training, segmentation, report.
+"""Demo of the whole system on one machine: a bucket of drawn scenes, training, segmentation and report.
 
 make demo
 """
@@ -29,16 +29,16 @@ __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BUCKET = "s3://street-scenes"
-# First seed and number of scenes: no scene is in two of these.
+# First seed and number of scenes. The seed ranges are disjoint, so no scene is in two splits.
 _TRAIN, _VAL, _HELD_OUT = (0, 120), (100_000, 12), (200_000, 36)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the demo; returns its exit code."""
+    """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--keep", type=Path, default=_ROOT / "demo-output", help="folder for the results")
     options = parser.parse_args(arguments)
-    # SIGTERM as an exception, so that everything below is stopped in order.
+    # Turn SIGTERM into an exception, so that the context managers below stop their processes in order.
     signal.signal(signal.SIGTERM, _stop)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(cluster: Cluster, keep: Path) -> int:
+    """Draw the scenes, submit the three jobs, and return 1 if one of them fails, else 0."""
     storage, output = Storage(), join(_BUCKET, "out")
     with _step("drawing scenes into the bucket"):
         storage.filesystem(_BUCKET)[0].mkdir(_BUCKET.removeprefix("s3://"))
@@ -64,7 +65,7 @@ def _run(cluster: Cluster, keep: Path) -> int:
         *("--labels", join(_BUCKET, "held-out", "labels"), "--output", output),
         *("--checkpoint", join(_BUCKET, "run", "network.safetensors"), "--shard-images", "12", "--actors", "2"),
     ]
-    # Fewer steps than the recipe's, to end within ten minutes on two cores.
+    # Train for fewer steps than the recipe does, so that the demo ends within ten minutes on two cores.
     train += ["--cpus-per-worker", "2", "--front-end.iterations", "700"]
     for script in (train, segment, ["python", "jobs/report.py", output]):
         print(f"\n== ray job submit -- {' '.join(script)}", flush=True)
@@ -75,11 +76,13 @@ def _run(cluster: Cluster, keep: Path) -> int:
 
 
 def _fill(storage: Storage, prefix: str, seeds: range) -> None:
-    # Spawned: a fork would copy locks that the storage's threads hold.
+    """Draw one scene per seed into images/ and labels/ below `prefix` of the bucket, in parallel processes."""
+    # Spawn the workers: a fork would copy locks that the storage's threads hold.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool, contextlib.ExitStack() as stack:
-        # A signal to the whole group is answered by this process, once all of the pool's run: one that it reached
-        # while it started could hang, and the pool with it. The pool is left without the scenes not yet begun: the wait
-        # must be this call's, for the pool's own at the end of the block takes the cancelling back.
+        # Defer a signal to the process group until all workers of the pool run. A worker that receives it while it
+        # starts could hang, and the pool would hang with it. This callback also cancels the scenes that have not begun.
+        # It must wait for the workers itself, because the pool's own shutdown at the end of the block would undo the
+        # cancellation.
         stack.callback(pool.shutdown, cancel_futures=True)
         with signals_deferred():
             scenes = pool.map(encode_scene, seeds, chunksize=4)
@@ -89,7 +92,7 @@ def _fill(storage: Storage, prefix: str, seeds: range) -> None:
 
 
 def _keep(storage: Storage, output: str, keep: Path) -> None:
-    """Copies what outlives the object store."""
+    """Copy the results from the bucket to `keep`, because the object store ends with the demo; `keep` is replaced."""
     shutil.rmtree(keep, ignore_errors=True)
     for prefix, folder in ((output, keep), (join(_BUCKET, "run"), keep / "training")):
         for info in storage.list(prefix):
@@ -109,6 +112,7 @@ def _keep(storage: Storage, output: str, keep: Path) -> None:
 
 @contextlib.contextmanager
 def _step(what: str) -> Iterator[None]:
+    """Print a description, run the block, and print its duration in seconds."""
     started = time.monotonic()
     print(f"{what} … ", end="", flush=True)
     yield
@@ -116,6 +120,7 @@ def _step(what: str) -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    """Exit with the conventional code of a process that a signal ended, 128 + signal number."""
     sys.exit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of one machine with its dashboard on loopback, token authentication on, gone when left."""
+"""Ray cluster on loopback with dashboard and token authentication, stopped when its context ends."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _PORTS = (
 )
 
 
-# What the client says of itself: how to ask for logs, that the job was submitted, that it has succeeded.
+# Messages of the job client itself: how to read logs, and that the job was submitted or has succeeded.
 _CHATTER = re.compile(r"\S+ \S+\s(?:(?:INFO|SUCC|WARN) cli|INFO job_manager)\.py:|\[.* logging\.cc:|Running entrypoint")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running head node.
+    """Running head node.
 
     Attributes:
-        dashboard: address for `ray job submit`.
-        address: for a driver of its own, as `RAY_ADDRESS`.
-        env: the environment in which ray's commands reach it.
-        log: where their own messages go.
+        dashboard: Dashboard URL, the address for `ray job submit`.
+        address: Address (host:port) for a driver that connects by itself, as in `RAY_ADDRESS`.
+        env: Environment variables with which Ray's commands reach the cluster.
+        log: File that receives the messages of Ray and of its job client.
     """
 
     dashboard: str
@@ -53,9 +53,14 @@ class Cluster:
     log: Path
 
     def submit(self, script: Sequence[str], working_dir: Path) -> int:
-        """Runs `ray job submit` in the foreground, the job's output on ours; returns its exit code."""
+        """Run `ray job submit` in the foreground, print the job's output, and return the exit code.
+
+        Args:
+            script: Command line of the job.
+            working_dir: Folder that Ray uploads as the job's working directory.
+        """
         command = [_ray(), "job", "submit", "--address", self.dashboard, "--working-dir", str(working_dir), "--"]
-        # A pipe makes Python buffer by default, and progress would come in heaps.
+        # Python buffers its output to a pipe by default, which would delay progress lines.
         env = {**self.env, "PYTHONUNBUFFERED": "1"}
         with (
             self.log.open("a") as log,
@@ -72,12 +77,20 @@ class Cluster:
 
 @contextlib.contextmanager
 def local_cluster(log: Path, *, cpus: int, start_seconds: float = 120.0) -> Iterator[Cluster]:
-    """Starts a head node with `cpus` logical CPUs and stops it on leaving.
+    """Start a head node with `cpus` logical CPUs, and stop it when the context ends.
+
+    Args:
+        log: File that receives the output of Ray.
+        cpus: Number of logical CPUs that Ray may schedule.
+        start_seconds: Longest time in seconds until the dashboard must answer.
+
+    Yields:
+        The running cluster.
 
     Raises:
-        RuntimeError: if it does not answer within `start_seconds`.
+        RuntimeError: If the dashboard does not answer within `start_seconds`.
     """
-    # Sockets lie below this folder, and their paths must stay under 107 bytes.
+    # Ray puts its sockets below this folder, and a socket's path must stay under 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         token = Path(folder) / "token"
         token.write_text(secrets.token_hex(32))
@@ -88,12 +101,12 @@ def local_cluster(log: Path, *, cpus: int, start_seconds: float = 120.0) -> Iter
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # As many Python processes as CPUs at each driver's start, most of them for nothing.
+            # By default Ray starts one Python process per CPU with each driver; most of them would never be used.
             "RAY_prestart_worker_first_driver": "0",
         }
-        # Jobs inherit this: the interpreter of this environment, and the credentials of the object store.
+        # Jobs inherit this environment: the Python interpreter and the credentials of the object store.
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-        # An address left in the environment would send our commands to somebody else's cluster.
+        # A RAY_ADDRESS left in the environment would send these commands to another cluster.
         env.pop("RAY_ADDRESS", None)
         with child_process(_start_command(folder, ports, cpus), log=log, env=env) as process:
             dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
@@ -117,6 +130,7 @@ def _start_command(folder: str, ports: Mapping[str, int], cpus: int) -> list[str
 
 
 def _answers(dashboard: str, token: str) -> bool:
+    """Return whether the dashboard's job API replies with status 200 to the token."""
     request = urllib.request.Request(f"{dashboard}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:
@@ -126,4 +140,5 @@ def _answers(dashboard: str, token: str) -> bool:
 
 
 def _ray() -> str:
+    """Return the path of the `ray` program in this Python environment."""
     return str(Path(sys.executable).parent / "ray")

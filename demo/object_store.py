@@ -1,4 +1,4 @@
-"""An S3 server on loopback: SeaweedFS's `weed`, with real credentials and every port set."""
+"""S3 server on loopback: SeaweedFS's `weed` with generated credentials and an explicit number for every port."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ _READER = "reader"
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running S3 server."""
+    """Running S3 server.
+
+    Attributes:
+        endpoint: URL of the S3 API.
+        access_key: Access key of the administrator.
+        secret_key: Secret key, the same for the administrator and the reader.
+        pid: Process id of `weed`.
+    """
 
     endpoint: str
     access_key: str
@@ -45,12 +52,12 @@ class ObjectStore:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment variables with which s3fs and boto find this server."""
+        """Environment variables with which s3fs and boto reach this server as administrator."""
         return self._env(self.access_key)
 
     @property
     def reader_env(self) -> dict[str, str]:
-        """The same for somebody who may list and read, and nothing else."""
+        """Environment variables of an account that may list and read, but not write."""
         return self._env(_READER)
 
     def _env(self, access_key: str) -> dict[str, str]:
@@ -64,10 +71,18 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def object_store(directory: Path, *, address: str = "127.0.0.1", start_seconds: float = 60.0) -> Iterator[ObjectStore]:
-    """Starts a server at `address` with its data in `directory` and stops it on leaving.
+    """Start a server at `address` with its data in `directory`, and stop it when the context ends.
+
+    Args:
+        directory: Folder for data, configuration and log.
+        address: IP address on which all ports listen.
+        start_seconds: Longest time in seconds until the server must be ready.
+
+    Yields:
+        The running server.
 
     Raises:
-        RuntimeError: if `weed` is not installed or the server is not ready after `start_seconds`.
+        RuntimeError: If `weed` is not installed or the server is not ready after `start_seconds`.
     """
     access_key, secret_key = "demo", secrets.token_hex(16)
     config = directory / "s3.json"
@@ -75,10 +90,10 @@ def object_store(directory: Path, *, address: str = "127.0.0.1", start_seconds: 
     data.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(_identities(access_key, secret_key)))
     ports = dict(zip(_PORT_OPTIONS, free_ports(len(_PORT_OPTIONS)), strict=True))
-    # The data are temporary, so weed's slow farewell (it waits for its own heartbeats) is cut short.
-    # weed would take credentials that it finds in the environment for one more administrator.
+    # weed would accept credentials that it finds in the environment as one more administrator.
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     command = _command(address, data, config, ports)
+    # A short grace period is enough: the data are temporary, and weed's own shutdown is slow (it waits for heartbeats).
     with child_process(command, log=directory / "weed.log", env=env, grace=1.0) as process:
         endpoint = f"http://{address}:{ports['s3.port']}"
         wait_until(lambda: _answers(endpoint), what="SeaweedFS", seconds=start_seconds, process=process)
@@ -86,6 +101,7 @@ def object_store(directory: Path, *, address: str = "127.0.0.1", start_seconds: 
 
 
 def _identities(access_key: str, secret_key: str) -> dict[str, object]:
+    """Return the server's accounts: an administrator, and a reader that may only list and read."""
     return {
         "identities": [
             {"name": name, "credentials": [{"accessKey": name, "secretKey": secret_key}], "actions": actions}
@@ -103,7 +119,7 @@ def _command(address: str, data: Path, config: Path, ports: dict[str, int]) -> l
         f"-ip={address}",
         f"-ip.bind={address}",
         "-master.volumeSizeLimitMB=64",
-        # Every bucket takes several volumes of its own; they cost disk only as they fill.
+        # Every bucket takes several volumes of its own; a volume uses disk space only as it fills.
         "-volume.max=4000",
         "-filer",
         "-s3",
@@ -115,6 +131,7 @@ def _command(address: str, data: Path, config: Path, ports: dict[str, int]) -> l
 
 
 def _weed() -> str:
+    """Return the path of `weed`, from this Python environment or from PATH; raise RuntimeError if there is none."""
     beside_python = Path(sys.executable).parent / "weed"
     found = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if not found:
@@ -123,7 +140,7 @@ def _weed() -> str:
 
 
 def _answers(endpoint: str) -> bool:
-    """True once the S3 gateway replies at all: 403 without a signature is a good answer."""
+    """Return whether the S3 gateway replies; a 403 counts, because the request is not signed."""
     try:
         urllib.request.urlopen(endpoint, timeout=2)
     except urllib.error.HTTPError as error:

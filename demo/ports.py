@@ -7,17 +7,17 @@ import socket
 
 __all__ = ["free_ports"]
 
-# Ray hands its workers 10002-19999, and the kernel hands clients 32768 and up: both may take a port between
-# our look and the server's bind, so only the range between them is used.
+# Ray gives its workers ports 10002-19999, and the kernel gives clients 32768 and up. Either could take a port between
+# the check here and the server's bind, so only the range between them is used.
 FIRST, LAST = 20000, 32000
-# SeaweedFS derives gRPC ports by adding 10000 to any that are not set; all of ours are set.
+# SeaweedFS adds 10000 to a port to derive a gRPC port that is not set; demo/object_store.py sets all of them.
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns `count` distinct ports on 127.0.0.1 that nothing listens on at the moment.
+    """Return `count` distinct ports on 127.0.0.1 that no process listens on at the moment.
 
     Raises:
-        RuntimeError: if the range is exhausted.
+        RuntimeError: If too few ports of the range are free.
     """
     candidates = random.SystemRandom().sample(range(FIRST, LAST), k=min(LAST - FIRST, 50 * count))
     found: list[int] = []
@@ -30,6 +30,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _is_free(port: int) -> bool:
+    """Return whether a socket can be bound to the port on 127.0.0.1."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -25,9 +25,17 @@ def child_process(
     cwd: Path | None = None,
     grace: float = 8.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs `command` in a session of its own, output to `log`; ends it and all its descendants on leaving.
+    """Run a command in a session of its own, and end it and all its descendants when the context ends.
 
-    They have `grace` seconds between SIGTERM and SIGKILL.
+    Args:
+        command: Program and arguments.
+        log: File to which standard output and standard error are appended.
+        env: Environment variables; None: those of this process.
+        cwd: Working directory; None: that of this process.
+        grace: Seconds between SIGTERM and SIGKILL.
+
+    Yields:
+        The running process.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -47,7 +55,7 @@ def child_process(
 
 
 def end_tree(pid: int, *, grace: float = 8.0) -> None:
-    """Sends SIGTERM to a process and its descendants, and SIGKILL to what is left after `grace` seconds."""
+    """Send SIGTERM to a process and its descendants, and SIGKILL to those that still run after `grace` seconds."""
     try:
         root = psutil.Process(pid)
         family = [*root.children(recursive=True), root]
@@ -56,17 +64,23 @@ def end_tree(pid: int, *, grace: float = 8.0) -> None:
     for member in family:
         _signal(member, signal.SIGTERM)
     _, alive = psutil.wait_procs(family, timeout=grace)
-    # A family that was asked to stop may have forked meanwhile: look again before killing.
+    # A process may have forked since SIGTERM: list the descendants again before SIGKILL.
     for member in {child for parent in alive for child in _descendants(parent)} | set(alive):
         _signal(member, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=grace)
 
 
 def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, process: subprocess.Popen[bytes]) -> None:
-    """Polls `ready` until it is true.
+    """Poll `ready` every 0.1 s until it returns true.
+
+    Args:
+        ready: Condition to poll.
+        what: Name of the awaited server, for error messages.
+        seconds: Longest time to wait in seconds.
+        process: Process of the server; its end also ends the wait.
 
     Raises:
-        RuntimeError: if `process` ends first or `seconds` pass; the message says what was awaited.
+        RuntimeError: If `process` ends first or `seconds` pass; the message names what was awaited.
     """
     deadline = time.monotonic() + seconds
     while not ready():
@@ -79,18 +93,21 @@ def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, process:
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Answers SIGINT and SIGTERM on leaving; processes started meanwhile are deaf to both. For the main thread only.
+    """Defer SIGINT and SIGTERM until the context ends; processes started in it block both signals.
+
+    For the main thread only, because Python sets signal handlers there.
 
     Raises:
-        BaseException: on leaving, whatever the handler of a signal that came meanwhile raises.
+        BaseException: If a signal came meanwhile; it is whatever the handler of the first one raises.
     """
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
-    # The mask is for the children, who inherit it. It does not keep a signal from this process: any other thread takes
-    # it, and Python runs the handler here, in the middle of starting a child that waits to hear what it is to do.
+    # Children inherit the mask. It does not keep a signal from this process: any other thread may receive it, and
+    # Python then runs the handler in this thread, perhaps while a child starts and waits for its first instructions.
+    # That is why the handlers are replaced as well.
     ours = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, note) for number in ours}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
@@ -110,6 +127,7 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    """Return all descendants of a process; an empty list if it has ended."""
     try:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:

@@ -1,1 +1,1 @@
-"""Entry scripts: parse, call, print, exit code."""
+"""Entry scripts: each parses its options, calls the pipeline, prints the result and returns an exit code."""

@@ -1,4 +1,4 @@
-"""Compare two committed runs over the same images: do they differ, where, and by how much?
+"""Compare two committed runs over the same images: whether, where and by how much they differ.
 
     ray job submit --working-dir . -- python jobs/compare.py s3://bucket/out/a s3://bucket/out/b
 
@@ -23,7 +23,7 @@ from pipeline.results.comparison.write import write_comparison
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, compare, write, print the verdict; returns the exit code."""
+    """Compare the two runs, write the comparison, print the verdict and return the exit code."""
     parser = argparse.ArgumentParser(description="Compare two committed runs over the same images.")
     parser.add_argument("run_a", help="URI of the run that is compared with: the older network, say")
     parser.add_argument("run_b", help="URI of the run that is judged")

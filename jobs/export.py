@@ -3,7 +3,7 @@
     ray job submit --working-dir . -- python jobs/export.py s3://bucket/out/x --to coco --output s3://bucket/export/x
 
 Formats: index-png and color-png (folders), coco (one JSON of run lengths), geojson (polygons), label-studio and cvat
-(the 50 most uncertain images, to be corrected). Works without Ray too: ``python jobs/export.py RUN …``. Exit codes: 0
+(the 50 most uncertain images, for correction). Works without Ray too: ``python jobs/export.py RUN …``. Exit codes: 0
 written; 2 wrong usage; 3 nothing is committed there, or the storage failed.
 """
 
@@ -22,7 +22,7 @@ from pipeline.results.exports.export import FORMATS, Request, export_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, export, say what was written; returns the exit code."""
+    """Export the masks of a run, print the number of images and the folder, and return the exit code."""
     options = _parse(arguments)
     classes = None if options.classes is None else options.classes.split(",")
     request = Request(
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options; a wrong or contradictory one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(description="Write the masks of a committed run in the format of another tool.")
     parser.add_argument("run", help="URI of the run, as given to segment_bucket.py --output")
     parser.add_argument("--to", required=True, choices=list(FORMATS), help="format")

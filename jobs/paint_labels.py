@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, paint, print what was painted; return the exit code."""
+    """Paint the annotations, print a summary and return the exit code."""
     options = _parse(arguments)
     try:
         painted = paint_labels(
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _summary(painted: Painted) -> list[str]:
-    """Return one line for each fact."""
+    """Return the lines of the summary: images, share of each class, everything left out, and the next command."""
     total = sum(painted.pixels.values()) + painted.void
     lines = [f"{painted.images:,} images painted into {painted.output}/labels"]
     lines += [f"class {name}: {count / total:.3%} of all pixels" for name, count in painted.pixels.items()]
@@ -63,6 +63,7 @@ def _summary(painted: Painted) -> list[str]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(description="Paint annotations of a labeling tool into label files for training.")
     parser.add_argument("source", help="URI of a COCO JSON, a Label Studio JSON export, or a folder or .zip of CVAT")
     parser.add_argument("--output", required=True, help="URI of a prefix for labels, classes file and list of pairs")

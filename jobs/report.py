@@ -1,4 +1,4 @@
-"""Write the report of a committed run: a page, a contact sheet, and its plots as PNG.
+"""Write the report of a committed run: a page, a contact sheet, and plots as PNG files.
 
     ray job submit --working-dir . -- python jobs/report.py s3://bucket/out/x
 
@@ -21,7 +21,7 @@ from pipeline.results.report.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, write, say where; returns the exit code."""
+    """Write the report of a run, print the files' URIs and return the exit code."""
     parser = argparse.ArgumentParser(description="Write the report and the contact sheet of a committed run.")
     parser.add_argument("output", help="URI of the run, as given to segment_bucket.py --output")
     parser.add_argument("--images", type=int, default=6, help="images on the contact sheet (default: 6)")

@@ -1,9 +1,9 @@
-"""List the runs below a prefix: where each lies, how far it has come, how well it did.
+"""List the runs below a prefix, with location, progress and scores.
 
     ray job submit --working-dir . -- python jobs/runs.py s3://bucket/out
 
-Works without Ray too: ``python jobs/runs.py PREFIX``. With ``--json`` a JSON object a line. Exit codes: 0 listed, even
-if there is none; 2 wrong usage; 3 the storage failed.
+Works without Ray too: ``python jobs/runs.py PREFIX``. With ``--json`` it prints one JSON object per line. Exit codes:
+0 listed, even if there is none; 2 wrong usage; 3 the storage failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.results.runs import find_runs, runs_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, look, print; returns the exit code."""
+    """Find the runs below a prefix, print them and return the exit code."""
     parser = argparse.ArgumentParser(description="List the runs below a prefix.")
     parser.add_argument("prefix", help="URI of a folder that holds outputs of segment_bucket.py")
     parser.add_argument("--depth", type=int, default=4, help="how many folders deep to look (default: 4)")

@@ -1,8 +1,8 @@
-"""Score a committed run in full: boundary IoU and calibration beside IoU, Dice, precision, recall and accuracies.
+"""Score a committed run in full: boundary IoU, calibration, IoU, Dice, precision, recall and accuracies.
 
     ray job submit --working-dir . -- python jobs/score.py s3://bucket/out/x
 
-Reads the labels once more. Works without Ray too: ``python jobs/score.py OUTPUT``. Exit codes: 0 written; 2 wrong
+The job reads the labels again. Works without Ray too: ``python jobs/score.py OUTPUT``. Exit codes: 0 written; 2 wrong
 usage; 3 nothing is committed there, or the storage failed.
 """
 
@@ -21,7 +21,7 @@ from pipeline.results.scoring.score import score_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, score, print; returns the exit code."""
+    """Score a run, print the scores and return the exit code."""
     parser = argparse.ArgumentParser(description="Score a committed run in full, from masks and labels.")
     parser.add_argument("output", help="URI of the run, as given to segment_bucket.py --output")
     options = parser.parse_args(arguments)

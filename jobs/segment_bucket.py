@@ -1,4 +1,4 @@
-"""Segments a bucket of images into Parquet tables.
+"""Segment a bucket of images into Parquet tables.
 
     ray job submit --working-dir . -- python jobs/segment_bucket.py \
         --images s3://b/in --checkpoint s3://b/runs/r1/network.safetensors --output s3://b/out/x [--labels s3://b/lab] \
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+# `ray job submit` and plain python put jobs/ on the path, not the repository's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.command_line import connect, job, parse
@@ -27,12 +28,14 @@ from pipeline.segmentation.run import segment_bucket
 
 
 def main(arguments: list[str]) -> int:
+    """Segment the bucket, or print the forecast with --plan; print the scores and return the exit code."""
     config = parse(SegmentConfig, arguments, __doc__)
     if config.plan:
         print(forecast(config, Storage()).text())
         return 0
     connect()
     success = segment_bucket(config, check_resources, run_shards)
+    # NaN becomes None, which the table prints as a dash.
     scores = Run(config.output).class_scores().astype(object)
     rows = scores.where(scores.notna(), None).to_dict("records")
     print(class_table(rows, success["mean_iou"]))

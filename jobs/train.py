@@ -3,10 +3,10 @@
     ray job submit --working-dir . -- python jobs/train.py RECIPE --data s3://b/camvid --output s3://b/runs/r1 \
         [--workers 2] [--front-end.iterations 1000 …] [--dry-run]
 
-RECIPE is `custom` for own classes and photographs (docs/your_data.md). Submitted again, a run that was interrupted
-goes on from its newest checkpoint. It leaves network.safetensors, one network per stage in stages/, metrics.json and
-TensorBoard files. Exit codes: 0 trained; 2 wrong usage or configuration; 3 the run did not end, submit it again; 4 the
-output belongs to another run.
+RECIPE is `custom` for your own classes and photographs (docs/your_data.md). An interrupted run continues from its
+newest checkpoint if it is submitted again. A run writes network.safetensors, one network per stage in stages/,
+metrics.json and TensorBoard files. Exit codes: 0 trained; 2 wrong usage or configuration; 3 the run did not end, submit
+it again; 4 the output belongs to another run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+# `ray job submit` and plain python put jobs/ on the path, not the repository's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tyro
@@ -28,11 +29,12 @@ from pipeline.training.run import check_data, train
 
 
 def main(arguments: list[str]) -> int:
+    """Train by a recipe, or check data and workers and do a dry run with --dry-run; return the exit code."""
     if not arguments or arguments[0].startswith("-"):
         print(f"{__doc__}\nRecipes (options of one: jobs/train.py RECIPE --help):\n{describe_recipes()}")
         return 0 if arguments[:1] in (["--help"], ["-h"]) else ConfigError.exit_code
     if arguments.count("--data") > 1:
-        # The parser would take the last one, and train on a part of the data without a word.
+        # The parser would use the last one only and silently train on a part of the data.
         raise ConfigError("--data is given more than once: name all data sets after one, as in --data A B")
     missing = {"data": tyro.MISSING, "output": tyro.MISSING}
     default = TrainConfig.model_construct(**missing, recipe=recipe(arguments[0]))

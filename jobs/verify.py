@@ -1,4 +1,4 @@
-"""Check a committed run from first principles: recompute every number from the masks and the labels.
+"""Check a committed run independently: recompute every number from the masks and the labels.
 
     ray job submit --working-dir . -- python jobs/verify.py s3://bucket/out/x
 
@@ -21,7 +21,7 @@ from pipeline.results.verify import verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, verify, print the verdict; returns the exit code."""
+    """Verify a run, print the verdict and return the exit code."""
     parser = argparse.ArgumentParser(description="Check a committed run from first principles.")
     parser.add_argument("output", help="URI of the run, as given to segment_bucket.py --output")
     options = parser.parse_args(arguments)

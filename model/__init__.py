@@ -1,1 +1,1 @@
-"""The networks of Yu & Koltun (ICLR 2016): front end, context module, dense prediction. Plain PyTorch."""
+"""Plain PyTorch networks of Yu & Koltun (ICLR 2016): front end, context module and dense prediction."""

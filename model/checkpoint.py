@@ -1,4 +1,4 @@
-"""One file for a network: safetensors with the original layer names and one JSON text. Never a pickle."""
+"""Checkpoint files: safetensors with the original layer names and one JSON text; never a pickle."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ __all__ = ["METADATA_KEY", "from_bytes", "network_tensors", "read_metadata", "to
 
 
 def to_bytes(network: DilatedNetwork) -> bytes:
-    """Serialises `network`; equal networks give equal bytes."""
+    """Serialize `network` as a checkpoint file; equal networks give equal bytes."""
     tensors = {name: tensor.float().contiguous() for name, tensor in network_tensors(network).items()}
     return save(tensors, {METADATA_KEY: json.dumps(describe(network.spec), sort_keys=True)})
 
 
 def network_tensors(network: DilatedNetwork) -> dict[str, Tensor]:
-    """Weights and biases on the CPU under the contract's flat names (`conv1_1.weight`, `ctx_final.bias` …)."""
+    """Return weights and biases on the CPU under the contract's flat names (`conv1_1.weight`, `ctx_final.bias`, …)."""
     modules = [network.front_end, *([] if network.context is None else [network.context])]
     return {name: tensor.detach().cpu() for module in modules for name, tensor in module.state_dict().items()}
 
 
 def from_bytes(data: bytes) -> DilatedNetwork:
-    """Rebuilds a network, in evaluation mode, from a file's bytes.
+    """Rebuild a network, in evaluation mode, from the bytes of a checkpoint file.
 
-    Widths and the size of the context module are read from the tensors' shapes. The VOC release's names
+    The shapes of the tensors give the widths and the size of the context module. The names of the VOC release
     (`fc-final`, `ct_*`) are accepted.
 
+    Args:
+        data: Content of the file.
+
+    Returns:
+        Network in float32 on the CPU.
+
     Raises:
-        CheckpointError: if the bytes are not such a file or contradict themselves; the message says where.
+        CheckpointError: If the bytes are not a checkpoint or contradict themselves; the message names the place.
     """
     metadata = read_metadata(data, METADATA_KEY)
     try:
@@ -53,12 +59,14 @@ def from_bytes(data: bytes) -> DilatedNetwork:
 
 
 def _contract_name(name: str) -> str:
+    """Return the contract's name of a tensor; it differs from `name` in files of the VOC release."""
     if name.startswith("fc-final."):
         return name.replace("fc-final.", "final.", 1)
     return name.replace("ct_", "ctx_", 1) if name.startswith("ct_") else name
 
 
 def _front_end(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> FrontEnd:
+    """Build a front end, without memory for its weights, of the widths that the tensors have."""
     conv = tuple(_outputs(tensors, name) for name in CONV_NAMES)
     widths = FrontEndWidths(conv, _outputs(tensors, "fc6"), _outputs(tensors, "fc7"))
     if _outputs(tensors, "final") != len(spec.classes):
@@ -67,11 +75,13 @@ def _front_end(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> FrontEnd:
         )
     if len(set(spec.classes)) < len(spec.classes):
         raise CheckpointError(f"class name `{Counter(spec.classes).most_common(1)[0][0]}` stands twice: rename one")
+    # Meta tensors take no memory; `_load` replaces them with the tensors of the file.
     with torch.device("meta"):
         return FrontEnd(len(spec.classes), widths)
 
 
 def _context(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> ContextModule | None:
+    """Build the context module of `spec`, without memory for its weights; the tensors give its channels."""
     if spec.context is None:
         return None
     names, classes = context_layer_names(len(spec.context.dilations)), len(spec.classes)
@@ -84,6 +94,7 @@ def _context(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> ContextModule 
 
 
 def _outputs(tensors: Mapping[str, Tensor], layer: str) -> int:
+    """Return the number of output channels of a convolution; refuse a weight that is missing, empty or not 4-D."""
     weight = tensors.get(f"{layer}.weight")
     if weight is None or weight.ndim != 4 or weight.numel() < 1:
         raise CheckpointError(f"layer `{layer}` is missing or is not a convolution: the file is not such a network")
@@ -91,6 +102,7 @@ def _outputs(tensors: Mapping[str, Tensor], layer: str) -> int:
 
 
 def _load(network: DilatedNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Make the tensors the parameters of `network`, without a copy; refuse other names or shapes."""
     expected = tensor_names(network)
     if set(expected) != set(tensors):
         difference = sorted(set(expected) ^ set(tensors))
@@ -105,6 +117,6 @@ def _load(network: DilatedNetwork, tensors: Mapping[str, Tensor]) -> None:
 
 
 def tensor_names(network: DilatedNetwork) -> list[str]:
-    """The names that a checkpoint of `network` must hold."""
+    """Return the names of the tensors that a checkpoint of `network` must hold."""
     modules = [network.front_end, *([] if network.context is None else [network.context])]
     return [name for module in modules for name in module.state_dict()]

@@ -1,4 +1,4 @@
-"""Loops over pixels as compiled code (numba), for whatever neither torch nor numpy does in one pass."""
+"""Compilation of pixel loops with numba, for computations that neither torch nor numpy does in one pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at the first call, without Python's lock, and keeps the code on disk for later processes.
+    """Compile a function at its first call, and cache the machine code on disk for later processes.
 
-    Where there is no place to write, beside the file or in the user's cache, nothing is kept.
+    The compiled code runs without Python's global interpreter lock. If neither the source file's folder nor the user's
+    cache is writable, nothing is cached.
+
+    Args:
+        function: Function that numba can compile.
+
+    Returns:
+        Compiled function with the same parameters.
     """
     try:
         fast = njit(nogil=True, cache=True)(function)
@@ -26,7 +33,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fast(*arguments)
         except OSError:
-            # The disk is full: compiled all the same, only not kept, and nothing has run yet.
+            # The disk is full. The function is compiled but not cached, and has not run yet: call it again.
             return fast(*arguments)
 
     return call

@@ -1,4 +1,4 @@
-"""The context module: layers of 3x3 convolutions whose dilation grows, at one resolution (Sec. 3, Table 1)."""
+"""Context module: layers of 3x3 convolutions with growing dilation at one resolution (Sec. 3, Table 1)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from model.truncation import truncate
 
 __all__ = ["CONTEXT_DILATIONS", "LARGE_MULTIPLIERS", "ContextModule", "context_layer_names"]
 
-# Dilations of the 3x3 layers by the number of layers; the 1x1 layer that closes each module is not listed.
-# Seven: layer 6 removed (KITTI). Ten: two more after layer 6 (Cityscapes). Appendix A.
+# Dilations of the 3x3 layers, by number of layers. The number includes the final 1x1 layer; the list does not.
+# Seven layers (KITTI): layer 6 is removed. Ten layers (Cityscapes): two are added after layer 6. Appendix A.
 CONTEXT_DILATIONS = {
     7: (1, 1, 2, 4, 8, 1),
     8: (1, 1, 2, 4, 8, 16, 1),
@@ -25,24 +25,24 @@ PADDINGS = ("layer", "input")
 
 
 def context_layer_names(count: int) -> tuple[str, ...]:
-    """Names of `count` 3x3 layers in the reference code: ctx_conv1_1, ctx_conv1_2, ctx_conv2_1 … ctx_fc1."""
+    """Return the reference code's names of `count` 3x3 layers: ctx_conv1_1, ctx_conv1_2, ctx_conv2_1 … ctx_fc1."""
     middle = [f"ctx_conv{number}_1" for number in range(2, count - 1)]
     return ("ctx_conv1_1", "ctx_conv1_2", *middle, "ctx_fc1")
 
 
 class ContextModule(nn.Module):
-    """Aggregates context over the score map; the output has the input's size and channels.
+    """Context aggregation over a score map; the output has the size and the channels of the input.
 
     Args:
-        classes: C, the channels of the score map.
-        dilations: one per 3x3 layer, see `CONTEXT_DILATIONS`.
-        padding: `layer` pads every layer by its own dilation with zeros (urban networks, Appendix A); `input`
-            pads the score map once by the sum of the dilations (33 cells) and convolves validly (VOC). The two
-            differ numerically.
-        multipliers: channels of each 3x3 layer as a multiple of C; None for the basic module (all 1).
+        classes: Channels of the score map, C.
+        dilations: Dilation of each 3x3 layer, see `CONTEXT_DILATIONS`.
+        padding: Kind of zero padding. `layer` pads every layer by its own dilation (urban networks, Appendix A).
+            `input` pads the score map once by the sum of the dilations (33 cells for eight layers) and convolves
+            validly (VOC). The two differ numerically.
+        multipliers: Channels of each 3x3 layer as a multiple of C; None: all 1, the basic module.
 
     Raises:
-        ValueError: for an unknown padding, or multipliers that do not fit the dilations.
+        ValueError: If the padding is unknown, the multipliers do not fit the dilations, or there are fewer than four.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ContextModule(nn.Module):
         self.ctx_final = nn.Conv2d(channels[-1], classes, 1)
 
     def forward(self, scores: Tensor) -> Tensor:
-        """(N, C, h, w) → (N, C, h, w)."""
+        """Return the scores with context: (N, C, h, w) → (N, C, h, w)."""
         maps = scores
         if self.padding == "input":
             maps = functional.pad(maps, [sum(self.dilations)] * 4)
@@ -76,7 +76,7 @@ class ContextModule(nn.Module):
             if self.padding == "layer":
                 maps = functional.pad(maps, [dilation] * 4)
             maps = truncate(layer(maps))
-        # Table 1: the last layer has no truncation, scores may be negative.
+        # Table 1: the last layer has no truncation, so scores may be negative.
         return self.ctx_final(maps)
 
     @property

@@ -1,8 +1,8 @@
-"""A label for every pixel of an image of any size, in memory bounded by one window plus the score map.
+"""Prediction for images of any size, in memory bounded by one window plus the score map.
 
-Only the front end is tiled. Its windows each see their own 186 pixels of real neighbourhood, the score map (64
-times smaller than the image) is assembled whole, and the context module runs on all of it, so no seam can appear
-and the result does not depend on the size of the window.
+Only the front end is tiled. Each window includes 186 pixels of its real surroundings on every side. The windows'
+cells form one score map (64 times smaller than the image), and the context module runs on the whole map. So no seam
+can appear, and the result does not depend on the size of the window.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model.window_input import WindowInput, preprocess
 __all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
 
 Geometry = Literal["image", "reference"]
-# Pixels a side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
+# Pixels per side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
 DEFAULT_WINDOW = 1236
 
 
@@ -45,22 +45,24 @@ def predict(
     target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
-    """Labels every pixel.
+    """Label every pixel of an image.
 
     Args:
-        network: in evaluation mode, on any device.
-        image: (H, W, 3) uint8 RGB, at least one pixel a side.
-        max_window: longest side of a front-end window, pixels, margin included; `image` geometry only.
-        geometry: `image` as described in the module's text; `reference` as the released nets do, tile by tile.
+        network: Network in evaluation mode, on any device.
+        image: Image, (H, W, 3) uint8 RGB, at least one pixel per side.
+        max_window: Longest side of a front-end window, pixels, margin included; `image` geometry only.
+        geometry: Kind of tiling: `image` as described in the module's docstring; `reference` tile by tile, as the
+            released nets do.
         views: Views whose probabilities are averaged, in `image` geometry only; None: one at the working size.
-        confidence: whether to keep the winning probability of each pixel.
-        target: (H, W) class ids, or the network's ignore label, to count the labels against.
-        on_window: called after each window, or tile, and once more before upsampling.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids or the network's ignore label, (H, W), to count the labels against; None: no confusion
+            matrix.
+        on_window: Callback after each window or tile, and once more before upsampling (`image` geometry).
 
     Raises:
-        PredictionError: if a score is NaN or infinite.
-        ValueError: if `max_window` is too small, the network has no reference window, or the target is of another
-            size or has an id out of range.
+        PredictionError: If a score is NaN or infinite.
+        ValueError: If `max_window` is too small, the network has no reference window, or the target has another size
+            or type, or an id out of range.
     """
     height, width = image.shape[:2]
     check_target(target, height, width)
@@ -81,18 +83,22 @@ def label_map(
     confidence: bool = False,
     target: NDArray[np.uint8] | None = None,
 ) -> LabelMap:
-    """The second half of `predict`, for whoever overlaps it with the network's next image.
+    """Turn the score maps of an image into its label map: the second half of `predict`.
+
+    It is separate so that a caller can overlap it with the network's work on the next image.
 
     Args:
-        spec: of the network.
-        scores: of `score_map`, one of each view.
-        size: height and width of the image, pixels.
-        views: Views from which the scores come, one of each.
-        confidence: as for `predict`.
-        target: as for `predict`.
+        spec: Description of the network (classes, upsampling, ignore label).
+        scores: Results of `score_map`, one per view.
+        size: Height and width of the image, pixels.
+        views: Views from which the scores come, in the order of `scores`.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids or the network's ignore label, (H, W), to count the labels against; None: no confusion
+            matrix.
 
     Raises:
-        PredictionError: if a score is NaN or infinite.
+        PredictionError: If a score is NaN or infinite.
+        ValueError: If the target has another size or type, or an id out of range.
     """
     height, width = size
     if not all(bool(torch.isfinite(each).all()) for each in scores):
@@ -113,10 +119,20 @@ def network_input(
     max_window: int = DEFAULT_WINDOW,
     stream: Stream | None = None,
 ) -> WindowInput:
-    """What `score_map` starts from; whoever has a thread and a stream to spare makes it there.
+    """Return the network's input for an image, from which `score_map` starts.
 
-    An image of one window is ready for the network then; larger ones are cut as the network gets to them, and so are
-    all without a stream.
+    With a stream, the input of an image that fits one window is computed at once; a caller can do this in a thread and
+    a stream of its own. Windows of larger images, and all windows without a stream, are cut when the network needs
+    them.
+
+    Args:
+        network: Network whose spec and device determine the input.
+        image: Image, (H, W, 3) uint8 RGB.
+        max_window: Longest side of a front-end window, pixels, margin included.
+        stream: Stream that computes the input of a one-window image; None: nothing is computed yet.
+
+    Raises:
+        ValueError: If `max_window` cannot hold a cell.
     """
     height, width = image.shape[:2]
     cells = cells_needed(height, width, network.spec.upsampling)
@@ -135,7 +151,7 @@ def score_map(
     max_window: int = DEFAULT_WINDOW,
     on_window: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Scores of the whole image after the context module, (C, rows, columns) float32 on the network's device."""
+    """Return an image's scores after the context module, (C, rows, columns) float32 on the network's device."""
     source = image if isinstance(image, WindowInput) else network_input(network, image, max_window)
     return score_maps(network, [source], max_window=max_window, on_window=on_window)[0]
 
@@ -148,10 +164,16 @@ def score_maps(
     max_window: int = DEFAULT_WINDOW,
     on_window: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """The same of images whose score maps have one size, as batches: (N, C, rows, columns).
+    """Return the scores of images whose score maps have one size, computed as batches: (N, C, rows, columns) float32.
+
+    Args:
+        network: Network in evaluation mode.
+        images: Inputs of the N images.
+        max_window: Longest side of a front-end window, pixels, margin included.
+        on_window: Callback after each window, and once more after the context module.
 
     Raises:
-        ValueError: if their sizes in cells differ.
+        ValueError: If the sizes in cells differ, or `max_window` cannot hold a cell.
     """
     (cells,) = {image.cells for image in images}
     parameter = next(network.parameters())
@@ -159,16 +181,18 @@ def score_maps(
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
         parts = []
         for window in windows:
+            # N batches of (1, 3, h, w) -> (N, 3, h, w); a single image is not copied.
             first, *others = (image.batch(window) for image in images)
             batch = torch.cat([first, *others]) if others else first
             parts.append(network.front_end(batch.to(parameter.dtype)))
             on_window()
+    # Assemble the windows' cells: (N, C, rows, columns).
     whole = parts[0]
     if len(windows) > 1:
         whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
         for window, part in zip(windows, parts, strict=True):
             whole[:, :, *window.cells] = part
-    # Outside of autocast: the context module's work is small, and labels hang on its precision.
+    # Outside autocast: the context module costs little, and the labels depend on its precision.
     scores = network.add_context(whole).float()
     on_window()
     return scores

@@ -1,4 +1,4 @@
-"""What can go wrong in this package."""
+"""Exceptions of the `model` package."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["CheckpointError", "ModelError", "PredictionError"]
 
 
 class ModelError(Exception):
-    """Base of the errors that `model` raises on purpose."""
+    """Base class of the errors that `model` raises on purpose."""
 
 
 class CheckpointError(ModelError):
-    """A file is not a checkpoint of this project, or contradicts itself."""
+    """Error for a file that is not a checkpoint of this project, or that contradicts itself."""
 
 
 class PredictionError(ModelError):
-    """The network's scores for an image are not finite."""
+    """Error for an image whose scores are not finite."""

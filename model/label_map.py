@@ -1,4 +1,4 @@
-"""One label per pixel and what is counted over pixels: what the last step of any prediction comes to."""
+"""Result of a prediction: one label per pixel, and counts over the pixels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from model.streams import to_device
 
 __all__ = ["Counted", "LabelMap", "check_target", "count_bands", "to_label_map"]
 
-# Labels and targets are bytes.
+# Labels and targets are bytes, so there are 256 possible ids.
 _IDS = 256
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The prediction for one image.
+    """Prediction for one image.
 
     Attributes:
-        labels: (H, W) uint8, the most probable class of each pixel; of equals, the lowest id.
-        confidence: (H, W) uint8, 255 times the winning probability, or None if it was not asked for.
-        mean_confidence: mean winning probability over pixels, 0–1.
-        mean_entropy: mean Shannon entropy of the class probabilities over pixels, in nats.
-        class_pixels: (C,) int64, pixels of each class.
-        confusion: (C, C) int64, pixels by target (rows) and label (columns) without those whose target is the ignore
-            label, or None without a target.
+        labels: Most probable class of each pixel, the lowest id of equals, (H, W) uint8.
+        confidence: Winning probability times 255, (H, W) uint8; None if the caller did not request it.
+        mean_confidence: Mean winning probability over pixels, 0–1.
+        mean_entropy: Mean Shannon entropy of the class probabilities over pixels, nats.
+        class_pixels: Number of pixels of each class, (C,) int64.
+        confusion: Number of pixels by target (rows) and label (columns), (C, C) int64, without pixels whose target is
+            the ignore label; None without a target.
     """
 
     labels: NDArray[np.uint8]
@@ -42,7 +42,15 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Counted:
-    """Labels, 255 times the winning probability, sums over pixels, pixels by target (0 if none) and label (256, C)."""
+    """Labels of an image and sums over its pixels, from which `to_label_map` makes a `LabelMap`.
+
+    Attributes:
+        labels: Most probable class of each pixel, (H, W) uint8.
+        winning: Winning probability times 255, (H, W) uint8; None if the caller did not request it.
+        total_confidence: Sum of the winning probability over pixels.
+        total_entropy: Sum of the entropy over pixels, nats.
+        pairs: Number of pixels by target (0 without a target) and label, (256, C) int64.
+    """
 
     labels: NDArray[np.uint8]
     winning: NDArray[np.uint8] | None
@@ -61,15 +69,15 @@ def count_bands(
     confidence: bool,
     target: NDArray[np.uint8] | None,
 ) -> Counted:
-    """Labels and counts from probabilities, on their device; one transfer to the host at the end.
+    """Compute labels and counts from probabilities on their device, with one transfer to the host at the end.
 
     Args:
-        bands: (first row, probabilities (C, rows of the band, W)) from top to bottom, which cover the image.
-        size: height and width of the image, pixels.
-        classes: C.
-        device: of the probabilities.
-        confidence: whether to keep the winning probability of each pixel.
-        target: (H, W) class ids to count the labels against.
+        bands: Pairs of first row and probabilities, (C, rows of the band, W), from top to bottom; they cover the image.
+        size: Height and width of the image, pixels.
+        classes: Number of classes, C.
+        device: Device of the probabilities.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids, (H, W), to count the labels against; None: there is no target.
     """
     height, width = size
     labels = torch.empty((height, width), dtype=torch.uint8, device=device)
@@ -79,26 +87,27 @@ def count_bands(
     targets = None if target is None else to_device(torch.from_numpy(np.require(target, requirements="W")), device)
     for top, probabilities in bands:
         band = slice(top, top + probabilities.shape[1])
-        best, best_class = probabilities.max(dim=0)  # of equals, the first
+        best, best_class = probabilities.max(dim=0)  # the first of equals
         labels[band] = best_class
         if confidence:
             winning[band] = (best * 255).round()
         sums += torch.stack([values.sum(dtype=torch.float64) for values in (best, torch.special.entr(probabilities))])
+        # One histogram over target · C + label, without a transfer to the host per band.
         pair = best_class if targets is None else best_class + classes * targets[band].long()
         pairs += torch.bincount(pair.flatten(), minlength=_IDS * classes)
     return _to_host(labels, winning if confidence else None, sums, pairs)
 
 
 def to_label_map(counted: Counted, *, labelled: bool, ignore_label: int) -> LabelMap:
-    """What users get.
+    """Convert counts into the public `LabelMap`.
 
     Args:
-        counted: over all pixels of the image.
-        labelled: whether they were counted against a target.
-        ignore_label: of target pixels that count nowhere; may lie below C.
+        counted: Labels and sums over all pixels of the image.
+        labelled: Whether the labels were counted against a target.
+        ignore_label: Id of target pixels that count nowhere; may be less than C.
 
     Raises:
-        ValueError: if the target has an id out of range.
+        ValueError: If the target has an id out of range.
     """
     pixels = counted.labels.size
     return LabelMap(
@@ -112,18 +121,19 @@ def to_label_map(counted: Counted, *, labelled: bool, ignore_label: int) -> Labe
 
 
 def check_target(target: NDArray[np.uint8] | None, height: int, width: int) -> None:
-    """Of an image of this size in pixels.
+    """Check that a target fits an image of `height` x `width` pixels; None always fits.
 
     Raises:
-        ValueError: if the target is of another size or type.
+        ValueError: If the target has another size or type.
     """
     if target is not None and (target.shape != (height, width) or target.dtype != np.uint8):
         raise ValueError(f"target {target.shape} {target.dtype}, must be {(height, width)} uint8 as the image")
 
 
 def _confusion(pairs: NDArray[np.int64], ignore_label: int) -> NDArray[np.int64]:
-    """(256, C) pixels by target and label → (C, C)."""
+    """Return the confusion matrix (C, C) from pixels by target and label (256, C), without the ignore label."""
     classes = pairs.shape[1]
+    # Targets from C on are errors, except for the ignore label; an ignore label below C empties its row.
     counting = np.arange(_IDS) != ignore_label
     if pairs[classes:][counting[classes:]].any():
         raise ValueError(f"a class id is not below {classes}")
@@ -131,7 +141,7 @@ def _confusion(pairs: NDArray[np.int64], ignore_label: int) -> NDArray[np.int64]
 
 
 def _to_host(labels: Tensor, winning: Tensor | None, sums: Tensor, pairs: Tensor) -> Counted:
-    """All in one transfer, as bytes."""
+    """Copy all results to the host in one transfer, as bytes."""
     parts = [sums, pairs, labels] if winning is None else [sums, pairs, labels, winning]
     data = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu().numpy()
     sums_end = sums.nbytes

@@ -1,4 +1,4 @@
-"""Softmax loss over the valid cells (reference code: softmax_loss_layer.cpp, normalisation VALID)."""
+"""Softmax loss over the valid cells (reference code: softmax_loss_layer.cpp, normalization VALID)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ __all__ = ["mean_loss", "summed_loss", "valid_weight"]
 def summed_loss(
     scores: Tensor, target: Tensor, ignore_label: int = 255, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropy over valid cells, and their number (their total weight, if classes have weights).
+    """Return the summed cross entropy over valid cells, and their number (total weight if classes have weights).
 
-    The two travel apart because a batch spread over workers is normalised by the valid cells of all of them.
+    The two are separate because a batch spread over workers is normalized by the valid cells of all workers.
 
     Args:
-        scores: (N, C, h, w), before softmax.
-        target: (N, h, w), class ids, `ignore_label` where nothing is known.
-        ignore_label: cells that count nowhere.
-        weights: (C,) weight of a cell by its class; None for equal ones, as in the paper.
+        scores: Scores before softmax, (N, C, h, w).
+        target: Class ids, (N, h, w); `ignore_label` in cells without a known class.
+        ignore_label: Id of cells that count nowhere.
+        weights: Weight of a cell by its class, (C,); None: equal weights, as in the paper.
 
     Returns:
-        The sum and the total weight, scalars of float32.
+        Sum and total weight, float32 scalars.
     """
     total = functional.cross_entropy(scores.float(), target.long(), weights, ignore_index=ignore_label, reduction="sum")
     return total, valid_weight(target, ignore_label, weights)
 
 
 def valid_weight(target: Tensor, ignore_label: int = 255, weights: Tensor | None = None) -> Tensor:
-    """What a batch's summed loss is divided by: its valid cells, each with the weight of its class."""
+    """Return the divisor of a batch's summed loss: the number of valid cells, or the sum of their class weights."""
     valid = target[target != ignore_label].long()
     return torch.tensor(float(valid.numel())) if weights is None else weights[valid].sum()
 
 
 def mean_loss(scores: Tensor, target: Tensor, ignore_label: int = 255) -> Tensor:
-    """Mean cross entropy over valid cells; 0 with zero gradients, not NaN, when no cell is valid."""
+    """Return the mean cross entropy over valid cells; 0 with zero gradients, not NaN, if no cell is valid."""
     total, valid = summed_loss(scores, target, ignore_label)
     valid = valid.to(total.device)
     return total / torch.where(valid > 0, valid, 1.0)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network beside the weights: one JSON text in the header of a safetensors file."""
+"""Metadata of a checkpoint: one JSON text in the safetensors header that describes the network beside its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from model.views import WorkingSize
 __all__ = ["METADATA_KEY", "describe", "header_of", "parse_spec", "read_metadata", "short"]
 
 METADATA_KEY = "dilated_context"
-# Format 1 is written for whatever it can say; format 2 adds the keys of `_KEYS_2`.
+# Networks that format 1 can describe are written in format 1; format 2 adds the keys of `_KEYS_2`.
 FORMAT, FORMAT_2 = 1, 2
 FAMILY = "dilated"
-# Whoever made a file may have written anything into it: what follows bounds the work and the words it can cause.
+# A file may come from anyone and contain anything. These limits bound the work and the messages that it can cause.
 _MAX_HEADER = 4 * 2**20  # bytes
 _LONGEST_NAME, _LONGEST_MESSAGE = 100, 200  # characters
 _LARGEST_DILATION, _LARGEST_WINDOW = 4096, 4096
@@ -38,7 +38,7 @@ _LABEL_KEYS = ("label_values", "label_ignore", "label_colors", "label_ignore_col
 _KEYS_2 = ("family", "family_options", "refinement", *_LABEL_KEYS, "resize")
 _RESERVED = frozenset({"format", *_KEYS, *_KEYS_2})
 _LARGEST_VALUE = 65535  # 16-bit label files
-# Format 2 may spell the two kinds of upsampling out.
+# Format 2 may describe the two kinds of upsampling in full instead of by name.
 _UPSAMPLINGS: dict[Upsampling, dict[str, Any]] = {
     "grid": {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"},
     "deconvolution": {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"},
@@ -46,10 +46,14 @@ _UPSAMPLINGS: dict[Upsampling, dict[str, Any]] = {
 
 
 def read_metadata(data: bytes, key: str) -> dict[str, Any]:
-    """The JSON object under `key` in a safetensors header, read before any tensor is touched.
+    """Return the JSON object under `key` in a safetensors header, without reading any tensor.
+
+    Args:
+        data: Content of the safetensors file.
+        key: Key in the header's `__metadata__`.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: If there is no such object, or if a name occurs twice in an object.
     """
     try:
         header = json.loads(header_of(data), object_pairs_hook=_without_repetition)
@@ -64,10 +68,10 @@ def read_metadata(data: bytes, key: str) -> dict[str, Any]:
 
 
 def header_of(data: bytes) -> bytes:
-    """The header of a safetensors file: JSON, not parsed yet, of a length that it can have.
+    """Return the header of a safetensors file: JSON, not parsed yet, after a check of its length.
 
     Raises:
-        CheckpointError: if it has another.
+        CheckpointError: If the file has less than 8 bytes, or the header is longer than 4 MiB or than the file.
     """
     if len(data) < 8:
         raise CheckpointError(f"{len(data)} bytes are not a safetensors file: give a checkpoint of this project")
@@ -81,14 +85,15 @@ def header_of(data: bytes) -> bytes:
 
 
 def short(thing: object) -> str:
-    """What somebody else's error or value says, as one printable line of bounded length."""
+    """Return a foreign error or value as one printable line of bounded length, for use in messages."""
     text = str(thing)[: _LONGEST_MESSAGE + 1]
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return line if len(text) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]} …"
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of a name that stands twice, this parser would take the last and another one the first.
+    """Return a JSON object as a dict, and refuse names that occur twice."""
+    # For a repeated name, this parser would take the last value, and another parser the first.
     made = dict(pairs)
     if len(made) < len(pairs):
         repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -97,7 +102,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def describe(spec: NetworkSpec) -> dict[str, Any]:
-    """Return the metadata of a network as JSON: format 1 where that can say all, else format 2."""
+    """Return the metadata of a network as JSON values: format 1 if it can describe the network, else format 2."""
     context = spec.context and {"dilations": list(spec.context.dilations), "padding": spec.context.padding}
     later = _describe_later(spec)
     return {
@@ -132,7 +137,7 @@ def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
-    """Return the specification that a checkpoint's metadata describe.
+    """Return the network specification that a checkpoint's metadata describe.
 
     Raises:
         CheckpointError: If the format or family is unknown, or the metadata are incomplete or impossible.
@@ -153,6 +158,7 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _check_family(metadata: Mapping[str, Any]) -> None:
+    """Refuse metadata of format 2 for a family, family options or a refinement that this version does not know."""
     family = metadata.get("family")
     options = metadata.get("family_options", {})
     if family != FAMILY:
@@ -177,6 +183,7 @@ def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
     if any(fields[key] is not None and len(fields[key]) != classes for key in ("label_values", "label_colors")):
         raise ValueError(f"label_values or label_colors are not those of {classes} classes")
+    # A label value must belong to exactly one class or to the ignored values.
     ignored = (metadata["ignore_label"],) if ignore is None else fields["label_ignore"]
     if values is not None:
         every = [value for own in fields["label_values"] for value in own] + list(ignored)
@@ -186,12 +193,14 @@ def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label_values(values: Any) -> tuple[int, ...]:
+    """Check pixel values of label files, whole numbers within 0–65535."""
     if not isinstance(values, list) or not all(type(each) is int and 0 <= each <= _LARGEST_VALUE for each in values):
         raise ValueError(f"label values {values!r} are not whole numbers within 0–{_LARGEST_VALUE}")
     return tuple(values)
 
 
 def _working_size(resize: Any) -> WorkingSize:
+    """Check a working size, given as the long side or as height and width in pixels."""
     if not isinstance(resize, dict) or len(resize) != 1 or not resize.keys() <= {"long_side", "size"}:
         raise ValueError(f"resize {resize!r} is neither a long_side nor a size")
     sides = resize["size"] if "size" in resize else [resize["long_side"]]
@@ -204,7 +213,7 @@ def _working_size(resize: Any) -> WorkingSize:
 
 
 def _upsampling(upsampling: Any) -> Upsampling:
-    """Return the kind of upsampling, given by name or spelled out."""
+    """Return the kind of upsampling, given by name or described in full."""
     for name, spelled_out in _UPSAMPLINGS.items():
         if upsampling in (name, spelled_out):
             return name
@@ -212,6 +221,7 @@ def _upsampling(upsampling: Any) -> Upsampling:
 
 
 def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
+    """Check the keys of format 1 and build the specification; unknown keys become its provenance."""
     context, window = metadata["context"], metadata["reference_window"]
     mean = metadata["mean_bgr"]
     palette = tuple(_colour(colour) for colour in metadata["palette"])
@@ -236,7 +246,7 @@ def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _class_names(names: Any) -> tuple[str, ...]:
-    """Names go into tables, pages, pictures and terminals."""
+    """Check class names: tables, pages, pictures and terminals show them, so they must be short and printable."""
     if not isinstance(names, list):
         raise ValueError(f"classes are a {type(names).__name__}, not a list")
     for name in names:
@@ -246,17 +256,20 @@ def _class_names(names: Any) -> tuple[str, ...]:
 
 
 def _window(window: Any) -> tuple[int, int]:
+    """Check the height and width in pixels of a reference window, 380–4096 each."""
     if len(window) != 2 or not all(type(side) is int and MIN_WINDOW <= side <= _LARGEST_WINDOW for side in window):
         raise ValueError(f"reference_window {window} is not two sides of {MIN_WINDOW}–{_LARGEST_WINDOW} pixels")
     return window[0], window[1]
 
 
 def _deeper(value: Any, levels: int) -> bool:
+    """Return whether JSON objects and lists nest deeper than `levels` levels."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(levels == 0 or _deeper(child, levels - 1) for child in children)
 
 
 def _context_spec(context: Mapping[str, Any]) -> ContextSpec:
+    """Check the description of a context module: 4 to 64 dilations of 1–4096, and the padding."""
     dilations, padding = context["dilations"], context["padding"]
     sound = (
         all(type(each) is int and 1 <= each <= _LARGEST_DILATION for each in dilations) and 4 <= len(dilations) <= 64
@@ -267,6 +280,7 @@ def _context_spec(context: Mapping[str, Any]) -> ContextSpec:
 
 
 def _colour(colour: Any) -> Color:
+    """Check an RGB color of three whole numbers within 0–255."""
     if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour):
         raise ValueError(f"palette colour {colour} is not three numbers within 0–255")
     return colour[0], colour[1], colour[2]

@@ -1,4 +1,4 @@
-"""Front end plus context module, and the builders of the paper's networks."""
+"""Network of front end and context module, and builders of the paper's networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """Shape of a context module: dilations of its 3x3 layers, and padding per `layer` or once at the `input`."""
+    """Shape of a context module.
+
+    Attributes:
+        dilations: Dilations of the 3x3 layers.
+        padding: Place of the zero padding: in every `layer`, or once at the `input`.
+    """
 
     dilations: tuple[int, ...]
     padding: Literal["layer", "input"] = "layer"
@@ -40,23 +45,25 @@ class ContextSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that a user of a network must know beside its weights.
+    """Description of a network beside its weights: everything that prediction and its users need.
 
     Attributes:
-        classes: names, in the order of the score map's channels.
-        palette: one RGB colour (0–255) per class.
-        mean_bgr: mean of the training pixels (0–255), subtracted before the first layer.
-        ignore_label: label value that counts nowhere.
-        context: None for the bare front end.
-        upsampling: `grid` interpolates probabilities between cells that sit on pixels (8i, 8j);
-            `deconvolution` is the fixed bilinear 16/8/4 kernel on scores of the Cityscapes release.
-        reference_window: height and width in pixels of the released deploy net's input, margin included.
+        classes: Class names, in the order of the score map's channels.
+        palette: RGB color of each class, 0–255.
+        mean_bgr: Mean of the training pixels, 0–255, subtracted before the first layer.
+        ignore_label: Label value that counts nowhere.
+        context: Shape of the context module; None: the bare front end.
+        upsampling: Kind of upsampling. `grid` interpolates probabilities between cells that lie on pixels (8i, 8j).
+            `deconvolution` is the fixed bilinear kernel (size 16, stride 8, padding 4) on scores, as in the Cityscapes
+            release.
+        reference_window: Height and width in pixels of the released deploy net's input, margin included; None: the
+            network has no `reference` geometry.
         label_values: Pixel values in label files, by class id; None: the values are the class ids.
         label_ignore: Pixel values in label files that count nowhere; None: `ignore_label` alone.
-        label_colors: RGB colors in color masks, by class id, as far as a classes file lists them; None: it lists none.
+        label_colors: RGB colors in color masks, by class id, if a classes file lists them; None: it lists none.
         label_ignore_colors: RGB colors in color masks that count nowhere; None: no color.
-        resize: Working size to which images are brought before prediction; None: their own size.
-        provenance: recipe, metrics, origin and licence of the weights; free JSON.
+        resize: Working size to which images are resized before prediction; None: their own size.
+        provenance: Recipe, metrics, origin and license of the weights; free JSON.
     """
 
     classes: tuple[str, ...]
@@ -82,22 +89,28 @@ class NetworkSpec:
 
 
 class DilatedNetwork(nn.Module):
-    """A front end, then a context module if there is one."""
+    """Network of a front end and, optionally, a context module.
+
+    Args:
+        spec: Description of the network (classes, palette, upsampling, …).
+        front_end: Front end with as many score channels as classes.
+        context: Context module; None: the network is the bare front end.
+    """
 
     def __init__(self, spec: NetworkSpec, front_end: FrontEnd, context: ContextModule | None) -> None:
         super().__init__()
         self.spec, self.front_end, self.context = spec, front_end, context
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) BGR minus mean, margin included → scores (N, C, cells(H), cells(W))."""
+        """Return scores, (N, C, cells(H), cells(W)), of images (N, 3, H, W), BGR minus mean, margin included."""
         return self.add_context(self.front_end(images))
 
     def add_context(self, scores: Tensor) -> Tensor:
-        """(N, C, h, w) → (N, C, h, w); the scores themselves where there is no context module."""
+        """Return front-end scores after the context module, (N, C, h, w) → (N, C, h, w); unchanged without one."""
         return scores if self.context is None else self.context(scores)
 
     def without_context(self) -> DilatedNetwork:
-        """The bare front end of this network; weights are shared, not copied."""
+        """Return the bare front end of this network; the weights are shared, not copied."""
         return DilatedNetwork(replace(self.spec, context=None), self.front_end, None)
 
 
@@ -108,10 +121,16 @@ def build_network(
     large: bool = False,
     dropout: float = 0.5,
 ) -> DilatedNetwork:
-    """Builds the network that `spec` describes, its context module initialised to the identity.
+    """Build the network that `spec` describes; its context module is initialized to the identity.
+
+    Args:
+        spec: Description of the network.
+        widths: Channels of the front end's layers; None: VGG-16's widths.
+        large: Whether the context module is the large one of Table 1; otherwise the basic one.
+        dropout: Probability of dropping a channel value after fc6 and fc7 during training.
 
     Raises:
-        ValueError: if the large module is asked for with other than eight layers.
+        ValueError: If `large` is combined with a number of layers other than eight.
     """
     front_end = FrontEnd(len(spec.classes), widths, dropout)
     if spec.context is None:
@@ -123,12 +142,12 @@ def build_network(
 
 
 def front_end_only(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """The bare front end (Sec. 4)."""
+    """Build the bare front end (Sec. 4)."""
     return build_network(replace(spec, context=None), widths)
 
 
 def dilation7(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """The KITTI network: seven context layers, each padded by its dilation (Appendix A)."""
+    """Build the KITTI network: seven context layers, each padded by its dilation (Appendix A)."""
     return _with_context(spec, widths, 7)
 
 
@@ -139,12 +158,12 @@ def dilation8(
     large: bool = False,
     padding: Literal["layer", "input"] = "layer",
 ) -> DilatedNetwork:
-    """The eight-layer network: CamVid's with `layer` padding, VOC's with `large=True, padding="input"`."""
+    """Build the eight-layer network: CamVid's with `layer` padding, VOC's with `large=True, padding="input"`."""
     return _with_context(spec, widths, 8, padding, large=large)
 
 
 def dilation10(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """The Cityscapes network: ten context layers and upsampling by deconvolution (Appendix A)."""
+    """Build the Cityscapes network: ten context layers and upsampling by deconvolution (Appendix A)."""
     return _with_context(replace(spec, upsampling="deconvolution"), widths, 10)
 
 

@@ -1,4 +1,4 @@
-"""Makes a network ready to predict: for every layer, the algorithm that suits it and the device. Decided here only."""
+"""Preparation of a network for prediction: the only place that selects each layer's algorithm for the device."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from model.transforms import Transform, fourier, winograd
 __all__ = ["prepare"]
 
 logger = logging.getLogger(__name__)
-# Outputs a side for which a layer's transform must pay to be prepared at all: a window of average size.
+# Output cells per side for which a layer's transform must save time to be prepared at all: a window of average size.
 _TYPICAL = 64
-# Outputs of a tile of fc6, best first: the first fits 48 x 32 cells of the score map, so images of 480x360 and of
-# 500x375 pixels without waste. Fewer bins need less memory and more operations.
+# Output cells of a tile of fc6, best first. The first divides 48 x 32 cells of the score map, and so fits images of
+# 480x360 and of 500x375 pixels without waste. Tiles with fewer bins need less memory and more operations.
 _FC6_TILES = ((12, 8), (6, 8))
 
 
 def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = False) -> DilatedNetwork:
-    """The same network, with its layers prepared for many predictions; weights that keep their layout are shared.
+    """Return a copy of the network that is prepared for many predictions; weights that keep their layout are shared.
 
     On the CPU, convolutions with enough channels are computed in a transform domain (`model.transforms`).
 
     Args:
-        network: in evaluation mode, in float32.
-        memory: bytes that transformed weights may take in all; 2.2 GiB serve every layer of a full-width network.
-        compile_kernels: whether torch.compile fuses what lies between convolutions, at the first image of each size.
+        network: Network in evaluation mode, in float32.
+        memory: Largest total size of transformed weights, bytes; 2.2 GiB are enough for every layer at full width.
+        compile_kernels: Whether torch.compile fuses the operations between convolutions, at the first image of each
+            size.
     """
-    # Parameters are not copied: the memo says that they are.
+    # The memo lists every parameter as already copied, so deepcopy shares the parameters.
     prepared = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
     if next(network.parameters()).device.type == "cpu":
         _transform(prepared, memory)
     for layer in _direct(prepared):
-        # A parameter of its own: the layout of the given network's stays.
+        # A new parameter, so that the given network's weights keep their layout.
         layer.weight = nn.Parameter(layer.weight.detach().contiguous(memory_format=torch.channels_last), False)
     if compile_kernels:
         prepared.front_end.compile()
@@ -46,10 +47,11 @@ def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = Fal
 
 
 def _transform(network: DilatedNetwork, memory: int) -> None:
-    """Puts transforms in the place of layers, as far as memory goes."""
+    """Replace layers by their transforms while `memory` bytes last."""
     left = memory
     for owner, name, layer, transform in _candidates(network):
         size = 4 * len(transform.forward) * layer.in_channels * layer.out_channels
+        # A layer has several candidates; the first that fits replaces it.
         if size <= left and getattr(owner, name) is layer:
             setattr(owner, name, TransformConvolution(layer, transform))
             left -= size
@@ -57,7 +59,7 @@ def _transform(network: DilatedNetwork, memory: int) -> None:
 
 
 def _direct(network: DilatedNetwork) -> Iterator[nn.Conv2d]:
-    """The layers that stay as they are."""
+    """Yield the convolutions that no transform replaced."""
     for owner in (network.front_end, network.context):
         for layer in owner.children() if owner is not None else ():
             if isinstance(layer, nn.Conv2d):
@@ -65,10 +67,11 @@ def _direct(network: DilatedNetwork) -> Iterator[nn.Conv2d]:
 
 
 def _candidates(network: DilatedNetwork) -> Iterator[tuple[nn.Module, str, nn.Conv2d, Transform]]:
-    """Layers and their possible transforms, the most rewarding first."""
+    """Yield (owner, name, layer, transform) for possible replacements, those that save most first."""
     choices = {7: [fourier(outputs, 7) for outputs in _FC6_TILES], 3: [winograd()]}
     owners = [module for module in (network.front_end, network.context) if module is not None]
     layers = [(owner, name, layer) for owner in owners for name, layer in owner.named_children()]
+    # fc6 first: it saves most. The sort is stable and keeps the order of the other layers.
     for owner, name, layer in sorted(layers, key=lambda item: item[1] != "fc6"):
         if isinstance(layer, nn.Conv2d):
             for transform in choices.get(layer.kernel_size[0], []):

@@ -1,8 +1,8 @@
 """Prediction tile by tile, as the released deploy nets were run (reference code: predict.py, test.py).
 
-The image is reflected by 186 pixels and cut into tiles of the deploy net's fixed input; a tile that reaches beyond
-the image is reflected at its right and bottom. The context module pads at each tile's edge, so scores near it
-differ from whole-image geometry: that is the point of this module, parity with published masks.
+The image is reflected by 186 pixels and cut into tiles of the deploy net's fixed input size. A tile that reaches beyond
+the image is reflected at its right and bottom. The context module pads at the edges of each tile, so scores near an
+edge differ from whole-image geometry. This module accepts that for parity with published masks.
 """
 
 from __future__ import annotations
@@ -32,12 +32,19 @@ def predict(
     target: NDArray[np.uint8] | None = None,
     on_window: Callable[[], None] = lambda: None,
 ) -> LabelMap:
-    """Labels every pixel of a preprocessed image, (3, H, W) float32 BGR minus mean; `on_window` after each tile.
+    """Label every pixel of a preprocessed image, tile by tile.
+
+    Args:
+        network: Network in evaluation mode, with a reference window.
+        image: Preprocessed image, (3, H, W) float32 BGR minus mean.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids, (H, W), to count the labels against; None: no confusion matrix.
+        on_window: Callback after each tile.
 
     Raises:
-        ValueError: if the network's metadata give no reference window, or the target (H, W) is of another size or has
-            an id out of range.
-        PredictionError: if a score is NaN or infinite.
+        ValueError: If the network's metadata give no reference window, or the target has another size or type, or an
+            id out of range.
+        PredictionError: If a score is NaN or infinite.
     """
     height, width = image.shape[1:]
     check_target(target, height, width)
@@ -45,7 +52,7 @@ def predict(
         return _predict_by_tile(network, image, confidence, target, on_window)
     scores = tiled_scores(network, image, on_window)
     rows, columns = cells_needed(height, width, network.spec.upsampling)
-    # The reference reads one row beyond the map when an image is an exact multiple of the tile; clamped here.
+    # If the image is an exact multiple of the tile, the reference reads one row beyond the map; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
     fitted = functional.pad(scores[None], short, mode="replicate")[0]
     ignore_label = network.spec.ignore_label
@@ -54,13 +61,18 @@ def predict(
 
 @torch.inference_mode()
 def tiled_scores(network: DilatedNetwork, image: Tensor, on_window: Callable[[], None] = lambda: None) -> Tensor:
-    """Scores of all tiles side by side, (C, tiles down · rows, tiles across · columns), float32.
+    """Return the scores of all tiles side by side, (C, tiles down · rows, tiles across · columns), float32.
 
-    The KITTI release's tiles are 1268 pixels wide and 159 cells (158.5 rounded up): from the second tile on the
-    map is half a cell off, in the reference as here.
+    The tiles of the KITTI release are 1268 pixels and 159 cells wide (158.5 rounded up). So the map is half a cell off
+    from the second tile on, as in the reference.
+
+    Args:
+        network: Network in evaluation mode, with a reference window.
+        image: Preprocessed image, (3, H, W) float32 BGR minus mean.
+        on_window: Callback after each tile.
 
     Raises:
-        ValueError: if the network's metadata give no reference window.
+        ValueError: If the network's metadata give no reference window.
     """
     bands = _scores_by_tile(network, image, on_window)
     return torch.cat([torch.cat(list(band), dim=2) for band in bands], dim=1)
@@ -70,7 +82,7 @@ def tiled_scores(network: DilatedNetwork, image: Tensor, on_window: Callable[[],
 def _scores_by_tile(
     network: DilatedNetwork, image: Tensor, on_window: Callable[[], None]
 ) -> Iterator[Iterator[Tensor]]:
-    """Rows of tiles, from the top, each from the left."""
+    """Yield the rows of tiles from top to bottom, each an iterator over tile scores (C, h, w) from left to right."""
     window = network.spec.reference_window
     if window is None:
         raise ValueError("this checkpoint names no reference_window: use --geometry image")
@@ -81,6 +93,7 @@ def _scores_by_tile(
 
 @torch.inference_mode()
 def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]) -> Tensor:
+    """Return the scores of a tile, (3, H, W) → (C, h, w) float32, and refuse values that are not finite."""
     parameter = next(network.parameters())
     with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
         scores = network(tile[None].to(parameter))[0].float()
@@ -97,7 +110,10 @@ def _predict_by_tile(
     target: NDArray[np.uint8] | None,
     on_window: Callable[[], None],
 ) -> LabelMap:
-    """The Cityscapes release: the deconvolution is part of the net, so each tile sees zeros beyond its own cells."""
+    """Label an image tile by tile, upsampling included, as the Cityscapes release does.
+
+    Its deconvolution is part of the net, so each tile has zeros beyond its own cells.
+    """
     height, width = image.shape[1:]
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
@@ -110,6 +126,7 @@ def _predict_by_tile(
         left = rows = 0
         for scores in band:
             rows, columns = (OUTPUT_STRIDE * size for size in scores.shape[1:])
+            # The last tiles reach beyond the image.
             rows, columns = min(rows, height - top), min(columns, width - left)
             place = np.s_[top : top + rows, left : left + columns]
             aim = None if target is None else target[place]
@@ -119,6 +136,7 @@ def _predict_by_tile(
             labels[place] = part.labels
             if winning is not None and part.confidence is not None:
                 winning[place] = part.confidence
+            # Means become sums again, because tiles differ in size.
             total_confidence += part.mean_confidence * part.labels.size
             total_entropy += part.mean_entropy * part.labels.size
             class_pixels += part.class_pixels
@@ -131,7 +149,7 @@ def _predict_by_tile(
 
 
 def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:
-    """Tiles of `window` pixels along `axis`, each `window - 372` further on; the last reflected to full size."""
+    """Cut tiles of `window` pixels along `axis`, `window - 372` pixels apart; the last is reflected to full size."""
     step = window - 2 * MARGIN
     count = -(-(padded.shape[axis] - 2 * MARGIN) // step)
     tiles = []
@@ -142,6 +160,7 @@ def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:
 
 
 def _reflect(image: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Extend an axis by reflection (REFLECT_101) of `before` pixels at its start and `after` at its end."""
     if before == after == 0:
         return image
     return image.index_select(axis, torch.from_numpy(reflect_indices(image.shape[axis], before, after)))

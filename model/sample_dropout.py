@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of the sample: the same in any batch, on any worker."""
+"""Dropout with a mask that depends on the sample only: it is the same in any batch and on any worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["SampleDropout"]
 
 
 class SampleDropout(nn.Module):
-    """Drops channel values while training, scaling the others up, as `torch.nn.Dropout`.
+    """Dropout of channel values during training, which scales the other values up, as `torch.nn.Dropout`.
 
     Args:
-        probability: of dropping a value, from 0 to below 1.
+        probability: Probability of dropping a value, at least 0 and less than 1.
 
     Attributes:
-        generators: one for each sample of the next batch, drawn from in the order of the batch; None draws from
-            torch's global one, which makes a mask depend on the batch and on the worker.
+        generators: Random generator of each sample of the next batch, in the order of the batch. None: torch's global
+            generator, which makes a mask depend on the batch and on the worker.
     """
 
     def __init__(self, probability: float) -> None:
@@ -28,17 +28,18 @@ class SampleDropout(nn.Module):
         self.generators: Sequence[torch.Generator] | None = None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) → the same shape.
+        """Return the maps, (N, C, H, W), with values dropped in training mode, else unchanged.
 
         Raises:
-            ValueError: if there are generators, but not one for each sample.
+            ValueError: If there are generators, but not one for each sample.
         """
         if self.generators is None or not self.training or self.probability == 0:
             return functional.dropout(maps, self.probability, self.training)
         if len(self.generators) != len(maps):
             raise ValueError(f"{len(self.generators)} generators for a batch of {len(maps)} samples")
         kept = 1 - self.probability
-        # Drawn in C, H, W order whatever the memory format of the maps: some kernels draw in memory order.
+        # Some kernels draw in memory order. This mask is contiguous, so values are drawn in C, H, W order for every
+        # memory format of the maps.
         mask = torch.empty(maps.shape, dtype=maps.dtype, device=maps.device)
         for values, generator in zip(mask, self.generators, strict=True):
             values.bernoulli_(kept, generator=generator)

@@ -1,9 +1,9 @@
-"""Work on a device that need not wait for other work there.
+"""CUDA streams, so that independent work on a device does not wait for other work there.
 
-A GPU does what it is given in order, stream by stream, while the threads that gave it go on. An actor that predicts has
-three streams: images are copied and reflected in the first, the network runs in the second, pixels are labelled in the
-third. So the next batch is there before the network has done with this one, and whoever waits for labels does not wait
-for the batch after them. On a CPU work is done as it is given, and all of this is nothing.
+A GPU executes the work of each stream in order, while the threads that queued it continue. A prediction actor has three
+streams: the first copies and reflects images, the second runs the network, the third labels pixels. So the next batch
+is on the device before the network has finished the current one. A thread that waits for labels does not wait for the
+next batch. On a CPU, work runs when it is called, and the classes here do nothing.
 """
 
 from __future__ import annotations
@@ -20,45 +20,60 @@ __all__ = ["Handed", "Stream", "Streams", "to_device"]
 
 @dataclass(frozen=True)
 class Handed:
-    """Tensors that one stream computes and another one uses."""
+    """Tensors that one stream computes and another one uses.
+
+    Attributes:
+        tensors: Results, possibly not computed yet.
+        computed: Event after the computation in its stream; None on a CPU.
+    """
 
     tensors: tuple[Tensor, ...]
     computed: torch.cuda.Event | None = None
 
     def take(self) -> tuple[Tensor, ...]:
-        """The tensors, for the calling thread's current stream: that waits for them, the thread does not."""
+        """Return the tensors for use in the calling thread's current stream: the stream waits, the thread does not."""
         if self.computed is not None:
             current = torch.cuda.current_stream(self.tensors[0].device)
             current.wait_event(self.computed)
             for tensor in self.tensors:
-                # Else the memory would be given to someone else while this stream may still be reading.
+                # Otherwise the allocator could reuse the memory while this stream still reads it.
                 tensor.record_stream(current)
         return self.tensors
 
 
 class Stream:
-    """A stream of a device; it begins with what the device has been given so far."""
+    """Stream of a device, which starts after the work queued in the device's current stream so far.
+
+    Args:
+        device: Device of the stream; on a CPU the stream does nothing.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self._stream is not None:
-            # Weights may still be on their way in the stream that they were given to.
+            # Weights may still be copied in the stream in which they were queued.
             self._stream.wait_stream(torch.cuda.current_stream(device))
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
-        """What the calling thread gives the device meanwhile goes into this stream."""
+        """Queue the calling thread's device work in this stream while the context is active."""
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
             yield
 
     def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
-        """What this stream was given to compute, for another one."""
+        """Return tensors that this stream computes, for use in another stream."""
         return Handed(tuple(tensors), None if self._stream is None else self._stream.record_event())
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Of one process that predicts."""
+    """Streams of one prediction process.
+
+    Attributes:
+        inputs: Stream that copies and reflects images.
+        network: Stream that runs the network.
+        labels: Stream that labels pixels.
+    """
 
     inputs: Stream
     network: Stream
@@ -66,12 +81,12 @@ class Streams:
 
     @classmethod
     def of(cls, device: torch.device) -> Streams:
-        """New ones."""
+        """Create three new streams of a device."""
         return cls(Stream(device), Stream(device), Stream(device))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy that waits for nothing that the device is doing, and makes nothing wait: out of pinned memory."""
+    """Copy a tensor to a device; to a GPU asynchronously, from pinned memory, so that no other work waits."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

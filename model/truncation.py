@@ -1,4 +1,4 @@
-"""The paper's truncation (Sec. 3): max(·, 0)."""
+"""Truncation, the paper's word for ReLU (Sec. 3): max(·, 0)."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["truncate"]
 
 
 def truncate(maps: Tensor) -> Tensor:
-    """max(maps, 0); where no gradient is recorded it overwrites `maps`, which spares a pass over fresh memory."""
+    """Return max(maps, 0); without gradients it overwrites `maps`, which saves a pass over new memory."""
     return functional.relu(maps, inplace=not torch.is_grad_enabled())

@@ -1,11 +1,13 @@
-"""The last step: from a score map at stride 8 to one label per pixel, and what is counted over pixels.
+"""Upsampling of a score map at stride 8 to one label per pixel, with counts over the pixels.
 
-`grid` is the reference code's `interp_map`: softmax on the cells, bilinear between cells that sit on pixels
-(8i, 8j), argmax. Neither `align_corners` mode of `torch.nn.functional.interpolate` is that function.
-`deconvolution` is the fixed bilinear kernel (size 16, stride 8, padding 4, one group per class) that ends the
-Cityscapes release: scores are interpolated, cell i centred on pixel 8i + 3.5 and zeros beyond the map, then softmax.
+`grid` is the reference code's `interp_map`: softmax on the cells, bilinear interpolation between cells that lie on
+pixels (8i, 8j), argmax. Neither `align_corners` mode of `torch.nn.functional.interpolate` is that function.
+`deconvolution` is the fixed bilinear kernel (size 16, stride 8, padding 4, one group per class) at the end of the
+Cityscapes release. It interpolates scores, with cell i centered on pixel 8i + 3.5 and zeros beyond the map; softmax
+follows.
 
-On the CPU `model.fused_last_step` does all in one pass. Elsewhere torch does, in as few kernels as memory allows.
+On the CPU `model.fused_last_step` computes everything in one pass. On other devices torch does, in as few kernels as
+memory allows.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from model.network import Upsampling
 
 __all__ = ["cells_needed", "deconvolve", "interpolated_cells", "labels_from_scores"]
 
-# Of all classes at full resolution at a time, away from the CPU: 512 MiB of float32.
+# Floats of a band of pixel rows over all classes, on devices other than the CPU: 512 MiB of float32.
 _BAND_FLOATS = 2**27
 
 
 def cells_needed(height: int, width: int, upsampling: Upsampling) -> tuple[int, int]:
-    """Rows and columns of the score map from which an image of this size in pixels is upsampled."""
+    """Return the rows and columns of score cells from which an image's size in pixels is upsampled."""
     if upsampling == "deconvolution":
         return -(-height // OUTPUT_STRIDE), -(-width // OUTPUT_STRIDE)
     return score_map_size(height, width)
@@ -46,21 +48,22 @@ def labels_from_scores(
     target: NDArray[np.uint8] | None = None,
     ignore_label: int = 255,
 ) -> LabelMap:
-    """Upsamples a score map, picks the most probable class of each pixel and counts.
+    """Upsample a score map, select the most probable class of each pixel, and count.
 
-    On the CPU a few rows exist at full resolution for all classes at any time; what stays is H×W bytes.
+    On the CPU only a few rows of all classes exist at full resolution at a time; the result takes H×W bytes.
 
     Args:
-        scores: (C, rows, columns) float, finite, before softmax; at least `cells_needed(height, width, upsampling)`.
-        height: of the image, pixels.
-        width: of the image, pixels.
-        upsampling: see the module's text.
-        confidence: whether to keep the winning probability of each pixel.
-        target: (H, W) class ids to count the labels against.
-        ignore_label: of target pixels that count nowhere; may lie below C.
+        scores: Scores before softmax, (C, rows, columns) float, finite, at least
+            `cells_needed(height, width, upsampling)` cells.
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
+        upsampling: Kind of upsampling, see the module's docstring.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids, (H, W), to count the labels against; None: no confusion matrix.
+        ignore_label: Id of target pixels that count nowhere; may be less than C.
 
     Raises:
-        ValueError: if the score map is too small, or the target of another size or with an id out of range.
+        ValueError: If the score map is too small, or the target has another size or type, or an id out of range.
     """
     rows, columns = cells_needed(height, width, upsampling)
     if scores.shape[1] < rows or scores.shape[2] < columns:
@@ -72,12 +75,12 @@ def labels_from_scores(
 
 
 def deconvolve(scores: Tensor) -> Tensor:
-    """The fixed kernel of `deconvolution` on whole maps, for training: (N, C, h, w) → (N, C, 8h, 8w), float32."""
+    """Apply the fixed kernel of `deconvolution` to whole maps, for training: (N, C, h, w) → (N, C, 8h, 8w), float32."""
     width = 2 * OUTPUT_STRIDE
     ramp = 1 - (torch.arange(width, device=scores.device) - (width - 1) / 2).abs() / OUTPUT_STRIDE
     kernel = (ramp[:, None] * ramp).expand(scores.shape[1], 1, width, width)
     classes, padding = scores.shape[1], OUTPUT_STRIDE // 2
-    # Autocast would round a convolution's input to bfloat16, and with it every pixel's scores.
+    # Autocast would round the convolution's input, and so every pixel's scores, to bfloat16.
     with torch.autocast(scores.device.type, enabled=False):
         return functional.conv_transpose2d(
             scores.float(), kernel, stride=OUTPUT_STRIDE, padding=padding, groups=classes
@@ -85,11 +88,11 @@ def deconvolve(scores: Tensor) -> Tensor:
 
 
 def interpolated_cells(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Tensor:
-    """What is interpolated: probabilities, or scores in one ring of zeros; as many cells as the pixels need."""
+    """Return the cells to interpolate: probabilities, or scores in one ring of zeros, as many as the pixels need."""
     rows, columns = cells_needed(height, width, upsampling)
     if upsampling == "grid":
         return scores[:, :rows, :columns].softmax(dim=0)
-    # What a transposed convolution sees beyond the map; of a larger map it sees cells beyond the part that is wanted.
+    # A transposed convolution has zeros beyond the map. A map that is larger than needed supplies its own cells there.
     return functional.pad(scores, (1, 1, 1, 1))[:, : rows + 2, : columns + 2]
 
 
@@ -101,7 +104,8 @@ def _by_fused_pass(
     confidence: bool,
     target: NDArray[np.uint8] | None,
 ) -> Counted:
-    # Here, since it brings a compiler that takes a while to import.
+    """Compute labels and counts on the CPU with compiled code."""
+    # Imported here, because it loads a compiler, which takes a while.
     from model.fused_last_step import last_step
 
     labels, winning, sums, pairs = last_step(
@@ -123,17 +127,19 @@ def _by_torch(
     confidence: bool,
     target: NDArray[np.uint8] | None,
 ) -> Counted:
+    """Compute labels and counts with torch, on any device, band by band."""
     bands = _bands(interpolated_cells(scores, height, width, upsampling), height, width, upsampling)
     return count_bands(bands, (height, width), scores.shape[0], scores.device, confidence=confidence, target=target)
 
 
 def _bands(cells: Tensor, height: int, width: int, upsampling: Upsampling) -> Iterator[tuple[int, Tensor]]:
-    """Yields (first row, probabilities (C, rows of the band, W)) from top to bottom."""
+    """Yield (first row, probabilities (C, rows of the band, W)) from top to bottom."""
     anchor, offset = (0.0, 0) if upsampling == "grid" else (0.5, OUTPUT_STRIDE // 2)
     fractions = (torch.arange(OUTPUT_STRIDE, device=cells.device) + anchor) / OUTPUT_STRIDE
     step = max(1, _BAND_FLOATS // (cells.shape[0] * cells.shape[2] * OUTPUT_STRIDE**2))
     for row in range(0, cells.shape[1] - 1, step):
         pixels = _interpolate(cells[:, row : row + step + 1], fractions)
+        # With a ring of zeros, the cells begin half a cell before the image: cut what lies outside.
         top = row * OUTPUT_STRIDE - offset
         first, last = max(0, -top), min(pixels.shape[1], height - top)
         if last > first:
@@ -142,6 +148,6 @@ def _bands(cells: Tensor, height: int, width: int, upsampling: Upsampling) -> It
 
 
 def _interpolate(cells: Tensor, fractions: Tensor) -> Tensor:
-    """(C, r + 1, c + 1) cells → (C, 8r, 8c) pixels; a fraction of 0 gives the cell itself, exactly."""
+    """Interpolate cells, (C, r + 1, c + 1) → pixels (C, 8r, 8c); a fraction of 0 gives exactly the cell itself."""
     down = torch.lerp(cells[:, :-1, None], cells[:, 1:, None], fractions[:, None]).flatten(1, 2)
     return torch.lerp(down[..., :-1, None], down[..., 1:, None], fractions).flatten(2, 3)

@@ -1,4 +1,4 @@
-"""The same image in several sizes and mirrored: what test-time averaging shows to the network."""
+"""Views of an image for test-time averaging: several sizes, and mirror images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn import functional
 
 __all__ = ["PLAIN", "View", "WorkingSize", "resize_image", "views"]
 
-_LARGEST_SIDE = 10_000  # pixels: what a file may ask for stays within 100 megapixels
+_LARGEST_SIDE = 10_000  # pixels; limits the working size in a file to 100 megapixels
 
 
 @dataclass(frozen=True)
 class WorkingSize:
-    """Size to which every image is brought before training and prediction; exactly one of the two is given.
+    """Size to which every image is resized before training and prediction; exactly one attribute is given.
 
     Attributes:
         long_side: Length of the longer side in pixels; the other side keeps the aspect ratio.
@@ -36,7 +36,7 @@ class WorkingSize:
             )
 
     def of(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width in pixels of an image of this size after resizing."""
+        """Return the height and width in pixels to which an image of this height and width is resized."""
         if self.size is not None:
             return self.size
         factor = (self.long_side or 0) / max(height, width)
@@ -45,7 +45,7 @@ class WorkingSize:
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """View of an image: a size, and whether it is mirrored.
 
     Attributes:
         scale: Factor of the working size's height and width.
@@ -58,7 +58,7 @@ class View:
     resize: WorkingSize | None = None
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width in pixels of the view of an image of this size."""
+        """Return the height and width in pixels of this view of an image of the given height and width."""
         if self.resize is not None:
             height, width = self.resize.of(height, width)
         if self.scale == 1:
@@ -66,7 +66,7 @@ class View:
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
     def of(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 → (H', W', 3) uint8, bilinear, without aliasing where it shrinks."""
+        """Return this view of an image, (H, W, 3) uint8 → (H', W', 3) uint8: bilinear, anti-aliased if it shrinks."""
         image = resize_image(image, self.size(*image.shape[:2]))
         return np.ascontiguousarray(image[:, ::-1] if self.mirrored else image)
 
@@ -75,10 +75,10 @@ PLAIN = (View(),)
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the image (H, W, 3) uint8 at another height and width: bilinear, without aliasing where it shrinks."""
+    """Return the image, (H, W, 3) uint8, at another height and width: bilinear, anti-aliased if it shrinks."""
     if size == image.shape[:2]:
         return image
-    # uint8 all the way: a float copy of a large image would take four times its memory.
+    # uint8 throughout: a float copy of a large image would take four times its memory.
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     resized = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

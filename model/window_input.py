@@ -1,4 +1,4 @@
-"""From an image's bytes to what the front end sees of it: a window of the reflected image, BGR minus mean."""
+"""Input of the front end from an image's bytes: windows of the reflected image, as BGR minus mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 
 
 def preprocess(image: NDArray[np.uint8], mean_bgr: Mean) -> Tensor:
-    """(H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
+    """Convert an image, (H, W, 3) uint8 RGB → (3, H, W) float32 BGR minus mean."""
     rows = np.take(image, (2, 1, 0), axis=2).reshape(len(image), -1)
     # One subtraction of long rows: numpy is slow on an innermost axis of three.
     pixels = np.subtract(rows, np.tile(np.array(mean_bgr, np.float32), image.shape[1]), dtype=np.float32)
@@ -26,17 +26,17 @@ def preprocess(image: NDArray[np.uint8], mean_bgr: Mean) -> Tensor:
 
 
 class WindowInput:
-    """An image, reflected as far as its score map reaches, of which windows are taken.
+    """Source of front-end windows of an image that is reflected as far as its score map reaches.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        cells: rows and columns of the score map.
-        mean_bgr: 0–255.
-        device: where the front end is.
+        image: Image, (H, W, 3) uint8 RGB.
+        cells: Rows and columns of the score map.
+        mean_bgr: Mean to subtract, 0–255.
+        device: Device of the front end.
 
     Attributes:
-        size: height and width of the image, pixels.
-        cells: as given.
+        size: Height and width of the image, pixels.
+        cells: Rows and columns of the score map.
     """
 
     def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
@@ -49,17 +49,17 @@ class WindowInput:
         )
 
     def prepare(self, window: Window, stream: Stream) -> None:
-        """Computes a window's batch now in a stream, for whoever asks for it later, in another thread and stream."""
+        """Compute a window's batch in `stream` now, so that another thread and stream can use it later."""
         with stream.use():
             self._ready = window, stream.hand_over([self.batch(window)])
 
     def batch(self, window: Window) -> Tensor:
-        """(1, 3, h, w) float32 on the device, channels last in memory."""
+        """Return a window's pixels as a batch, (1, 3, h, w) float32 on the device, channels last in memory."""
         if self._ready is not None and self._ready[0] == window:
             return self._ready[1].take()[0]
         rows, columns = self._rows[window.pixels[0]], self._columns[window.pixels[1]]
         top, left = int(rows.min()), int(columns.min())
-        # Only what the window sees: an image may be much larger than any window.
+        # Use only the pixels of the window, because an image may be much larger than any window.
         part = self._image[top : rows.max() + 1, left : columns.max() + 1]
         if self._device.type == "cpu":
             pixels = reflect_on_host(part, rows - top, columns - left, self._mean)
@@ -68,20 +68,23 @@ class WindowInput:
         return pixels.permute(2, 0, 1)[None]
 
     def whole(self) -> Tensor:
-        """The batch of one window as large as the whole score map needs."""
+        """Return the batch of one window that covers the whole score map."""
         return self.batch(Window(0, 0, *self.cells))
 
 
 def reflect_on_host(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean) -> Tensor:
-    """Rows and columns of an image by index, (h, w, 3) float32 BGR minus mean."""
-    # Whoever does not predict need not wait for the compiler.
+    """Select rows and columns of an image by index, on the CPU; return (h, w, 3) float32 BGR minus mean."""
+    # Imported here, so that processes that do not predict do not load the compiler.
     from model.fused_reflection import reflect
 
     return torch.from_numpy(reflect(part, rows, columns, mean_bgr))
 
 
 def reflect_on_device(part: Pixels, rows: Indices, columns: Indices, mean_bgr: Mean, device: torch.device) -> Tensor:
-    """The same; bytes travel, once each: a tenth of what the window's floats would take."""
+    """Select rows and columns of an image by index, on a device; return (h, w, 3) float32 BGR minus mean.
+
+    Each byte of the image is copied to the device once: a tenth of the volume of the window's floats.
+    """
     source = to_device(torch.from_numpy(np.ascontiguousarray(part)), device)
     down, across = (to_device(torch.from_numpy(indices), device) for indices in (rows, columns))
     pixels = source.index_select(1, across).index_select(0, down)

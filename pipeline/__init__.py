@@ -1,1 +1,1 @@
-"""Everything between a bucket and the network: data, results, training, segmentation."""
+"""Packages between a bucket and the network: data, results, training, segmentation."""

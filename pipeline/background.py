@@ -1,4 +1,7 @@
-"""Work that blocks, such as a Ray job, in a thread of its own, so that its caller can watch the time."""
+"""Background execution of blocking work, such as a Ray job.
+
+The work runs in its own thread, so that the caller can check timeouts meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,25 @@ Item = TypeVar("Item")
 
 
 class Patience:
-    """The end of a wait in which nothing happens.
+    """Timeout of a wait, which every sign of progress restarts.
 
     Args:
-        minutes: without a sign of life, from now on, or since the last one.
-        awaited: what did not happen then, as a clause.
+        minutes: Longest time without progress, in minutes, counted from construction or from the last sign of progress.
+        awaited: Clause for the error that names the missing event, such as `no image was finished`.
     """
 
     def __init__(self, minutes: float, awaited: str) -> None:
         self._minutes, self._awaited, self._heard = minutes, awaited, time.monotonic()
 
     def look(self, alive: bool, left: str = "") -> None:
-        """Takes note of a sign of life.
+        """Restart the timeout after progress; otherwise raise if it has expired.
 
         Args:
-            alive: whether there was one since the last look.
-            left: what is still awaited, a clause for the error.
+            alive: Whether there was a sign of progress since the last call.
+            left: Clause for the error that names the remaining work; empty to omit it.
 
         Raises:
-            NoProgress: if the last one is too long ago.
+            NoProgress: If the last sign of progress is more than `minutes` ago.
         """
         now = time.monotonic()
         if alive:
@@ -47,13 +50,17 @@ class Patience:
 
 
 def in_background(work: Callable[[Callable[[Item], None]], Any], poll_seconds: float) -> Iterator[Item | None]:
-    """Runs `work(put)` in a daemon thread.
+    """Run `work(put)` in a daemon thread and yield the items that it puts.
+
+    Args:
+        work: Blocking function. It calls its argument `put` once for each item.
+        poll_seconds: Longest wait for an item, in seconds, before None is yielded.
 
     Yields:
-        What it puts, as it comes, and None each time `poll_seconds` pass without anything.
+        Each item in the order of the `put` calls, and None whenever `poll_seconds` pass without an item.
 
     Raises:
-        Exception: what the work raises, where that reaches the caller's loop.
+        Exception: If `work` raises; the same exception is raised in the caller's loop.
     """
     items: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -64,6 +71,7 @@ def in_background(work: Callable[[Callable[[Item], None]], Any], poll_seconds: f
         except Exception as error:
             items.put(("error", error))
 
+    # A daemon thread does not keep the process alive if the caller leaves before the work ends.
     threading.Thread(target=run, name="background", daemon=True).start()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The errors of the pipeline, and the exit code that a job gives for each."""
+"""Errors of the pipeline, and the exit code of a job for each."""
 
 from __future__ import annotations
 
@@ -24,84 +24,105 @@ __all__ = [
 ]
 
 
+# Characters of a foreign error's text in a message.
 _LONGEST = 240
 
 
 class PipelineError(Exception):
-    """Base of the errors that the pipeline raises on purpose."""
+    """Base of the errors that the pipeline raises deliberately.
+
+    Attributes:
+        exit_code: Exit code of a job that ends with this error.
+    """
 
     exit_code = 3
 
 
 class ConfigError(PipelineError):
-    """Wrong usage or configuration, found before any work."""
+    """Wrong usage or configuration, found before any work starts."""
 
     exit_code = 2
 
 
 class RunConflict(PipelineError):
-    """The output belongs to a run with another model, other settings or another manifest."""
+    """Output that belongs to a run with another model, other settings or another manifest."""
 
     exit_code = 4
 
 
 class IncompleteRun(PipelineError):
-    """The run did not end, or too many images failed: nothing is committed, all work done is kept for the next try."""
+    """Run that did not finish, or in which too many images failed.
+
+    Nothing is committed; all finished work is kept for the next attempt.
+    """
 
 
 class MachineLeaving(IncompleteRun):
-    """A worker's machine is about to be taken away, or another one has come; a checkpoint has been written."""
+    """Interruption because a worker's machine is about to be removed, or another one was added.
+
+    A checkpoint has been written.
+    """
 
 
 class NoProgress(IncompleteRun):
-    """Nothing was finished for so long that something must be stuck; what, only the cluster can say."""
+    """Run in which nothing finished for so long that it must be stuck.
+
+    Only the state of the cluster shows the cause.
+    """
 
 
 class StorageError(PipelineError):
-    """Storage does not do its work: infrastructure, never the fault of one image."""
+    """Failure of the storage infrastructure; never the fault of one image."""
 
 
 class StorageUnavailable(StorageError):
-    """Storage did not answer, or not rightly, as often as it was asked: another time it may."""
+    """Storage that gave no valid answer in any attempt; a later run may succeed."""
 
 
 class AccessDenied(StorageError):
-    """Credentials are missing, wrong, expired or not sufficient."""
+    """Credentials that are missing, wrong, expired or insufficient."""
 
 
 class ObjectMissing(StorageError):
-    """There is no object under this name."""
+    """Missing object: storage has nothing under this name."""
 
 
 class ObjectChanged(StorageError):
-    """The object is not the version that was asked for."""
+    """Object whose version is not the requested one."""
 
 
 class DecodeError(PipelineError):
-    """The bytes are not an image or a label that can be used; the message is the reason."""
+    """Bytes that are not a usable image or label; the message is the reason."""
 
 
 class ProcessDied(PipelineError):
-    """Processes that worked on an image died, so often that it is left out."""
+    """Image that is left out because processes that worked on it died too often."""
 
 
 class UnknownClasses(DecodeError):
-    """A label file is sound, but its values are no classes of the network or label space."""
+    """Undamaged label file whose values are not classes of the network or label space."""
 
 
 def known_cause(error: BaseException) -> PipelineError | None:
-    """The error of ours out of which Ray made `error`, through however many wrappings; None if there is none."""
+    """Return the pipeline error from which Ray made `error`, or None if there is none.
+
+    The search follows any number of wrappers. It includes the failures of single workers, if `error` lists them.
+    """
     failures = getattr(error, "worker_failures", None) or {}
     for failure in [*failures.values(), error]:
         seen: BaseException | None = failure
         while seen is not None:
             if isinstance(seen, PipelineError):
                 return seen
+            # Ray keeps the original exception in `cause`, Python keeps it in `__cause__`.
             seen = getattr(seen, "cause", None) or seen.__cause__
     return None
 
 
 def last_line(error: BaseException) -> str:
-    """What an error of somebody else's says in the end, for a message of ours."""
+    """Return the last line of a foreign error's text, shortened for a message.
+
+    The result has at most 240 characters. It is the name of the error's type if there is no text.
+    """
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[-1], _LONGEST, placeholder=" …") if lines else type(error).__name__

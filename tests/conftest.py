@@ -1,4 +1,4 @@
-"""Real parts shared by the tests: an S3 server, fresh buckets, one Ray cluster."""
+"""Fixtures with real services shared by all tests: an S3 server, empty prefixes of a bucket, one Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from demo.cluster import Cluster, local_cluster
 from demo.object_store import ObjectStore
 from demo.object_store import object_store as run_object_store
 
-# Two cores: more threads than that only fight, and narrow networks are faster with one.
+# The tests run on two cores: more threads would only compete, and narrow networks are faster with one.
 torch.set_num_threads(1)
-# An example takes as long as a busy machine lets it; pytest's own limit bounds them all together.
+# No deadline for one example, since a busy machine may be slow; pytest's own time limit bounds the whole test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
-    """One SeaweedFS for the whole session."""
+    """Start one SeaweedFS for the whole session."""
     with tempfile.TemporaryDirectory(prefix="weed-") as directory, run_object_store(Path(directory)) as store:
         yield store
 
 
 @pytest.fixture
 def s3_env(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Points this process, and every child it starts, at the session's S3 server."""
+    """Point this process, and every child that it starts, at the session's S3 server."""
     for name, value in object_store.env.items():
         monkeypatch.setenv(name, value)
     return object_store.env
@@ -41,7 +41,7 @@ def s3_env(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 @pytest.fixture(scope="session")
 def _shared_bucket(object_store: ObjectStore) -> str:
-    """SeaweedFS takes a second to grow the volumes of a new bucket: the tests share one."""
+    """Make one bucket for all tests, since SeaweedFS takes a second to grow the volumes of a new one."""
     client = {"endpoint_url": object_store.env["AWS_ENDPOINT_URL"]}
     filesystem = fsspec.filesystem(
         "s3",
@@ -56,13 +56,13 @@ def _shared_bucket(object_store: ObjectStore) -> str:
 
 @pytest.fixture
 def bucket(s3_env: dict[str, str], _shared_bucket: str) -> str:
-    """The URI of a new, empty prefix on the S3 server."""
+    """Return the URI of a new, empty prefix on the S3 server."""
     return f"{_shared_bucket}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
 def cluster(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One Ray cluster of 6 logical CPUs, whose jobs reach the S3 server."""
+    """Start one Ray cluster of 6 logical CPUs whose jobs reach the S3 server."""
     log = tmp_path_factory.mktemp("ray") / "ray.log"
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:

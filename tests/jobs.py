@@ -1,4 +1,4 @@
-"""Job scripts as processes: drivers that connect to the tests' cluster."""
+"""Helpers that run job scripts as processes: drivers that connect to the tests' cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Finished:
-    """What a job left: exit code, standard output and standard error."""
+    """Exit code, standard output and standard error of a finished job."""
 
     code: int
     out: str
@@ -34,10 +34,17 @@ class Finished:
 def driver(
     cluster: Cluster, script: str, arguments: Sequence[str], workers_env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A running job script; killed on leaving if it has not ended. `workers_env` is what Ray gives its workers."""
+    """Run a job script, and kill it when the context ends.
+
+    Args:
+        cluster: Cluster that the job connects to.
+        script: Name of the script in jobs/, without extension.
+        arguments: Command line of the job.
+        workers_env: Environment variables that Ray gives the job's workers.
+    """
     env = {**cluster.env, "RAY_ADDRESS": cluster.address}
     if workers_env:
-        # As `ray job submit --runtime-env-json` does it.
+        # `ray job submit --runtime-env-json` passes them in the same variable.
         env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"env_vars": dict(workers_env)}})
     command = [sys.executable, f"jobs/{script}.py", *arguments]
     pipe = subprocess.PIPE
@@ -49,19 +56,19 @@ def driver(
 
 
 def run_job(cluster: Cluster, script: str, arguments: Sequence[str], seconds: float = 240) -> Finished:
-    """Runs a job script to its end."""
+    """Run a job script to its end."""
     with driver(cluster, script, arguments) as process:
         return finish(process, seconds)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 240) -> Finished:
-    """Awaits a driver's end."""
+    """Wait for a driver's end."""
     out, err = process.communicate(timeout=seconds)
     return Finished(process.returncode, out, err)
 
 
 def await_condition(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    """Returns when `condition` holds; fails with the job's output if it ends first, or after `seconds`."""
+    """Wait until `condition` holds; fail with the job's output if the job ends first or `seconds` pass."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"the job ended first:\n{process.stderr.read() if process.stderr else ''}"
@@ -70,7 +77,7 @@ def await_condition(condition: Callable[[], bool], process: subprocess.Popen[str
 
 
 def await_line(process: subprocess.Popen[str], start: str) -> None:
-    """Reads a job's output until a line begins with `start`; pytest's own limit bounds the wait."""
+    """Read a job's output until a line begins with `start`; pytest's own limit bounds the wait."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(start):
@@ -80,13 +87,13 @@ def await_line(process: subprocess.Popen[str], start: str) -> None:
 
 @dataclass(frozen=True)
 class Node:
-    """A raylet beside the head's."""
+    """Raylet beside the head's."""
 
     cluster: Cluster
     id: str
 
     def announce_preemption(self) -> None:
-        """What an autoscaler does when a cloud provider wants its machine back."""
+        """Drain the node with a deadline of 60 s, as an autoscaler does when a cloud provider reclaims a machine."""
         command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", self.cluster.address]
         command += ["--node-id", self.id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         command += ["--deadline-remaining-seconds", "60"]
@@ -95,14 +102,15 @@ class Node:
 
 @contextlib.contextmanager
 def joined_node(cluster: Cluster, folder: Path, *, cpus: int) -> Iterator[Node]:
-    """One more node of `cpus` CPUs in the tests' cluster; gone when left."""
+    """Add a node of `cpus` CPUs to the tests' cluster, and remove it when the context ends."""
     with contextlib.ExitStack() as stack:
-        # Ray gives a new node 30 seconds, a number that cannot be set; on cores that others use, too few now and then.
+        # Ray gives a new node 30 seconds, which cannot be configured and is sometimes too short on busy cores: try
+        # again.
         for tries_left in (2, 1, 0):
             log = folder / f"node-{tries_left}.log"
             process = stack.enter_context(child_process(_node_command(cluster, cpus), log=log, env=cluster.env))
             try:
-                # The dashboard learns of each node, the head included, at its own time.
+                # The dashboard learns of each node, including the head, with a delay.
                 wait_until(lambda: len(_nodes(cluster)) == 2, what="a second node", seconds=90, process=process)
                 break
             except RuntimeError as error:
@@ -117,7 +125,7 @@ def _node_command(cluster: Cluster, cpus: int) -> list[str]:
     names += ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
     command = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--address={cluster.address}"]
-    # An address of its own, or drivers could not tell this node from the head.
+    # The node needs its own address, or drivers could not distinguish it from the head.
     return [
         *command,
         f"--num-cpus={cpus}",
@@ -128,7 +136,7 @@ def _node_command(cluster: Cluster, cpus: int) -> list[str]:
 
 
 def _nodes(cluster: Cluster) -> dict[str, bool]:
-    """Ids of the living nodes, and whether each is the head."""
+    """Return by id of each living node whether it is the head."""
     token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
     url = f"{cluster.dashboard}/nodes?view=summary"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
@@ -138,7 +146,7 @@ def _nodes(cluster: Cluster) -> dict[str, bool]:
 
 
 def ray_processes(title: str) -> list[psutil.Process]:
-    """This session's Ray worker processes whose title holds `title`."""
+    """Return this session's Ray processes whose command line contains `title`."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):

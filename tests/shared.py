@@ -1,8 +1,8 @@
-"""What test modules share beside fixtures."""
+"""Objects that test modules share, apart from fixtures."""
 
 from __future__ import annotations
 
 from pipeline.data.storage import Storage
 
-# A client of S3 takes a quarter of a second to make, and the session has one server.
+# One storage for all tests: making an S3 client takes a quarter of a second, and the session has one server.
 STORAGE = Storage()

@@ -1,4 +1,4 @@
-"""The active learning benchmark, small: one seed, one round, two steps of the narrowest network."""
+"""Tests of the active learning benchmark in small: one seed, one round, two steps of the narrowest network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encode_blocks(seed: int) -> tuple[bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, list[Row]]:
-    """A comparison of one seed and one round, and its results."""
+    """Return a comparison of one seed and one round, and its results."""
     comparison = Comparison(SETTINGS, str(tmp_path_factory.mktemp("active")), encode_blocks)
     comparison.refuse_other_settings()
     comparison.draw_judge()

@@ -1,4 +1,4 @@
-"""Working ahead: in order, so far and no further."""
+"""Tests of prefetching: results in order, and never more than the limit ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a thread of its own: what comes back, and when."""
+"""Tests of work in a background thread: its results, and their timing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_error_reaches_the_caller_after_what_came_before_it() -> None:
 
 
 class Wrapped(Exception):
-    """As Ray wraps what a worker raised."""
+    """Error that wraps a worker's error, as Ray's errors do."""
 
     def __init__(self, cause: Exception | None = None, failures: dict[int, Exception] | None = None) -> None:
         self.cause, self.worker_failures = cause, failures or {}

@@ -1,4 +1,4 @@
-"""How many processes fit: each on one node, never spread over several."""
+"""Tests of the number of processes that fit, each on one node and never spread over several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A cluster that is not there is a sentence and exit code 3, not a stack trace; Ray itself tries for minutes."""
+"""Tests that a missing cluster gives one sentence and exit code 3 instead of a stack trace.
+
+Ray itself would try to connect for minutes.
+"""
 
 from __future__ import annotations
 

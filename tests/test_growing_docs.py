@@ -1,4 +1,4 @@
-"""The queries of docs/growing.md, on runs that grew."""
+"""Tests of the queries of docs/growing.md, on runs that grew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ray_cluster.yaml` against Ray's schema, EC2's own request model, and what must never be open."""
+"""Tests of `ray_cluster.yaml`, against Ray's schema, EC2's request model, and rules of network access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parent.parent
-# Ray's schema lets any key through below `provider`; these are the ones its AWS provider documents.
+# Ray's schema accepts any key below `provider`; these are the ones that its AWS provider documents.
 PROVIDER_KEYS = {
     *("type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "security_group"),
     "use_internal_ips_for_head",
@@ -27,12 +27,12 @@ def config() -> dict[str, Any]:
 
 
 def problems(config: dict[str, Any]) -> list[str]:
-    """What EC2 would refuse, and provider keys that nobody reads."""
+    """Return the errors that EC2 would report, and provider keys that Ray ignores."""
     found = [f"provider: {key}" for key in config["provider"].keys() - PROVIDER_KEYS]
     service = botocore.session.get_session().get_service_model("ec2")
     shape = service.operation_model("RunInstances").input_shape
     for name, node in config["available_node_types"].items():
-        # botocore checks types but lets unknown names through in places: the walk finds those.
+        # botocore checks types but accepts some unknown names; walking the model finds those.
         request = {"MinCount": 1, "MaxCount": 1, **node["node_config"]}
         report = botocore.validate.ParamValidator().validate(request, shape)
         found += [f"{name}: {report.generate_report()}"] if report.has_errors() else []

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands."""
+"""Tests that run the README's commands and code unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def demo_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A committed run where the README expects the demo's."""
+    """Write a committed run where the README expects the demo's output."""
     folder = Path(write_run(tmp_path, size=(144, 192))).rename(tmp_path / "demo-output")
     monkeypatch.chdir(tmp_path)
     return folder

@@ -1,4 +1,4 @@
-"""The measurements of scale, small, and what is worked out from them."""
+"""Tests of the scale benchmark in small, and of the figures computed from its measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.scale.remote import Remote, credentials, served
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
-    """The stand-in for a bucket."""
+    """Start the mock bucket."""
     with served() as remote:
         for name, value in credentials(remote.url).items():
             monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Command lines that mean nothing are refused before Ray is asked for anything."""
+"""Tests that invalid command lines are refused before Ray is started."""
 
 from __future__ import annotations
 

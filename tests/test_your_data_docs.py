@@ -1,4 +1,4 @@
-"""The evening of docs/your_data.md, command by command, on a miniature."""
+"""Tests of docs/your_data.md, command by command, on a miniature data set."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.shared import STORAGE
 from tests.training.own_data import NAMES, scene, write_photos
 
 PAGE = (ROOT / "docs/your_data.md").read_text()
-# Steps and a network that take seconds, in place of an evening.
+# Few steps and a small network, which take seconds instead of an evening.
 SHORT = ["--front-end.iterations", "4", "--joint.iterations", "2"]
 NARROW = ["--network.scale", "0.03125", "--network.fc", "8"]
 
 
 def commands(bucket: str) -> list[list[str]]:
-    """Script and arguments of every command of the page."""
+    """Return script and arguments of every command of the page."""
     blocks = re.findall(r"^```\n(ray job submit .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").replace("s3://bucket", bucket).strip().splitlines()
     return [shlex.split(line)[shlex.split(line).index("python") + 1 :] for line in lines]
@@ -64,7 +64,7 @@ def test_the_evening(cluster: Cluster, bucket: str) -> None:
 
 
 def _correct(bucket: str) -> None:
-    """What an annotator does in Label Studio: agree with every brush, and export the project."""
+    """Do an annotator's work in Label Studio: accept every brush, and export the project."""
     tasks = json.loads(STORAGE.read(join(bucket, "to-correct/tasks.json")))
     assert len(tasks) == 5
     for task in tasks:

@@ -1,1 +1,1 @@
-"""What a run of very many images costs its driver and its storage: `python -m benchmarks.scale --help`."""
+"""Cost of a run of very many images for its driver and its storage: `python -m benchmarks.scale --help`."""

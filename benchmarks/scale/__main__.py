@@ -1,4 +1,4 @@
-"""What a run of N images costs its driver and its storage, measured as far as time allows and marked beyond that.
+"""Cost of a run of N images for its driver and its storage, measured as far as time allows and extrapolated beyond.
 
     python -m benchmarks.scale --rows 1000000 10000000 100000000   submitting and resuming, by the length of the listing
     python -m benchmarks.scale --lists 20000                       the same where a Parquet file names the images
@@ -6,9 +6,10 @@
     python -m benchmarks.scale --shards 16 64 256 1024             committing 100 parts, by images per shard
     python -m benchmarks.scale --requests                          requests of whole small runs, as a formula
 
-The bucket is a stand-in server beside each measurement (`benchmarks.scale.server`): it makes up the listing and counts
-requests. A size of which one process would take longer than `--limit` seconds is not measured but extrapolated from the
-largest one that was, and says so (`extrapolated_from`). Results are added to benchmarks/results/scale.json.
+The bucket is a mock server beside each measurement (`benchmarks.scale.server`). It generates the listing and counts
+requests. A size for which one process would take longer than `--limit` seconds is not measured. It is extrapolated from
+the two largest measured sizes and marked with them (`extrapolated_from`). Results are added to
+benchmarks/results/scale.json.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from benchmarks.scale.remote import Numbers, served
 RESULTS = Path(__file__).parents[1] / "results" / "scale.json"
 _PACKAGES = ("pyarrow", "s3fs", "botocore", "ray")
 _PARTS, _SHARD_ROWS = 100, 1_000_000
-# (images, images per shard): three to solve for a formula, one to prove it.
+# (images, images per shard): three runs to solve for the formula, and one to check it.
 _RUNS = ((64, 16), (64, 4), (32, 16), (48, 8))
 
 
 def main() -> None:
+    """Run the chosen measurements and add them to scale.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("rows", "lists", "parts", "shards"):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=[])
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 def keep(section: str, entries: Iterable[tuple[object, Numbers]]) -> None:
-    """Adds to the results what is measured, as soon as it is."""
+    """Add each measurement to a section of scale.json as soon as it is finished."""
     for name, entry in entries:
         print(f"{section} {name}: {json.dumps(entry)}", flush=True)
         content: Numbers = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -57,7 +59,7 @@ def keep(section: str, entries: Iterable[tuple[object, Numbers]]) -> None:
 
 
 def rows(count: int) -> Numbers:
-    """A first submission of so many images, and the same one when all parts but one are there."""
+    """Measure a first submission of `count` images, and a second one when all parts but one exist."""
     with served() as server:
         server.make_up("images/", count, NAMES)
         first = server.measure("submission", count)
@@ -69,7 +71,7 @@ def rows(count: int) -> Numbers:
 
 
 def listed(count: int) -> Numbers:
-    """A first submission of so many images that a Parquet file names."""
+    """Measure a first submission of `count` images that a Parquet file names."""
     with served() as server:
         server.make_up("images/", count, NAMES)
         found = server.measure("submission_of_list", count)
@@ -78,20 +80,20 @@ def listed(count: int) -> Numbers:
 
 
 def commit(parts: int, shard_images: int) -> Numbers:
-    """Committing so many parts that are all there."""
+    """Measure the commit of a run whose parts all exist."""
     with served() as server:
         server.make_up("images/", parts * shard_images, NAMES)
         return server.measure("parts", parts, shard_images) | server.measure("commit", parts, shard_images)
 
 
 def shard(images: int) -> Numbers:
-    """Committing parts of so many images, and what that means for a billion."""
+    """Measure the commit of 100 parts of `images` images, and extrapolate it to a billion images."""
     found = commit(_PARTS, images)
     return found | {"billion": shard_size(images, found)}
 
 
 def requests() -> Iterable[tuple[str, Numbers]]:
-    """Of whole runs with labels and without."""
+    """Yield formulas of requests of whole runs, with labels and without, and the memory of a driver's shard list."""
     for kind in ("labelled", "unlabelled"):
         runs = []
         for sizes in _RUNS:

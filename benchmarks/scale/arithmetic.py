@@ -1,4 +1,4 @@
-"""What is worked out from measurements: sizes beyond those measured, and formulas of requests."""
+"""Figures computed from measurements: sizes beyond those measured, and formulas of requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ _LENGTH = 10**9
 def by_size(
     sizes: Iterable[int], measure: Callable[[int], Numbers], limit: float = math.inf
 ) -> Iterator[tuple[int, Numbers]]:
-    """Each size measured; or, where one process would take longer than `limit` seconds, on the line of the last two."""
+    """Yield each size with its measurement, or with an extrapolation if it would take too long.
+
+    The first two sizes are always measured. An extrapolation is on the line through the last two measured sizes.
+
+    Args:
+        sizes: Sizes to measure, in any order.
+        measure: Function that measures one size.
+        limit: Longest time in seconds that one process of a measurement may take.
+    """
     done: list[tuple[int, Numbers]] = []
     for size in sorted(sizes):
         if len(done) < 2 or _longest(done[-1][1]) * size / done[-1][0] <= limit:
@@ -31,13 +39,16 @@ def by_size(
 
 
 def _longest(entry: Numbers) -> float:
-    """Seconds of the longest process of a measurement."""
+    """Return seconds of the longest process of a measurement."""
     parts = [_longest(part) for part in entry.values() if isinstance(part, dict)]
     return max(float(entry.get("seconds", 0)), *parts, 0.0)
 
 
 def extrapolated(small: Numbers, large: Numbers, steps: float) -> Numbers:
-    """A measurement so many steps from small to large beyond the large one; memory follows no line, and is null."""
+    """Return a measurement beyond the large one by `steps` times the difference from small to large.
+
+    Memory (`*_mib`) does not grow linearly, and is None.
+    """
     found: Numbers = {}
     for name, value in large.items():
         if isinstance(value, dict):
@@ -51,16 +62,19 @@ def extrapolated(small: Numbers, large: Numbers, steps: float) -> Numbers:
 
 
 def formula(runs: list[Numbers]) -> Numbers:
-    """Requests by phase and kind as constant + per image + per shard, from three runs; exact for all others.
+    """Return requests by phase and kind as constant + per image + per shard, solved from three runs.
+
+    Further runs check the formula.
 
     Raises:
-        ValueError: if a further run asked for another number.
+        ValueError: If a further run made another number of requests.
     """
     sides = np.array([[1, run["images"], run["images"] / run["shard_images"]] for run in runs])
     return {phase: _phase_formula(sides, [run["requests"][phase] for run in runs]) for phase in runs[0]["requests"]}
 
 
 def _phase_formula(sides: np.ndarray, requests: list[Numbers]) -> Numbers:
+    """Return the formula of one phase, by kind of request; `sides` (runs, 3) holds 1, images and shards of each run."""
     found: Numbers = {}
     for kind in sorted({kind for counts in requests for kind in counts}):
         counts = np.array([by_kind.get(kind, 0) for by_kind in requests])
@@ -72,6 +86,9 @@ def _phase_formula(sides: np.ndarray, requests: list[Numbers]) -> Numbers:
 
 
 def shard_size(images: int, commit: Numbers) -> Numbers:
-    """What a billion images mean in shards of so many: commit in proportion to that of few parts."""
+    """Return number of parts and hours to commit a billion images in shards of `images`.
+
+    The time is in proportion to a measured commit of fewer parts.
+    """
     parts = math.ceil(_LENGTH / images)
     return {"parts": parts, "commit_hours": round(parts / commit["parts"] * commit["seconds"] / 3600, 1)}

@@ -1,9 +1,9 @@
-"""What `benchmarks.scale` measures, each in a process of its own beside the stand-in bucket.
+"""Measurements of `benchmarks.scale`, each run in a process of its own beside the mock bucket.
 
     AWS_ENDPOINT_URL=… python -m benchmarks.scale.measurements submission 1000000
 
-Every measurement prints JSON. Seconds are wall time, `cpu_seconds` those of this process (the server's are not in it),
-memory is resident memory in MiB, at most so far; requests are counted by the server.
+Every measurement prints JSON. Seconds are wall time, and `cpu_seconds` the CPU time of this process without the
+server's. Memory is the peak of resident memory so far, in MiB. The server counts the requests.
 """
 
 from __future__ import annotations
@@ -36,11 +36,18 @@ _LIST, _SCENES = "s3://bucket/list.parquet", 64
 
 
 class _Ready(Exception):
-    """The driver would start its actors now."""
+    """Raised at the point where the driver would start its actors."""
 
 
 def submission(rows: int, images: str = "s3://bucket/images") -> Numbers:
-    """All that a driver does before the first shard, first time or again: listing, digest, claim, look for parts."""
+    """Measure the driver's work before the first shard, on a first or a later submission.
+
+    That is listing, digest, claim and the search for parts.
+
+    Args:
+        rows: Number of images that the bucket lists.
+        images: URI of the images, or of a list of them.
+    """
     storage, reached = TimedStorage(), dict[str, Plan]()
     write_network(storage)
     before = peak_mib()
@@ -59,6 +66,7 @@ def submission(rows: int, images: str = "s3://bucket/images") -> Numbers:
 
 
 def _of_plan(plan: Plan, storage: TimedStorage) -> Numbers:
+    """Return figures of a plan: times of listing and digest, size of the manifest, number of shards."""
     wall, cpu = storage.listing
     started = time.process_time()
     plan.manifest.digest()
@@ -77,7 +85,7 @@ def _of_plan(plan: Plan, storage: TimedStorage) -> Numbers:
 
 
 def submission_of_list(rows: int) -> Numbers:
-    """The same where a Parquet file names the images."""
+    """Measure the submission of a Parquet file that names `rows` images."""
     names = [f"s3://bucket/images/{NAMES.format(n=n, folder=n // 100_000)}" for n in range(rows)]
     sink = io.BytesIO()
     pq.write_table(pa.table({"image_uri": names}), sink)
@@ -86,7 +94,7 @@ def submission_of_list(rows: int) -> Numbers:
 
 
 def parts(count: int, shard_images: int) -> Numbers:
-    """Writes so many parts of real rows: 64 images again and again, under the names of the manifest."""
+    """Write `count` parts of real rows: 64 scenes repeated, under the names of the manifest."""
     storage = Storage()
     write_network(storage)
     plan = make_plan(run_config(shard_images), storage)
@@ -102,7 +110,7 @@ def parts(count: int, shard_images: int) -> Numbers:
 
 
 def _renamed(table: pa.Table, plan: Plan, shard: int) -> pa.Table:
-    """The rows under the names that the manifest has for a shard."""
+    """Return the rows with the run id, and the names and versions that the manifest has for a shard."""
     names = plan.shard_slice(shard)
     columns = {
         "run_id": [plan.run_id] * len(names),
@@ -116,7 +124,7 @@ def _renamed(table: pa.Table, plan: Plan, shard: int) -> pa.Table:
 
 
 def commit(count: int, shard_images: int) -> Numbers:
-    """Commits them: what it took, and how large `_SUCCESS.json` became."""
+    """Measure the commit of all parts, and the sizes of `_SUCCESS.json` and of one part's scores."""
     storage = Storage()
     plan = make_plan(run_config(shard_images), storage)
     assert plan.shards == count, plan.shards
@@ -129,7 +137,7 @@ def commit(count: int, shard_images: int) -> Numbers:
 
 
 def shard_list(shards: int) -> Numbers:
-    """MiB that the driver's own lists of so many shards take, before Ray sees them: numbers, and a row for each."""
+    """Return MiB of the driver's own lists of shards, before Ray gets them: the numbers, and a row for each."""
     before = resident_mib()
     rows = [{"shard": shard} for shard in list(range(shards))]
     return {"shards": len(rows), "mib": round(resident_mib() - before, 1)}

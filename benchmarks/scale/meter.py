@@ -1,4 +1,4 @@
-"""Time, memory and requests of what this process does."""
+"""Time, memory and requests of this process."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["TimedStorage", "measured", "peak_mib", "resident_mib", "temporary_by
 
 
 class TimedStorage(Storage):
-    """Remembers how long listings took.
+    """Storage that sums up the time of its listings.
 
     Attributes:
-        listing: seconds of wall time and of this process's CPU time, all requests together.
+        listing: Seconds of wall time and of this process's CPU time, all listing requests together.
     """
 
     listing = (0.0, 0.0)
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
-        """As every storage."""
+        """Make a request as `Storage.call` does, and add its time to `listing` if it is a listing."""
         started, cpu = time.perf_counter(), time.process_time()
         result = super().call(action, uri, request)
         if action == "list":
@@ -39,7 +39,12 @@ class TimedStorage(Storage):
 
 @contextlib.contextmanager
 def measured() -> Iterator[Numbers]:
-    """Fills in seconds, CPU seconds of this process, its peak of memory so far, and the requests that were made."""
+    """Measure the block, and fill the yielded dictionary when it ends.
+
+    Yields:
+        Dictionary that receives seconds, CPU seconds of this process, its peak memory so far, and requests of the
+            block.
+    """
     server, found = Remote(os.environ["AWS_ENDPOINT_URL"]), Numbers()
     server.counts()
     started, cpu = time.perf_counter(), time.process_time()
@@ -50,14 +55,17 @@ def measured() -> Iterator[Numbers]:
 
 
 def temporary_bytes() -> int:
-    """Of files without a name that this process has open, as SQLite's is (Linux)."""
-    # The listing's own descriptor is gone by the time it is looked at.
+    """Return the size of deleted files that this process still has open, such as SQLite's temporary one (Linux)."""
+    # iterdir's own descriptor is closed by now, hence the check for existence.
     found = [path.stat() for path in list(Path("/proc/self/fd").iterdir()) if path.exists()]
     return sum(entry.st_size for entry in found if stat.S_ISREG(entry.st_mode) and entry.st_nlink == 0)
 
 
 def peak_mib() -> int:
-    """Most resident memory so far. Not `ru_maxrss` where there is a choice: a child's begins with its parent's."""
+    """Return the peak resident memory so far in MiB.
+
+    `ru_maxrss` is only a fallback, because a child's value begins with that of its parent.
+    """
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(found[1]) // 1024
@@ -65,5 +73,5 @@ def peak_mib() -> int:
 
 
 def resident_mib() -> float:
-    """Resident memory now (Linux)."""
+    """Return the resident memory now, in MiB (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

@@ -1,4 +1,4 @@
-"""The stand-in bucket in a process of its own, so that its memory and time are not those of what is measured."""
+"""Mock bucket in a process of its own, so that its memory and time do not count towards the measured process."""
 
 from __future__ import annotations
 
@@ -22,21 +22,34 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Remote:
-    """A server of `benchmarks.scale.server`."""
+    """Client of a running `benchmarks.scale.server`.
+
+    Attributes:
+        url: URL of the server.
+    """
 
     url: str
 
     def make_up(self, prefix: str, count: int, name: str) -> None:
-        """Lets names appear in listings and look-ups; `name` is a format of `n` and `folder` (n / 100,000)."""
+        """Add generated names to listings and look-ups.
+
+        Args:
+            prefix: Prefix of all names.
+            count: Number of names.
+            name: Format of the rest of a name, with the fields `n` and `folder` (n / 100,000).
+        """
         order = json.dumps({"prefix": prefix, "count": count, "name": name}).encode()
         self._ask(urllib.request.Request(f"{self.url}{CONTROL}made-up", order, method="PUT"))
 
     def counts(self) -> dict[str, int]:
-        """Requests by kind since the last call; LIST is every listing, also those by which s3fs looks up one name."""
+        """Return requests by kind since the last call.
+
+        LIST counts every listing, including those by which s3fs looks up one name.
+        """
         return dict(sorted(json.loads(self._ask(f"{self.url}{CONTROL}counts")).items()))
 
     def measure(self, kind: str, *numbers: int) -> Numbers:
-        """One of `benchmarks.scale.measurements`, in a process of its own."""
+        """Run one of `benchmarks.scale.measurements` in a process of its own, and return its figures."""
         command = [sys.executable, "-m", "benchmarks.scale.measurements", kind, *map(str, numbers)]
         environment = os.environ | credentials(self.url)
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -44,20 +57,21 @@ class Remote:
         return found
 
     def _ask(self, request: urllib.request.Request | str) -> bytes:
+        """Send a request and return the body of the response."""
         with urllib.request.urlopen(request) as answer:
             data: bytes = answer.read()
         return data
 
 
 def credentials(url: str) -> dict[str, str]:
-    """Environment variables that send clients of S3 to a server."""
+    """Return environment variables that send S3 clients to a server."""
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
     return {"AWS_ENDPOINT_URL": url, **keys}
 
 
 @contextlib.contextmanager
 def served() -> Iterator[Remote]:
-    """A server whose objects lie in a temporary folder."""
+    """Start a mock server whose objects lie in a temporary folder, and stop it when the context ends."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         command = [sys.executable, "-m", "benchmarks.scale.server", folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -1,9 +1,10 @@
-"""A stand-in for S3 that makes up names by the million, keeps what is written to it, and counts requests.
+"""Mock S3 server that generates names by the million, keeps what is written to it, and counts requests.
 
     python -m benchmarks.scale.server FOLDER
 
-prints its address, keeps objects in the folder, and ends with its standard input. It knows one bucket of any name, and
-of S3 what a run needs: ListObjectsV2, and GET, HEAD, PUT (also "create, never replace") and DELETE of whole objects.
+The server prints its address, keeps objects in the folder, and ends with its standard input. It has one bucket of any
+name, and the part of S3 that a run needs: ListObjectsV2, and GET, HEAD, PUT (also "create, never replace") and DELETE
+of whole objects.
 """
 
 from __future__ import annotations
@@ -25,19 +26,22 @@ from xml.sax.saxutils import escape
 __all__ = ["CONTROL", "Server"]
 
 CONTROL = "/-/"
-# Odd, so that versions differ, and large, so that they compress as badly as digests do.
+# Odd, so that all versions differ, and large, so that they compress as badly as real digests do.
 _MIXER = 0x9E3779B97F4A7C15F39CC0605CEDC835
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 @dataclass(frozen=True)
 class _Entry:
+    """Object in the bucket; one without a file is generated and has no bytes."""
+
     key: str
     size: int
     version: str
     file: Path | None = None
 
     def xml(self) -> str:
+        """Return the object's element of a ListObjectsV2 response."""
         return (
             f"<Contents><Key>{escape(self.key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             f"<ETag>&quot;{self.version}&quot;</ETag><Size>{self.size}</Size><StorageClass>STANDARD</StorageClass>"
@@ -47,27 +51,40 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _MadeUp:
-    """Names without bytes: `prefix` + `name`, a format of n and of folder = n / 100,000, for n below `count`."""
+    """Generated names without bytes.
+
+    Attributes:
+        prefix: Prefix of all names.
+        count: Number of names.
+        name: Format of the rest of a name, with the fields `n`, below `count`, and `folder` = n / 100,000.
+    """
 
     prefix: str
     count: int
     name: str
 
     def entry(self, n: int) -> _Entry:
+        """Return the object number `n`."""
         key = self.prefix + self.name.format(n=n, folder=n // 100_000)
         return _Entry(key, 9000 + n, f"{n * _MIXER % 2**128:032x}")
 
     def find(self, key: str) -> _Entry | None:
+        """Return the generated object of this key, or None; the key's digits give its number."""
         numbers = (int(digits) for digits in re.findall(r"\d+", key)) if key.startswith(self.prefix) else ()
         found = (self.entry(n) for n in numbers if n < self.count)
         return next((entry for entry in found if entry.key == key), None)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves on a free port of this machine.
+    """HTTP server on a free port of this machine.
 
     Args:
-        folder: where objects are kept.
+        folder: Folder for the bytes of objects.
+
+    Attributes:
+        made_up: Generated names, in the order in which they were added.
+        stored: Written objects by key.
+        counts: Requests by kind since they were last asked for.
     """
 
     daemon_threads = True
@@ -81,7 +98,7 @@ class Server(ThreadingHTTPServer):
         self.counts: Counter[str] = Counter()
 
     def put(self, key: str, data: bytes, *, create: bool) -> _Entry | None:
-        """Stores an object; None if it is there and was to be created."""
+        """Store an object and return it; return None if `create` is set and the key exists."""
         file = self.folder / hashlib.sha256(key.encode()).hexdigest()
         entry = _Entry(key, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest(), file)
         with self.lock:
@@ -92,12 +109,12 @@ class Server(ThreadingHTTPServer):
         return entry
 
     def find(self, key: str) -> _Entry | None:
-        """What is there under a name."""
+        """Return the object of this key, stored or generated, or None."""
         made_up = (entry for names in self.made_up if (entry := names.find(key)) is not None)
         return self.stored.get(key) or next(made_up, None)
 
     def entries(self, prefix: str, first: int) -> Iterator[_Entry]:
-        """Names below a prefix from the `first` on: made up ones, then stored ones."""
+        """Yield objects below a prefix from number `first` on: generated ones, then stored ones."""
         for names in self.made_up:
             if names.prefix.startswith(prefix):
                 yield from map(names.entry, range(first, names.count))
@@ -108,13 +125,16 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Handler of S3 requests, and of control requests below `/-/`."""
+
     protocol_version = "HTTP/1.1"
-    # An answer leaves in one piece: header and body apart would wait for the client's acknowledgement.
+    # Send each response in one piece: a separate body would wait for the client's acknowledgment of the header.
     wbufsize = -1
     disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
+        """Respond with an object, a listing, or the counts of requests, which it resets."""
         if self.path.startswith(CONTROL):
             with self.server.lock:
                 body = json.dumps(self.server.counts).encode()
@@ -126,9 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._listing()
 
     def do_HEAD(self) -> None:
+        """Respond with the header of an object."""
         self._object("HEAD")
 
     def do_PUT(self) -> None:
+        """Store an object, or add generated names (control request)."""
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path.startswith(CONTROL):
             self.server.made_up.append(_MadeUp(**json.loads(data)))
@@ -138,20 +160,23 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(412, _error("PreconditionFailed")) if entry is None else self._answer(200, entry=entry)
 
     def do_DELETE(self) -> None:
+        """Delete an object."""
         self._count("DELETE")
         self.server.stored.pop(self._key(), None)
         self._answer(204)
 
     def handle_expect_100(self) -> bool:
+        """Send "100 Continue" at once."""
         going_on = super().handle_expect_100()
-        # The client sends no body before it has seen this.
+        # The client sends the body only after it has received this line.
         self.wfile.flush()
         return going_on
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def _key(self) -> str:
+        """Return the requested key without the bucket's name; empty for the bucket itself."""
         return unquote(urlsplit(self.path).path).lstrip("/").partition("/")[2]
 
     def _count(self, kind: str) -> None:
@@ -161,13 +186,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, kind: str) -> None:
         self._count(kind)
         entry = self.server.find(self._key())
-        # The bucket itself is always there.
+        # A HEAD request for the bucket itself always succeeds.
         if entry is None and self._key():
             self._answer(404, _error("NoSuchKey"))
         else:
             self._answer(200, entry.file.read_bytes() if kind == "GET" and entry and entry.file else b"", entry)
 
     def _listing(self) -> None:
+        """Respond to ListObjectsV2; the continuation token is the number of the next object."""
         self._count("LIST")
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         first, most = int(query.get("continuation-token", 0)), int(query.get("max-keys", 1000))
@@ -182,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, body.encode())
 
     def _answer(self, status: int, body: bytes = b"", entry: _Entry | None = None) -> None:
+        """Send status, headers and body; a HEAD response states the size of the object, without a body."""
         self.send_response_only(status)
         self.send_header("Content-Length", str(entry.size if entry and self.command == "HEAD" else len(body)))
         if entry is not None:

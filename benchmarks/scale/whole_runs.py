@@ -1,4 +1,4 @@
-"""Whole small runs on drawn scenes, and what each asks of storage."""
+"""Small whole runs on drawn scenes, and the storage requests that they make."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _PLACES = {"checkpoint": f"{_BUCKET}/network.safetensors", "images": f"{_BUCKET}
 
 
 def run_config(shard_images: int, **more: Any) -> SegmentConfig:
-    """The run of all measurements."""
+    """Return the configuration of the run that all measurements use."""
     return SegmentConfig(**{**_PLACES, "shard_images": shard_images, **more})
 
 
 def write_network(storage: Storage) -> None:
-    """A narrow network: its speed is not what is measured."""
+    """Write a narrow network, 1/32 of VGG-16's width, because its speed is not measured."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     spec = NetworkSpec(_SPACE.classes, _SPACE.palette, (110.0, 115.0, 120.0))
@@ -47,7 +47,15 @@ def write_network(storage: Storage) -> None:
 
 
 def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
-    """Requests of the driver before and after the shards, and of one actor for them; bytes that went in."""
+    """Run a whole segmentation, and return its requests and the bytes per image of its inputs.
+
+    Requests are counted separately for the driver before the shards, one actor, and the driver after the shards.
+
+    Args:
+        images: Number of images.
+        shard_images: Images per shard.
+        labelled: Whether the images have labels.
+    """
     storage, server = Storage(), Remote(os.environ["AWS_ENDPOINT_URL"])
     write_network(storage)
     inputs = _put_scenes(storage, _BUCKET, images)
@@ -68,7 +76,7 @@ def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
 
 
 def segmented_scenes(count: int) -> ShardResult:
-    """A result of real rows."""
+    """Segment `count` drawn scenes with labels, and return the result of that shard."""
     storage, folder = Storage(), f"{_BUCKET}/scenes"
     config = run_config(count, labels=f"{folder}/labels", label_space=_SPACE.name)
     _put_scenes(storage, folder, count)
@@ -78,7 +86,7 @@ def segmented_scenes(count: int) -> ShardResult:
 
 
 def _act(plan: Plan, shards: list[int]) -> None:
-    """What one actor does, in order, without Ray."""
+    """Do an actor's work on the shards, in order and without Ray."""
     storage, config = Storage(), plan.config
     segmenter = Segmenter(from_bytes(storage.read(config.checkpoint)), config, plan.run_id, storage)
     reader = ShardReader(storage, config.output, config.shard_images)
@@ -89,7 +97,7 @@ def _act(plan: Plan, shards: list[int]) -> None:
 
 
 def _put_scenes(storage: Storage, folder: str, count: int) -> dict[str, int]:
-    """Fills a folder; bytes of all images and of all labels."""
+    """Write scenes into a folder, and return the total bytes of images and of labels."""
     total = {"images": 0, "labels": 0}
     for index in range(count):
         for (kind, suffix), data in zip((("images", "jpg"), ("labels", "png")), _scene(index), strict=True):
@@ -99,7 +107,10 @@ def _put_scenes(storage: Storage, folder: str, count: int) -> dict[str, int]:
 
 
 def _scene(index: int) -> tuple[bytes, bytes]:
-    """A drawn scene of 480×360 as JPEG, and its label as PNG; a few scenes moved sideways, so that none are equal."""
+    """Return a drawn scene of 480×360 as JPEG, and its label as PNG.
+
+    Four scenes are shifted sideways by different amounts, so that no two images are equal.
+    """
     moved = [np.roll(pixels, 7 * (index // _SCENES), axis=1) for pixels in _drawn(index % _SCENES)]
     sink = io.BytesIO()
     Image.fromarray(moved[0]).save(sink, "JPEG", quality=88)
@@ -108,7 +119,7 @@ def _scene(index: int) -> tuple[bytes, bytes]:
 
 @lru_cache
 def _drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of a scene and of its label, without the void."""
+    """Return the pixels of a scene and of its label, with void replaced by class 0."""
     image, label = draw_scene(seed)
     large = Image.fromarray(image).resize(_SIZE, Image.Resampling.BICUBIC)
     ids = Image.fromarray(np.where(label == VOID, 0, label)).resize(_SIZE, Image.Resampling.NEAREST)

@@ -1,1 +1,1 @@
-"""What the drawn street scenes are made of: camera, light, canvas, and one module per kind of thing in a street."""
+"""Parts of the drawn street scenes: camera, light, canvas, and one module per kind of object."""

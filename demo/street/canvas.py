@@ -1,4 +1,4 @@
-"""Colour and label, painted together: whatever covers a pixel's colour covers its label."""
+"""Image and label painted together: a shape that covers a pixel's color also covers its label."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Region:
     """Pixels inside an outline: a rectangle of the picture and a mask within it.
 
     Attributes:
-        rows, columns: the rectangle.
-        mask: (h, w) of bool.
+        rows, columns: Rectangle in pixels, of size h x w.
+        mask: Bool array (h, w), true for the pixels inside the outline.
     """
 
     rows: slice
@@ -32,18 +32,18 @@ class Region:
     mask: NDArray[np.bool_]
 
     def centres(self) -> tuple[Floats, Floats]:
-        """Row and column of pixel centres, (h, 1) and (1, w)."""
+        """Return row and column of pixel centers, (h, 1) and (1, w)."""
         rows = np.arange(self.rows.start, self.rows.stop, dtype=np.float32)[:, None] + 0.5
         columns = np.arange(self.columns.start, self.columns.stop, dtype=np.float32)[None, :] + 0.5
         return rows, columns
 
 
 class Canvas:
-    """A picture (H, W, 3) in linear RGB and its label (H, W).
+    """Picture (H, W, 3) in linear RGB and its label (H, W).
 
     Args:
-        camera: gives the size.
-        light: gives the haze.
+        camera: Camera, which gives the size of the picture.
+        light: Light, which gives the haze.
     """
 
     def __init__(self, camera: Camera, light: Light) -> None:
@@ -52,7 +52,7 @@ class Canvas:
         self.label = np.zeros((camera.height, camera.width), np.uint8)
 
     def region(self, outline: ArrayLike) -> Region | None:
-        """The visible pixels inside a polygon (N, 2) of columns and rows; None if there are none."""
+        """Return the visible pixels inside a polygon (N, 2) of columns and rows; None if there are none."""
         points = np.asarray(outline, np.float64)
         if len(points) < 3:
             return None
@@ -68,13 +68,13 @@ class Canvas:
         return Region(slice(top, bottom), slice(left, right), mask) if mask.any() else None
 
     def paint(self, region: Region, colour: ArrayLike, class_name: str, depth: Floats | float) -> None:
-        """Covers a region.
+        """Paint a region's color, blended with haze by depth, and its label.
 
         Args:
-            region: where.
-            colour: one RGB, or (h, w, 3) over the region's rectangle.
-            class_name: of the street_scenes label space.
-            depth: metres, for the haze; one number or (h, w).
+            region: Pixels to cover.
+            colour: One linear RGB, or (h, w, 3) over the region's rectangle.
+            class_name: Class of the `street_scenes` label space.
+            depth: Distance in meters, for the haze; one number or (h, w).
         """
         clear = np.exp(-np.asarray(depth, np.float32) / np.float32(self.light.visibility))[..., None]
         hazy = np.asarray(colour, np.float32) * clear + self.light.haze * (1 - clear)
@@ -85,19 +85,28 @@ class Canvas:
     def polygon(
         self, outline: ArrayLike, colour: ArrayLike, class_name: str, depth: float, round_: float = 0.0
     ) -> None:
-        """Covers a polygon (N, 2) of columns and rows with one colour, `round_` of it shaded from the sun's side."""
+        """Paint a polygon (N, 2) of columns and rows with one color.
+
+        Args:
+            outline: Corners in pixels.
+            colour: Linear RGB.
+            class_name: Class of the `street_scenes` label space.
+            depth: Distance in meters, for the haze.
+            round_: Strength of the shading from the sun's side, which makes a flat shape look round; 0: none.
+        """
         region = self.region(outline)
         if region is None:
             return
         shade = np.asarray(colour, np.float32)
         if round_:
+            # Brighten the side towards the sun and darken the other one by the same amount.
             side = np.sign(self.light.towards_sun[0]) or 1.0
             ramp = np.linspace(-side, side, region.mask.shape[1], dtype=np.float32)[None, :, None]
             shade = shade * (1 + np.float32(round_) * ramp)
         self.paint(region, shade, class_name, depth)
 
     def face(self, points: Sequence[Sequence[float]] | Floats, colour: ArrayLike, class_name: str) -> None:
-        """Covers a flat polygon (N, 3) in metres with one colour."""
+        """Paint a flat polygon (N, 3) in meters with one color; the haze is that of its mean depth."""
         corners = np.asarray(points, np.float64)
         depths = [self.camera.depth(x, z) for x, _, z in corners.tolist()]
         self.polygon(self.camera.outline(corners), colour, class_name, max(0.0, float(np.mean(depths))))

@@ -1,4 +1,4 @@
-"""People and cyclists."""
+"""Pedestrians and cyclists."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _TYRE = linear((26, 26, 28))
 
 
 def _one(rng: np.random.Generator, colours: tuple[tuple[int, int, int], ...]) -> Floats:
+    """Return one of the colors as linear RGB, slightly varied."""
     colour = np.array(colours[rng.integers(len(colours))])
     return linear(np.clip(colour + rng.normal(0, 8, 3), 8, 250))
 
 
 def draw_person(canvas: Canvas, spot: Spot, ground: float, lit: float, rng: np.random.Generator) -> None:
-    """Someone who walks or stands; `turn` 0 is seen from the side."""
+    """Draw a person who walks or stands; with a `turn` of 0 the person is seen from the side."""
     board = Billboard(canvas, spot.x, spot.z, "person", lit, ground)
     size = rng.uniform(1.52, 1.88) / 1.75 * (0.68 if rng.random() < 0.12 else 1.0)
     stride = rng.uniform(0.08, 0.3) * (1.0 if spot.turn == 0 else 0.3)
@@ -37,6 +38,7 @@ def draw_person(canvas: Canvas, spot: Spot, ground: float, lit: float, rng: np.r
     shoulder = (0.15 if spot.turn == 0 else 0.21) * size
     hip = 0.86 * size
     long_coat = rng.random() < 0.3
+    # Far leg first, in a darker shade; then the near one.
     for side, shade in ((1, 0.75), (-1, 1.0)):
         foot = side * (stride + (0 if spot.turn == 0 else 0.07))
         knee = (foot * 0.55 + 0.05 * facing * (spot.turn == 0), 0.47 * size)
@@ -54,6 +56,7 @@ def draw_person(canvas: Canvas, spot: Spot, ground: float, lit: float, rng: np.r
 
 
 def _arm(board: Billboard, side: int, shoulder: float, size: float, swing: float, sleeve: Floats, skin: Floats) -> None:
+    """Draw an arm on one side (-1 or 1), bent by `swing` meters, with the hand at its end."""
     start = (side * shoulder * 0.92, 1.38 * size)
     elbow = (side * (shoulder + 0.03) - side * swing * 0.3, 1.12 * size)
     hand = (side * (shoulder + 0.02) - side * swing * 0.9, 0.86 * size)
@@ -62,6 +65,7 @@ def _arm(board: Billboard, side: int, shoulder: float, size: float, swing: float
 
 
 def _extras(board: Billboard, shoulder: float, size: float, facing: float, rng: np.random.Generator) -> None:
+    """Draw a backpack (22 %), a bag (18 %), or nothing."""
     choice = rng.random()
     colour = _one(rng, _TOPS)
     if choice < 0.22:
@@ -74,6 +78,7 @@ def _extras(board: Billboard, shoulder: float, size: float, facing: float, rng: 
 def _head(
     board: Billboard, centre: tuple[float, float], size: float, facing: float, turn: int, skin: Floats, hair: Floats
 ) -> None:
+    """Draw neck, head and hair as seen from behind (`turn` 1), from the side (0) or from the front (-1)."""
     x, y = centre
     board.limb([(x * 0.6, 1.42 * size), (x, y)], 0.09 * size, skin * np.float32(0.85))
     board.ellipse((x, y), (0.095 * size, 0.125 * size), skin, round_=0.2)
@@ -88,7 +93,7 @@ def _head(
 
 
 def draw_cyclist(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
-    """A bicycle and who rides it, from the side (`turn` 0), from behind or from the front."""
+    """Draw a bicycle and its rider from the side (`turn` 0), from behind (1) or from the front (-1)."""
     board = Billboard(canvas, spot.x, spot.z, "cyclist", lit)
     if spot.turn == 0:
         _from_the_side(board, float(rng.choice([-1.0, 1.0])), rng)
@@ -97,6 +102,7 @@ def draw_cyclist(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generato
 
 
 def _from_the_side(board: Billboard, facing: float, rng: np.random.Generator) -> None:
+    """Draw bicycle and rider in profile; `facing` is 1 if they ride to the right, -1 to the left."""
     frame, skin, top, legs = (_one(rng, colours) for colours in (_TOPS, _SKIN, _TOPS, _LEGS))
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -123,6 +129,7 @@ def _from_the_side(board: Billboard, facing: float, rng: np.random.Generator) ->
 
 
 def _from_the_end(board: Billboard, turn: int, rng: np.random.Generator) -> None:
+    """Draw bicycle and rider from behind (`turn` 1, with a rear light) or from the front (-1)."""
     skin, top, legs = (_one(rng, colours) for colours in (_SKIN, _TOPS, _LEGS))
     board.ellipse((0, 0.35), (0.045, 0.35), _TYRE)
     board.limb([(0, 0.4), (0, 0.9)], 0.05, _METAL)
@@ -147,6 +154,7 @@ _HAIR_BACK = linear((60, 44, 34))
 
 
 def _helmet(board: Billboard, x: float, y: float, rng: np.random.Generator) -> None:
+    """Draw a helmet in 70 % of the cases."""
     if rng.random() < 0.7:
         angles = np.linspace(0, math.pi, 12)
         shell = [(x + 0.13 * math.cos(a), y - 0.02 + 0.11 * math.sin(a)) for a in angles]

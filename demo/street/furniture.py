@@ -21,7 +21,7 @@ _YELLOW, _GREEN, _BLACK = linear((246, 200, 40)), linear((24, 110, 72)), linear(
 
 
 def draw_lamp(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
-    """A street lamp whose arm reaches over the road."""
+    """Draw a street lamp whose arm reaches over the road."""
     board = Billboard(canvas, spot.x, spot.z, "pole", lit)
     height, reach = rng.uniform(5.5, 8), -math.copysign(rng.uniform(0.9, 1.8), spot.x)
     paint = linear((64, 72, 70)) if rng.random() < 0.4 else _STEEL
@@ -42,7 +42,7 @@ def draw_lamp(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) 
 
 
 def draw_mast(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
-    """A wooden mast with cross-arms."""
+    """Draw a wooden mast with cross-arms."""
     board = Billboard(canvas, spot.x, spot.z, "pole", lit)
     wood = linear((96, 78, 62)) * np.float32(rng.uniform(0.7, 1.2))
     height = rng.uniform(7, 9)
@@ -56,15 +56,15 @@ def draw_mast(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) 
 
 
 def draw_bollard(canvas: Canvas, spot: Spot, lit: float) -> None:
-    """A waist-high post with a reflecting band."""
+    """Draw a waist-high post with a reflecting band."""
     board = Billboard(canvas, spot.x, spot.z, "pole", lit)
     board.polygon([(-0.09, 0), (0.09, 0), (0.08, 0.95), (0, 1.02), (-0.08, 0.95)], linear((58, 60, 64)), round_=0.4)
     board.polygon([(-0.085, 0.72), (0.085, 0.72), (0.085, 0.82), (-0.085, 0.82)], _WHITE)
 
 
 def draw_sign(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
-    """A traffic sign on its post."""
-    # Signs sit lower than in life, and larger: at this resolution they would otherwise be specks above the frame.
+    """Draw one or two traffic signs on a post; the post is labeled `pole`."""
+    # Signs are lower and larger than real ones. At this resolution, real ones would be specks or above the frame.
     board = Billboard(canvas, spot.x, spot.z, "sign", max(lit, 0.5))
     height, size = rng.uniform(2.2, 2.9), rng.uniform(0.36, 0.5)
     post = [(-0.045, 0), (0.045, 0), (0.045, height + 0.1), (-0.045, height + 0.1)]
@@ -115,6 +115,7 @@ def _direction(board: Billboard, y: float, size: float) -> None:
 
 
 def _bar(y: float, half_width: float, half_height: float) -> list[tuple[float, float]]:
+    """Return the corners of a rectangle around (0, y)."""
     left, right, low, high = -half_width, half_width, y - half_height, y + half_height
     return [(left, low), (right, low), (right, high), (left, high)]
 
@@ -123,7 +124,7 @@ _PLATES = (_prohibition, _no_entry, _mandatory, _warning, _priority, _direction)
 
 
 def draw_fence(canvas: Canvas, lot: Lot, street: Street, noise: Noise, rng: np.random.Generator) -> None:
-    """Boards, a wall of stone or a dense railing along a garden; the whole of it is labelled fence."""
+    """Draw wooden boards, a stone wall or a dense railing along a garden; all of it is labeled `fence`."""
     x, height = lot.side * street.edge, rng.uniform(1.0, 2.0)
     corners = [(x, 0, lot.near), (x, height, lot.near), (x, height, lot.far), (x, 0, lot.far)]
     region = canvas.region(canvas.camera.outline(corners))
@@ -131,6 +132,7 @@ def draw_fence(canvas: Canvas, lot: Lot, street: Street, noise: Noise, rng: np.r
         return
     rows, columns = region.centres()
     right, up, ahead = canvas.camera.rays(rows, columns)
+    # Intersect the ray of each pixel with the plane of the fence, (h, w) meters.
     safe = np.where(np.abs(right) < 1e-5, 1e-5, right)
     distance = np.clip((x - canvas.camera.x) / safe, 0.3, 400).astype(np.float32)
     y = canvas.camera.elevation + distance * up
@@ -142,6 +144,7 @@ def draw_fence(canvas: Canvas, lot: Lot, street: Street, noise: Noise, rng: np.r
 
 
 def _boards(z: Floats, y: Floats, depth: Floats, height: float, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of a wooden fence without lighting, (h, w, 3); seams fade out with distance."""
     tones = ((148, 104, 66), (112, 84, 62), (86, 104, 84), (196, 190, 176))
     board = np.floor(z / 0.16)
     seam = ((z / 0.16) % 1 < 0.16) * np.exp(-depth / 20)
@@ -151,6 +154,7 @@ def _boards(z: Floats, y: Floats, depth: Floats, height: float, noise: Noise, rn
 
 
 def _stones(z: Floats, y: Floats, depth: Floats, height: float, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of a stone wall without lighting, (h, w, 3); joints fade out with distance."""
     row = np.floor(y / 0.22)
     place = z / 0.5 + 0.5 * (row % 2)
     joint = (((y / 0.22) % 1 < 0.14) | (place % 1 < 0.07)) * np.exp(-depth / 25)
@@ -161,6 +165,7 @@ def _stones(z: Floats, y: Floats, depth: Floats, height: float, noise: Noise, rn
 
 
 def _railing(z: Floats, y: Floats, depth: Floats, height: float, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of an iron railing with a hedge behind it, without lighting, (h, w, 3)."""
     bar = (z / 0.2) % 1 < 0.42
     rail = (y > height - 0.1) | (np.abs(y - 0.18) < 0.05)
     post = (z / 2.2) % 1 < 0.05

@@ -1,4 +1,4 @@
-"""Road, markings, kerbs and pavements."""
+"""Road, markings, curbs and pavements."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from demo.street.shadows import Shadows
 
 __all__ = ["draw_ground"]
 
-_SHADOW_STEP = 3  # shadows are computed for one pixel of 3x3: their edges are soft anyway
-_STRIPE = 0.5  # metres, of a zebra crossing
+_SHADOW_STEP = 3  # shadows are computed for one pixel of 3x3, since their edges are soft
+_STRIPE = 0.5  # width in meters of one stripe of a zebra crossing
 
 
 def draw_ground(canvas: Canvas, street: Street, shadows: Shadows, noise: Noise, rng: np.random.Generator) -> None:
-    """Covers everything below the horizon."""
+    """Paint everything below the horizon: the road up to half its width, and pavement beyond it."""
     camera = canvas.camera
     top = max(0, int(camera.horizon) + 1)
     shape = (camera.height - top, camera.width)
@@ -31,12 +31,13 @@ def draw_ground(canvas: Canvas, street: Street, shadows: Shadows, noise: Noise, 
     colour = _materials(x, z, depth, street, noise, rng)
     light = canvas.light.on((0, 1, 0), lit)
     canvas.paint(region, colour * light, "pavement", depth)
+    # Everything was labeled pavement above; relabel the road.
     on_road = np.abs(x) < street.road
     canvas.label[region.rows, region.columns][on_road] = CLASS_IDS["road"]
 
 
 def _spread(canvas: Canvas, region: Region) -> tuple[Floats, Floats, Floats]:
-    """Ground under each pixel: x, z and depth in metres, (h, w)."""
+    """Return the ground under each pixel: x, z and depth in meters, (h, w) each."""
     camera = canvas.camera
     rows, columns = region.centres()
     x, y, z = camera.rays(rows, columns)
@@ -45,6 +46,7 @@ def _spread(canvas: Canvas, region: Region) -> tuple[Floats, Floats, Floats]:
 
 
 def _soft_shadows(x: Floats, z: Floats, shadows: Shadows) -> Floats:
+    """Return the share of sunlight on the ground, (h, w), interpolated from a coarse grid."""
     step = _SHADOW_STEP
     coarse = shadows.lit(x[::step, ::step], np.float32(0), z[::step, ::step])
     size = (x.shape[1], x.shape[0])
@@ -52,8 +54,9 @@ def _soft_shadows(x: Floats, z: Floats, shadows: Shadows) -> Floats:
 
 
 def _materials(x: Floats, z: Floats, depth: Floats, street: Street, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of the ground before lighting, (h, w, 3)."""
     across = np.abs(x)
-    # Detail that is finer than a pixel would only flicker.
+    # Fade out detail with distance: texture finer than a pixel would only flicker.
     near = np.exp(-depth / 18)
     road = _asphalt(x, z, near, noise, rng)
     road = _blend(road, linear((206, 204, 196)), _markings(x, z, street, noise, rng))
@@ -67,6 +70,7 @@ def _materials(x: Floats, z: Floats, depth: Floats, street: Street, noise: Noise
 
 
 def _asphalt(x: Floats, z: Floats, near: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of the road: stains, grain, wheel tracks, cracks and patches."""
     tone = linear(np.array([84, 84, 88]) * rng.uniform(0.75, 1.3) + rng.normal(0, 3, 3))
     worn = 1 + 0.13 * noise.clouds(x * 22, z * 7) + 0.1 * noise.clouds(x * 90 + 99, z * 60)
     grain = 0.16 * noise.grain(x * 70, z * 70) * near
@@ -77,7 +81,7 @@ def _asphalt(x: Floats, z: Floats, near: Floats, noise: Noise, rng: np.random.Ge
 
 
 def _markings(x: Floats, z: Floats, street: Street, noise: Noise, rng: np.random.Generator) -> Floats:
-    """Share of paint, (h, w)."""
+    """Return the share of paint, (h, w): center line, edge lines and zebra crossing."""
     dash, gap = rng.uniform(2, 4), rng.uniform(2, 5)
     paint = np.zeros(x.shape, np.float32)
     if rng.random() < 0.8:
@@ -92,6 +96,7 @@ def _markings(x: Floats, z: Floats, street: Street, noise: Noise, rng: np.random
 
 
 def _paving(x: Floats, z: Floats, near: Floats, street: Street, noise: Noise, rng: np.random.Generator) -> Floats:
+    """Return the linear RGB of the pavement's stones; joints and grain fade out with distance."""
     tone = linear(np.array([152, 146, 140]) * rng.uniform(0.75, 1.15) + rng.normal(0, 6, 3))
     size = rng.choice([0.4, 0.6, 0.9])
     row = np.floor(z / size)
@@ -103,4 +108,5 @@ def _paving(x: Floats, z: Floats, near: Floats, street: Street, noise: Noise, rn
 
 
 def _blend(below: Floats, above: Floats, share: Floats) -> Floats:
+    """Return `below` with `above` painted over it by its share (h, w)."""
     return below + (above - below) * share[..., None]

@@ -1,4 +1,4 @@
-"""Where things stand: the plan of a street, in metres."""
+"""Plan of a street in meters: houses, gardens, trees, street furniture, people and traffic."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 __all__ = ["Lot", "Spot", "Street", "plan_street"]
 
-END = 150.0  # the street is built up so far
+END = 150.0  # meters along the street up to which lots are planned
 
 
 @dataclass(frozen=True)
 class Lot:
-    """A stretch along one side.
+    """Stretch along one side of the street.
 
     Attributes:
-        side: -1 left, 1 right.
-        near, far: metres along the street.
+        side: Side of the street: -1 left, 1 right.
+        near, far: Beginning and end in meters along the street.
         kind: `house`, or `garden` behind a fence.
-        height: of the house.
+        height: Height of the house in meters.
     """
 
     side: int
@@ -32,7 +32,14 @@ class Lot:
 
 @dataclass(frozen=True)
 class Spot:
-    """One thing that stands or moves; `turn` is 1 if it heads away from the camera, -1 if towards it, 0 across."""
+    """Single object that stands or moves in the street.
+
+    Attributes:
+        kind: Name of the object, such as `car` or `street_tree`.
+        x: Offset to the right of the road's middle in meters.
+        z: Distance along the street in meters.
+        turn: Direction: 1 away from the camera, -1 towards it, 0 across the street.
+    """
 
     kind: str
     x: float
@@ -42,14 +49,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Street:
-    """A whole plan.
+    """Complete plan of a street.
 
     Attributes:
-        road: half width of the road.
-        pavement: width of each pavement.
-        lots: on both sides.
-        spots: everything else.
-        crossing: metres to a zebra crossing; None without one.
+        road: Half the width of the road in meters.
+        pavement: Width of each pavement in meters.
+        lots: Houses and gardens on both sides.
+        crossing: Distance to a zebra crossing in meters; None: there is none.
+        spots: All other objects.
     """
 
     road: float
@@ -60,12 +67,12 @@ class Street:
 
     @property
     def edge(self) -> float:
-        """From the middle to where the lots begin."""
+        """Distance in meters from the middle of the road to the front of the lots."""
         return self.road + self.pavement
 
 
 def plan_street(rng: np.random.Generator) -> Street:
-    """Plans one street; what belongs together stands together."""
+    """Plan a random street in which related objects stand together, without collisions."""
     road, pavement = rng.uniform(3.2, 5.4), rng.uniform(2.2, 4.2)
     crossing = float(rng.uniform(9, 30)) if rng.random() < 0.3 else None
     houses = rng.uniform(0.35, 0.95)
@@ -80,6 +87,7 @@ def plan_street(rng: np.random.Generator) -> Street:
 
 
 def _lots(rng: np.random.Generator, side: int, houses: float) -> list[Lot]:
+    """Return lots of one side; `houses` is the probability of a house. Heights vary gradually from lot to lot."""
     lots = []
     near, height = -12.0, rng.uniform(6, 15)
     while near < END:
@@ -92,6 +100,7 @@ def _lots(rng: np.random.Generator, side: int, houses: float) -> list[Lot]:
 
 
 def _along_kerb(rng: np.random.Generator, street: Street, side: int) -> list[Spot]:
+    """Return lamps or masts, trees, signs, bollards and parked cars along one curb."""
     spots = []
     kerb = side * (street.road + 0.45)
     spacing, start = rng.uniform(14, 26), rng.uniform(4, 16)
@@ -114,6 +123,7 @@ def _along_kerb(rng: np.random.Generator, street: Street, side: int) -> list[Spo
 
 
 def _walkers(rng: np.random.Generator, street: Street, side: int) -> list[Spot]:
+    """Return pedestrians on one pavement; some walk in pairs."""
     spots = []
     for _ in range(rng.poisson(3.0)):
         x = side * (street.road + street.pavement * rng.uniform(0.35, 0.85))
@@ -124,19 +134,21 @@ def _walkers(rng: np.random.Generator, street: Street, side: int) -> list[Spot]:
 
 
 def _gardens(rng: np.random.Generator, street: Street) -> list[Spot]:
+    """Return trees in the gardens, and a row of trees that closes the street at its far end."""
     spots = []
     for lot in street.lots:
         if lot.kind == "garden":
             for _ in range(rng.integers(1, 4)):
                 x = lot.side * (street.edge + rng.uniform(1.8, 6))
                 spots.append(Spot("tree", x, rng.uniform(lot.near + 1, lot.far - 1)))
-    # Whatever the street leads to.
+    # Trees across the far end, so that the street does not end in the sky.
     wide = street.edge + 40
     spots += [Spot("tree", x, END + rng.uniform(-10, 15)) for x in np.arange(-wide, wide, rng.uniform(4, 9))]
     return spots
 
 
 def _traffic(rng: np.random.Generator, street: Street) -> list[Spot]:
+    """Return cars in both lanes, cyclists, and people who cross the road."""
     lane = street.road * 0.42
     spots = [Spot("car", -lane, z, -1) for z in _queue(rng)]
     spots += [Spot("car", lane, z, 1) for z in _queue(rng)]
@@ -154,6 +166,7 @@ def _traffic(rng: np.random.Generator, street: Street) -> list[Spot]:
 
 
 def _queue(rng: np.random.Generator) -> list[float]:
+    """Return distances of cars in one lane, in meters, at least 8 m apart."""
     z = rng.uniform(8, 40)
     places = []
     while z < 100:
@@ -162,16 +175,17 @@ def _queue(rng: np.random.Generator) -> list[float]:
     return places
 
 
-# Radius in metres within which nothing else of the kind's own rank may stand; in this order of precedence.
+# Radius in meters that a kind keeps clear. Earlier kinds take precedence; trees are not listed and always stay.
 _ROOM = {"car": 2.6, "cyclist": 1.0, "person": 0.35, "lamp": 0.3, "mast": 0.3, "sign": 0.3, "bollard": 0.2}
 
 
 def _without_collisions(street: Street) -> Street:
+    """Remove objects that are too close to one with precedence; return the street."""
     kept: list[Spot] = [spot for spot in street.spots if spot.kind not in _ROOM]
     taken: list[tuple[Spot, float]] = []
     for kind, room in _ROOM.items():
         for spot in [each for each in street.spots if each.kind == kind]:
-            # Cars are long and narrow: along the street they need twice the room.
+            # Scale the distance by 1.6 across and 0.9 along the street, since cars are long and narrow.
             if all(
                 math.hypot(1.6 * (spot.x - other.x), 0.9 * (spot.z - other.z)) > room + space for other, space in taken
             ):

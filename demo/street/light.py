@@ -1,4 +1,4 @@
-"""Time of day and weather: sun, sky and haze. Colours are linear RGB."""
+"""Time of day and weather: sun, sky and haze, with colors in linear RGB."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ __all__ = ["Light", "choose_light", "linear"]
 
 
 def linear(colour: ArrayLike) -> Floats:
-    """8-bit display RGB → linear RGB from 0 to 1."""
+    """Convert 8-bit display RGB to linear RGB from 0 to 1, with gamma 2.2."""
     return (np.asarray(colour, np.float32) / np.float32(255)) ** np.float32(2.2)
 
 
 @dataclass(frozen=True)
 class Light:
-    """Attributes:
-    towards_sun: unit vector (x, y, z).
-    sun, ambient: what a surface receives from either.
-    zenith, skyline, haze: colours of the sky, and of the air in between.
-    visibility: metres after which 1/e of a colour is left.
-    clouds: cover from 0 to 1.
-    lamps: share of windows and lamps that are lit.
+    """Sun, sky and haze of one scene; all colors are linear RGB (3,).
+
+    Attributes:
+        towards_sun: Unit vector (x, y, z) towards the sun.
+        sun: Light that a surface facing the sun receives from it.
+        ambient: Light that a surface receives from the sky.
+        zenith, skyline: Colors of the sky overhead and at the horizon.
+        haze: Color of the air between the camera and an object.
+        visibility: Distance in meters after which 1/e of a color is left.
+        clouds: Cloud cover from 0 to 1.
+        lamps: Share of windows and lamps that are lit.
     """
 
     towards_sun: tuple[float, float, float]
@@ -41,19 +45,20 @@ class Light:
     lamps: float
 
     def on(self, normal: Sequence[float], lit: Floats | float = 1.0) -> Floats:
-        """Light on a surface, (..., 3); `lit` is the share of the sun that reaches it."""
+        """Return the light on a surface, (..., 3); `lit` is the share of the sun that reaches it."""
         facing = max(0.0, float(np.dot(normal, self.towards_sun)))
-        # The sky lights what faces up; the street gives some light back to what does not.
+        # A surface that faces up gets all light of the sky; a vertical one gets less, with some reflected by the
+        # street.
         ambient = self.ambient * (0.72 + 0.28 * normal[1])
         return ambient + self.sun * facing * np.asarray(lit, np.float32)[..., None]
 
     def on_figure(self, lit: float) -> Floats:
-        """Light on something round and upright."""
+        """Return the light on a round, upright object; `lit` is the share of the sun that reaches it."""
         return self.on((0.0, 0.3, 0.0), 0.0) + self.sun * np.float32(0.55 * lit)
 
 
-# name: elevation of the sun in degrees, sun, ambient, zenith, skyline (display RGB), strength of sun and ambient,
-# visibility, clouds, lamps
+# Name: range of the sun's elevation in degrees; colors of sun, ambient, zenith and skyline (display RGB); strength of
+# sun and ambient; visibility in meters; clouds; lamps.
 _MOODS = {
     "noon": ((40, 62), (255, 247, 232), (150, 178, 214), (70, 128, 205), (186, 212, 234), 2.9, 0.62, 420, 0.42, 0.0),
     "morning": ((18, 32), (255, 226, 180), (146, 172, 208), (96, 146, 206), (226, 219, 205), 2.6, 0.55, 260, 0.4, 0.02),
@@ -77,11 +82,11 @@ _SHARES = (0.32, 0.2, 0.17, 0.17, 0.1, 0.04)
 
 
 def choose_light(rng: np.random.Generator) -> Light:
-    """A time of day, a weather, and a place of the sun."""
+    """Return the light of a random mood (time of day and weather) with a random position of the sun."""
     mood = _MOODS[rng.choice(list(_MOODS), p=_SHARES)]
     elevations, sun, ambient, zenith, skyline, sun_strength, ambient_strength, visibility, clouds, lamps = mood
     elevation = math.radians(rng.uniform(*elevations))
-    # Mostly from the side, so that one row of houses is lit and throws its shadow into the street.
+    # The sun is mostly at the side, so that one row of houses is lit and casts its shadow into the street.
     azimuth = math.radians(rng.choice([-1, 1]) * rng.uniform(20, 150))
     flat = math.cos(elevation)
     return Light(

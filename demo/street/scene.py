@@ -1,4 +1,4 @@
-"""Street scenes, drawn: an image and its exact label from one number."""
+"""Drawn street scenes: an image and its exact label from one seed."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = ["HEIGHT", "VOID", "VOID_BORDER", "WIDTH", "draw_scene", "encode_scene
 
 WIDTH, HEIGHT = 320, 240
 VOID, VOID_BORDER = 255, 4
-# Each pixel is drawn as 3x3: their mean is its colour, the one in the middle its label.
+# Each pixel is drawn as 3x3 pixels. Their mean is its color, and the middle one is its label.
 _FINE = 3
-_SHADOWS_END = 55.0  # metres; shadows beyond are thinner than a pixel
+_SHADOWS_END = 55.0  # meters; shadows beyond are thinner than a pixel
 
 
 def draw_scene(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws one scene; equal seeds give equal scenes.
+    """Draw one scene; equal seeds give equal scenes.
 
     Args:
-        seed: decides street, traffic, weather and camera.
+        seed: Number that decides street, traffic, weather and camera.
 
     Returns:
         Image (240, 320, 3) uint8 RGB, and label (240, 320) uint8: class ids, 255 in a border of 4 pixels.
@@ -57,16 +57,17 @@ def draw_scene(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def encode_scene(seed: int) -> tuple[bytes, bytes]:
-    """The scene as a JPEG file, and its label as a palette PNG whose values are class ids."""
+    """Draw a scene and return it as a JPEG file, and its label as a palette PNG whose values are class ids."""
     image, label = draw_scene(seed)
     sink = io.BytesIO()
     Image.fromarray(image).save(sink, "JPEG", quality=88)
-    # A full palette: with fewer colours a PNG may not hold the void's 255.
+    # Use a full palette: with fewer colors a PNG may not hold the void value 255.
     palette = (*label_space("street_scenes").palette, *[(0, 0, 0)] * 245)
     return sink.getvalue(), encode_mask(label, palette)
 
 
 def _place_camera(rng: np.random.Generator, street: Street, width: int, height: int) -> Camera:
+    """Return a camera with random focal length, horizon, height, position across the road, and yaw."""
     return Camera(
         width=width,
         height=height,
@@ -79,6 +80,7 @@ def _place_camera(rng: np.random.Generator, street: Street, width: int, height: 
 
 
 def _cast_shadows(street: Street, towards_sun: tuple[float, float, float]) -> Shadows:
+    """Return the bodies that cast shadows: houses and objects up to 55 m."""
     shadows = Shadows(towards_sun)
     for lot in street.lots:
         sides = sorted((lot.side * street.edge, lot.side * (street.edge + DEPTH)))
@@ -91,6 +93,7 @@ def _cast_shadows(street: Street, towards_sun: tuple[float, float, float]) -> Sh
 
 
 def _cast_shadow(shadows: Shadows, spot: Spot) -> None:
+    """Add the shape of one object: a ball and a trunk for a tree, two boxes for a car, one box for anything else."""
     x, z = spot.x, spot.z
     if spot.kind in ("tree", "street_tree"):
         middle, radius = crown_of(spot)
@@ -106,12 +109,13 @@ def _cast_shadow(shadows: Shadows, spot: Spot) -> None:
 
 
 def _draw_things(canvas: Canvas, street: Street, shadows: Shadows, noise: Noise, seed: int) -> None:
-    """Draws lots and spots from far to near, so that the near cover the far."""
+    """Draw lots and objects from far to near, so that near ones cover far ones."""
     things: list[tuple[float, Lot | Spot]] = [((lot.near + lot.far) / 2, lot) for lot in street.lots]
     things += [(spot.z + (CAR_LENGTH / 2 if spot.kind == "car" else 0), spot) for spot in street.spots]
-    # What stands in a lot lies behind its fence, what stands in the street before its houses.
+    # Objects in a lot lie behind its fence, and objects in the street lie in front of the houses.
     things.sort(key=lambda thing: _order(thing[0], thing[1], street), reverse=True)
     for number, (_, thing) in enumerate(things):
+        # Each thing has its own generator, so that one thing's random numbers do not depend on another's.
         rng = np.random.default_rng((seed, number))
         if isinstance(thing, Spot):
             _draw_spot(canvas, thing, street, shadows, noise, rng)
@@ -122,6 +126,7 @@ def _draw_things(canvas: Canvas, street: Street, shadows: Shadows, noise: Noise,
 
 
 def _order(z: float, thing: Lot | Spot, street: Street) -> tuple[int, float]:
+    """Return the sort key of a thing, larger if it is further back: layer (far trees, lots, street), then distance."""
     if isinstance(thing, Spot):
         return (2 if thing.kind == "tree" and z > 100 else 1 if abs(thing.x) > street.edge else 0, z)
     return (1, z if thing.kind == "house" else thing.near - 0.01)
@@ -130,6 +135,7 @@ def _order(z: float, thing: Lot | Spot, street: Street) -> tuple[int, float]:
 def _draw_spot(
     canvas: Canvas, spot: Spot, street: Street, shadows: Shadows, noise: Noise, rng: np.random.Generator
 ) -> None:
+    """Draw one object; skip it if it is too near to the camera."""
     if canvas.camera.depth(spot.x, spot.z) < 2 * NEAR:
         return
     lit = float(shadows.lit(spot.x - 0.6 * np.sign(spot.x), 1.2, spot.z - 1.2))
@@ -148,11 +154,13 @@ def _draw_spot(
 
 
 def _mean_of_cells(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average cells of 3x3 pixels, (3H, 3W, 3) to (H, W, 3)."""
     height, width = fine.shape[0] // _FINE, fine.shape[1] // _FINE
     return fine.reshape(height, _FINE, width, _FINE, 3).mean(axis=(1, 3))
 
 
 def _middle_of_cells(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take the middle pixel of each 3x3 cell, (3H, 3W) to (H, W), and set the border to void."""
     label = fine[_FINE // 2 :: _FINE, _FINE // 2 :: _FINE].copy()
     label[:VOID_BORDER] = label[-VOID_BORDER:] = VOID
     label[:, :VOID_BORDER] = label[:, -VOID_BORDER:] = VOID

@@ -16,8 +16,10 @@ _LEAVES = ((86, 122, 48), (64, 104, 52), (110, 132, 58), (70, 92, 44), (150, 120
 
 
 def crown_of(spot: Spot) -> tuple[float, float]:
-    """Height of the crown's middle and its radius in metres; a matter of where the tree stands, so that its
-    shadow fits."""
+    """Return height of the crown's middle and radius of the crown, in meters.
+
+    Both depend only on the tree's position and kind, so that the shadow fits the drawn tree.
+    """
     varied = (abs(spot.x) * 7.31 + spot.z * 3.17) % 1.0
     if spot.kind == "street_tree":
         return 3.9 + 1.1 * varied, 1.25 + 0.6 * varied
@@ -25,7 +27,7 @@ def crown_of(spot: Spot) -> tuple[float, float]:
 
 
 def draw_tree(canvas: Canvas, spot: Spot, lit: float, noise: Noise, rng: np.random.Generator) -> None:
-    """Draws trunk and crown; both are labelled tree."""
+    """Draw trunk and crown; both are labeled `tree`."""
     middle, radius = crown_of(spot)
     trunk = Billboard(canvas, spot.x, spot.z, "tree", lit)
     bark = linear((92, 74, 58)) * np.float32(rng.uniform(0.6, 1.1))
@@ -39,6 +41,7 @@ def draw_tree(canvas: Canvas, spot: Spot, lit: float, noise: Noise, rng: np.rand
 def _draw_crown(
     canvas: Canvas, spot: Spot, middle: float, radius: float, noise: Noise, rng: np.random.Generator
 ) -> None:
+    """Draw the crown: overlapping balls of leaves, shaded by the sun, with a ragged outline."""
     camera, light = canvas.camera, canvas.light
     depth = camera.depth(spot.x, spot.z)
     scale = camera.focal / depth
@@ -51,12 +54,13 @@ def _draw_crown(
     rows, columns = region.centres()
     right, up = (columns - column) / scale, (row - rows) / scale
     shift = rng.uniform(0, 400)
-    # Ragged at every size: clumps, twigs, leaves.
+    # Noise of two scales makes the outline ragged at the sizes of twigs and of leaves.
     rough = 0.3 * noise.clouds(right * 14 + shift, up * 14) + 0.22 * noise.clouds(right * 55, up * 55 + shift)
     clumps = _clumps(rng, radius)
     field = np.full(np.broadcast_shapes(right.shape, up.shape), -9.0, np.float32)
     shade = np.zeros_like(field)
     sun = light.towards_sun
+    # For each pixel, keep the ball that is nearest to the camera: `field` is its height, `shade` its brightness.
     for x, y, size in clumps:
         away = 1 - ((right - x) ** 2 + (up - y) ** 2) / size**2
         nearer = away > field
@@ -76,7 +80,7 @@ _SHARES = (0.3, 0.26, 0.16, 0.16, 0.07, 0.05)
 
 
 def _clumps(rng: np.random.Generator, radius: float) -> list[tuple[float, float, float]]:
-    """Middle and radius of balls of leaves, in metres from the crown's middle; the last lie in front."""
+    """Return (x, y, radius) of balls of leaves, in meters from the crown's middle."""
     clumps = [(0.0, 0.0, 0.72 * radius)]
     for _ in range(14):
         angle, out = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.25, 0.75)

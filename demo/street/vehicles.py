@@ -15,8 +15,8 @@ from demo.street.light import linear
 __all__ = ["CAR_HEIGHT", "CAR_LENGTH", "CAR_WIDTH", "draw_car"]
 
 CAR_LENGTH, CAR_WIDTH, CAR_HEIGHT = 4.3, 1.76, 1.5
-_BELT = 0.92  # metres; windows begin here
-# Outlines of bodies, (share of the length from the tail, metres above the ground), from the tail over the roof.
+_BELT = 0.92  # meters; height at which the windows begin
+# Outlines of bodies from the tail over the roof: (share of the length from the tail, meters above the ground).
 _BODIES = {
     "hatchback": (
         *((0.0, 0.32), (0.0, 0.92), (0.06, 1.0), (0.15, 1.42)),
@@ -39,7 +39,17 @@ _RUBBER = linear((22, 22, 24))
 
 @dataclass(frozen=True)
 class _Car:
-    """A placed car: `turn` 1 shows its tail to the camera, -1 its nose."""
+    """Car in its place.
+
+    Attributes:
+        canvas: Canvas to draw on.
+        x: Offset of the car's middle to the right of the road's middle in meters.
+        z: Distance of the end that faces the camera in meters.
+        turn: Direction: 1 shows the tail to the camera, -1 the nose.
+        profile: Outline of the side: (meters from the tail, meters above the ground).
+        paint: Linear RGB of the body.
+        lit: Share of the sun that reaches the car.
+    """
 
     canvas: Canvas
     x: float
@@ -50,22 +60,22 @@ class _Car:
     lit: float
 
     def half(self, y: float) -> float:
-        """Half the width at a height: the roof is narrower than the doors."""
+        """Return half the width at height `y` in meters; the roof is narrower than the doors."""
         return CAR_WIDTH / 2 * (1 - 0.2 * max(0.0, min(1.0, (y - _BELT) / 0.6)))
 
     def at(self, across: float, y: float, along: float) -> tuple[float, float, float]:
-        """A point of the car; `along` in metres from the tail."""
+        """Return a point of the car in street coordinates; `along` is in meters from the tail."""
         z = along if self.turn > 0 else CAR_LENGTH - along
         return (self.x + across, y, self.z + z)
 
     def face(self, points: list[tuple[float, float, float]], colour: Floats, normal: tuple[float, ...]) -> None:
-        """A flat part with this normal in the car's own direction."""
+        """Paint a flat part; points and normal are in the car's own coordinates."""
         turned = (normal[0], normal[1], normal[2] * self.turn)
         self.canvas.face([self.at(*p) for p in points], colour * self.canvas.light.on(turned, self.lit), "car")
 
 
 def draw_car(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
-    """Draws the parts of a car that the camera sees."""
+    """Draw the parts of a car that the camera sees."""
     body = _BODIES[str(rng.choice(list(_BODIES), p=[0.4, 0.26, 0.22, 0.12]))]
     paint = linear(np.clip(np.array(_PAINTS[rng.integers(len(_PAINTS))]) + rng.normal(0, 6, 3), 8, 245))
     profile = [(share * CAR_LENGTH, y) for share, y in body]
@@ -78,6 +88,7 @@ def draw_car(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -
 
 
 def _draw_underside(car: _Car) -> None:
+    """Draw the dark strip between body and ground at both ends and both sides."""
     half = CAR_WIDTH / 2 * 0.94
     for along in (0.1, CAR_LENGTH - 0.1):
         car.face(
@@ -93,8 +104,9 @@ def _draw_underside(car: _Car) -> None:
 
 
 def _draw_shell(car: _Car) -> None:
-    """Every edge of the outline becomes a panel across the car; those that face away are left out."""
+    """Draw a panel across the car for every edge of its outline that faces the camera."""
     edges = list(zip(car.profile, car.profile[1:], strict=False))
+    # Far panels first, so that near ones cover them.
     order = sorted(edges, key=lambda edge: -_depth(car, (edge[0][0] + edge[1][0]) / 2))
     for (near, low), (far, high) in order:
         length = math.hypot(far - near, high - low)
@@ -110,10 +122,12 @@ def _draw_shell(car: _Car) -> None:
 
 
 def _pane(car: _Car) -> Floats:
+    """Return the linear RGB of a window, which reflects some of the skyline."""
     return _GLASS + car.canvas.light.skyline * np.float32(0.28)
 
 
 def _draw_side(car: _Car, side: int) -> None:
+    """Draw the side that the camera sees (-1 left, 1 right): body, sill, windows, pillars and wheels."""
     normal = (float(side), 0.15, 0.0)
     outline = [(side * car.half(y), y, along) for along, y in car.profile]
     car.face(outline, car.paint * np.float32(0.92), normal)
@@ -136,6 +150,7 @@ def _draw_side(car: _Car, side: int) -> None:
 
 
 def _draw_wheel(car: _Car, side: int, along: float) -> None:
+    """Draw tire and rim; `along` is in meters from the tail."""
     x = side * (CAR_WIDTH / 2 + 0.01)
     angles = np.linspace(0, 2 * math.pi, 18, endpoint=False)
     for radius, colour in ((0.39, _RUBBER * np.float32(0.6)), (0.33, _RUBBER), (0.2, linear((150, 152, 156)))):
@@ -144,7 +159,7 @@ def _draw_wheel(car: _Car, side: int, along: float) -> None:
 
 
 def _draw_end(car: _Car, rng: np.random.Generator) -> None:
-    """Lights, plate and bumper of the end that faces the camera."""
+    """Draw lights, plate and bumper of the end that faces the camera."""
     tail = car.turn > 0
     along = -0.01 if tail else CAR_LENGTH + 0.01
     normal = (0.0, 0.1, -1.0) if tail else (0.0, 0.1, 1.0)
@@ -172,6 +187,7 @@ def _draw_end(car: _Car, rng: np.random.Generator) -> None:
 
 
 def _faces_camera(car: _Car, normal: tuple[float, ...], along: float, y: float) -> bool:
+    """Return whether a panel with this normal faces the camera; the normal's x component is taken as 0."""
     camera = car.canvas.camera
     x, _, z = car.at(0.0, y, along)
     towards = (camera.x - x, camera.elevation - y, -z)
@@ -179,11 +195,12 @@ def _faces_camera(car: _Car, normal: tuple[float, ...], along: float, y: float) 
 
 
 def _depth(car: _Car, along: float) -> float:
+    """Return the distance along the street of a point of the car, in meters."""
     return car.at(0.0, 0.0, along)[2]
 
 
 def _inset(points: list[tuple[float, float, float]], share: float) -> list[tuple[float, float, float]]:
-    """The polygon, drawn towards its middle."""
+    """Return the polygon, shrunk towards its center to `share` of its size."""
     corners = np.asarray(points)
     middle = corners.mean(axis=0)
     return [tuple(row) for row in (middle + share * (corners - middle)).tolist()]

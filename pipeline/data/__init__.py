@@ -1,1 +1,1 @@
-"""Storage, manifests, images and labels. Knows neither the network nor Ray."""
+"""Storage, manifests, images and labels, independent of the network and of Ray."""

@@ -1,9 +1,9 @@
-"""Users' own classes: `classes.csv` or `classes.json` beside the data, and a palette for classes without colors.
+"""User-defined classes: `classes.csv` or `classes.json` beside the data, and a palette for classes without colors.
 
-`classes.csv` has the columns `id,name` and perhaps `red,green,blue`; `id` is the value in the label files.
-`classes.json` is `{"classes": [{"id": 0, "name": "sky", "color": [r, g, b]}], "ignore_label": 255}`. Several ids may
-share a name: they are one class. Class ids count from 0 in the file's order. A class named `ignore` counts nowhere, and
-neither does the value 255 unless it is listed.
+`classes.csv` has the columns `id,name` and optionally `red,green,blue`; `id` is the value in the label files.
+`classes.json` is `{"classes": [{"id": 0, "name": "sky", "color": [r, g, b]}], "ignore_label": 255}`; `ignore_label` may
+also be a list. Several ids may share a name: they form one class. Class ids count from 0 in the file's order. Pixels of
+a class named `ignore` count nowhere. The same applies to the value 255 unless the file lists it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _MOST_CLASSES = 255  # the 256th value of a mask is void
 _LARGEST_VALUE = 65535  # 16-bit label files
 _VOID_VALUE = 255
 _LONGEST_NAME = 100  # characters, as in checkpoints
-_NEUTRAL: Color = (128, 128, 128)  # of background, so that the other classes stand out
-# The seven chromatic colors of Okabe and Ito (2008), which people with any common color vision can tell apart.
+_NEUTRAL: Color = (128, 128, 128)  # color of background, against which the other classes stand out
+# The seven chromatic colors of Okabe and Ito (2008), distinguishable with any common color vision.
 _OKABE_ITO: tuple[Color, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -54,7 +54,7 @@ _OKABE_ITO: tuple[Color, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
-_DARKEST = 35  # lightness (0–100): ignored pixels are drawn dark, and no class looks like them
+_DARKEST = 35  # lightness (0–100); ignored pixels are drawn dark, so every class color is lighter than this
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ClassRow:
     Attributes:
         value: Value in label files, 0–65535.
         name: Name of the class; `ignore` for pixels that count nowhere.
-        color: RGB color; None: one is chosen.
+        color: RGB color, 0–255 per channel; None if a color is to be chosen.
     """
 
     value: int
@@ -73,10 +73,10 @@ class ClassRow:
 
 
 def find_classes(storage: Storage, root: str) -> str | None:
-    """Return the URI of the classes file directly below `root`, or None.
+    """Return the URI of the classes file directly below `root`, or None if there is none.
 
     Raises:
-        ConfigError: If there is a CSV and a JSON file.
+        ConfigError: If there are both a CSV and a JSON file.
     """
     found = [uri for uri in (join(root, name) for name in CLASS_FILES) if storage.exists(uri)]
     if len(found) > 1:
@@ -85,10 +85,10 @@ def find_classes(storage: Storage, root: str) -> str | None:
 
 
 def read_classes(storage: Storage, uri: str) -> LabelSpace:
-    """Read a classes file, CSV or JSON by its suffix.
+    """Read a classes file into a label space; its suffix decides between CSV and JSON.
 
     Raises:
-        ConfigError: If it does not exist or says something impossible; the message names file, row and remedy.
+        ConfigError: If the file does not exist or its content is invalid; the message names file, row and remedy.
     """
     try:
         data = storage.read(uri)
@@ -99,7 +99,7 @@ def read_classes(storage: Storage, uri: str) -> LabelSpace:
 
 
 def classes_csv(rows: Iterable[ClassRow]) -> bytes:
-    """Return a `classes.csv`; missing colors stay empty."""
+    """Return the content of a `classes.csv`; missing colors stay empty."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -109,7 +109,10 @@ def classes_csv(rows: Iterable[ClassRow]) -> bytes:
 
 
 def choose_palette(count: int, taken: Sequence[Color] = ()) -> list[Color]:
-    """Return `count` RGB colors that color-blind people can tell apart, none of them in `taken`."""
+    """Return `count` RGB colors, none of them in `taken`, that color-blind people can tell apart.
+
+    The colors of Okabe and Ito come first. Each further color is the farthest from all others.
+    """
     chosen = [color for color in _OKABE_ITO if color not in taken][:count]
     if len(chosen) < count:
         chosen += _farthest_colors(count - len(chosen), [*taken, *chosen])
@@ -117,16 +120,22 @@ def choose_palette(count: int, taken: Sequence[Color] = ()) -> list[Color]:
 
 
 def _farthest_colors(count: int, known: Sequence[Color]) -> list[Color]:
-    """Return colors, each the farthest from all before it in the vision that tells it least well from one of them."""
+    """Return `count` colors, each as far as possible from all known and previously chosen ones.
+
+    The distance of two colors is the smallest one over normal vision and three kinds of color blindness.
+    """
+    # Candidates: a grid of 16×16×16 RGB colors, without the dark ones.
     levels = range(0, 256, 255 // 15)
     candidates = list(itertools.product(levels, levels, levels))
     places = _seen(candidates)
     light = np.flatnonzero(places[0, :, 0] > _DARKEST)
     candidates = [candidates[index] for index in light]
     places = places[:, light]
+    # Distance of each candidate to the nearest known color.
     distance = np.full(len(candidates), np.inf)
     for place in np.moveaxis(_seen(known), 1, 0):
         distance = np.minimum(distance, _least_distance(places, place))
+    # Greedy choice: take the farthest candidate, then update the distances.
     found = []
     for _ in range(count):
         best = int(distance.argmax())
@@ -136,8 +145,8 @@ def _farthest_colors(count: int, known: Sequence[Color]) -> list[Color]:
 
 
 def _seen(colors: Sequence[Color]) -> NDArray[np.float64]:
-    """Return (4, N, 3) places in CAM02-UCS: by usual vision, and without red, green or blue cones."""
-    # Imported late: few runs choose colors.
+    """Return (4, N, 3) CAM02-UCS coordinates: for normal vision, and without red, green or blue cones."""
+    # A late import: few runs choose colors.
     from colorspacious import cspace_convert
 
     rgb = np.array(colors, np.float64) / 255
@@ -149,13 +158,14 @@ def _seen(colors: Sequence[Color]) -> NDArray[np.float64]:
 
 
 def _least_distance(places: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, N, 3) and (4, 3) -> (N,) distances in the vision in which each is the least."""
+    """Return the smallest distance over the kinds of vision: (4, N, 3) and (4, 3) -> (N,)."""
     distances: NDArray[np.float64] = np.linalg.norm(places - place[:, None], axis=2).min(axis=0)
     return distances
 
 
 def _parse_csv(data: bytes, uri: str) -> list[ClassRow]:
     try:
+        # `utf-8-sig` also accepts the byte order mark that spreadsheet programs write.
         lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{uri} is not a CSV file in UTF-8: {error}") from error
@@ -211,21 +221,30 @@ def _row(value: Any, name: Any, color: Any, place: str) -> ClassRow:
 
 
 def _whole(value: Any, largest: int, what: str, place: str) -> int:
-    """Return a whole number, given as a number or as text."""
+    """Return a whole number, given as a number or as text.
+
+    Raises:
+        ConfigError: If the value is not a whole number from 0 to `largest`.
+    """
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
+    # Not `isinstance`: JSON's `true` is an int in Python.
     if type(number) is not int or not 0 <= number <= largest:
         raise ConfigError(f"{place}: {what} is {value!r}, must be a whole number from 0 to {largest}")
     return number
 
 
 def _label_space(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> LabelSpace:
+    """Build the label space from rows: classes in file order, with their values and colors."""
     _refuse_contradictions(rows, ignored, uri)
     names = list(dict.fromkeys(row.name for row in rows if row.name != IGNORE))
     if not 2 <= len(names) <= _MOST_CLASSES:
         raise ConfigError(f"{uri} names {len(names)} classes: a network has 2 to {_MOST_CLASSES}")
+    # Values that count nowhere; 255 is one of them unless the file lists it as a class.
     void = [*ignored, *(row.value for row in rows if row.name == IGNORE)]
     if all(row.value != _VOID_VALUE for row in rows):
         void.append(_VOID_VALUE)
+    # The palette takes the first listed color of a class. Background without a color becomes gray if no class has that
+    # color. All other classes without a color get a chosen one.
     listed = {name: [row.color for row in rows if row.name == name and row.color is not None] for name in names}
     given = dict(listed)
     taken = [row.color for row in rows if row.color is not None]
@@ -245,6 +264,7 @@ def _label_space(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> 
 
 
 def _refuse_contradictions(rows: Sequence[ClassRow], ignored: Sequence[int], uri: str) -> None:
+    """Raise ConfigError if a value or a color has two meanings."""
     names_of_value: dict[int, str] = {}
     names_of_color: dict[Color, str] = {}
     for row in rows:

@@ -1,8 +1,8 @@
-"""What of a stranger's file a decoder may see, judged before any decoder does.
+"""Checks of untrusted image files before a decoder reads them.
 
-Decoders keep text, profiles and previews in memory, trust sizes that a few bytes state, and take much of what is cut or
-damaged for a picture. So JPEG and PNG pass on only what makes pixels, whole and with checksums that fit; the other
-formats pass unchanged, within limits.
+Decoders keep text, profiles and previews in memory, trust sizes that a few bytes state, and accept much truncated or
+damaged data as a picture. JPEG and PNG files are therefore reduced to the data that make pixels, which must be complete
+and have valid checksums. Files of the other formats pass unchanged, within limits.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from pipeline.errors import DecodeError
 
 __all__ = ["Screened", "check_size", "has_all_rows", "screen"]
 
-_PIECES = 2**18  # chunks or segments of a file
-_SCANS = 100  # of a progressive JPEG: each costs a pass over the whole picture, whatever its length
-_RLE_PIXELS = 2**24  # Pillow unpacks BMP's run lengths in Python
+_PIECES = 2**18  # largest number of chunks or segments in a file
+_SCANS = 100  # largest number of scans in a JPEG: each costs a pass over the whole picture, whatever its length
+_RLE_PIXELS = 2**24  # largest run-length encoded BMP, which Pillow unpacks in Python
+# JPEG markers, by their second byte; `_FRAMES` start a frame.
 _EXIF, _COMMENT, _ADOBE, _FRAMES = 0xE1, 0xFE, 0xEE, (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
 _SCAN, _END, _TEM, _START = 0xDA, 0xD9, 0x01, 0xD8
 _IHDR = struct.Struct(">IIBBBBB")
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG colour type
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # number of channels, by PNG color type
+# Adam7 passes of an interlaced PNG: left, top, step to the right, step down.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# A marker; not a stuffed zero, a restart marker or a filling byte.
+# A marker; stuffed zeros, restart markers and fill bytes do not match.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _TRUNCATED = "damaged: truncated, the file ends before its picture does"
 
 
 @dataclass(frozen=True)
 class Screened:
-    """A file that may be decoded.
+    """Checked file that may be decoded.
 
     Attributes:
-        format: Pillow's name of it.
-        data: what the decoder gets.
-        orientation: EXIF's, 1–8, still to be applied.
+        format: Pillow's name of the format.
+        data: Bytes for the decoder.
+        orientation: EXIF orientation, 1–8, that the caller still has to apply.
     """
 
     format: str
@@ -48,25 +50,30 @@ class Screened:
 
 
 def screen(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Screened:
-    """Tells the format by content and takes from the file what its decoder needs.
+    """Detect the format of a file by content, and return the data that its decoder needs.
+
+    Args:
+        data: Bytes of the whole file.
+        formats: Pillow's names of the accepted formats.
+        max_pixels: Largest number of pixels, width × height.
 
     Raises:
-        DecodeError: with the reason, for another format, a file that is cut or damaged, and what would cost more
-            than so many pixels may.
-        struct.error, IndexError: for a header that is cut.
+        DecodeError: If the format is not accepted, the file is truncated or damaged, or decoding would cost more than
+            `max_pixels` pixels may. The message is the reason.
+        struct.error, IndexError: If the header is truncated.
     """
     if not data:
         raise DecodeError("the file is empty")
     for name, magic, screener in _FORMATS:
         if name in formats and magic.match(data):
             return screener(data, max_pixels)
-    # HEIC is an extra, and no surprise where it is missing.
+    # HEIC is an optional extra, so the message does not mention it.
     named = ", ".join(name for name in formats if name != "HEIF")
     raise DecodeError(f"not a {named} file: it begins with {data[:8]!r}")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses what has no pixels, or too many."""
+    """Raise DecodeError if an image has no pixels, or more than `max_pixels`."""
     if width * height > max_pixels:
         raise DecodeError(f"{width}×{height} pixels are more than the limit of {max_pixels}")
     if width < 1 or height < 1:
@@ -74,13 +81,18 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def has_all_rows(png: bytes) -> bool:
-    """Whether the compressed rows of a screened PNG are as many as its header says; Pillow leaves the rest black."""
+    """Return whether the compressed data of a screened PNG hold as many rows as its header states.
+
+    Pillow leaves missing rows black.
+    """
     width, height, bits, colour, _, _, interlaced = _IHDR.unpack_from(png, 16)
+    # Bytes of all rows: one filter byte each, then the packed pixels.
     missing = 0
     for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - left) // right), -(-(height - top) // down)
         if columns > 0 and rows > 0:
             missing += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8)
+    # Decompress in pieces of 1 MiB, which bounds memory, until enough bytes have come.
     stream = zlib.decompressobj()
     for kind, content, _ in _chunks(png):
         waiting = bytes(content) if kind == b"IDAT" else b""
@@ -91,16 +103,19 @@ def has_all_rows(png: bytes) -> bool:
 
 
 def _jpeg(data: bytes, max_pixels: int) -> Screened:
-    """Without comments and application data but Adobe's, which tells colours; and so that missing data show."""
+    """Reduce a JPEG to its picture data, with an end that makes missing data an error.
+
+    Comments and application data are dropped, except APP0 and Adobe's APP14, which defines the colors.
+    """
     kept: list[bytes | memoryview] = [data[:2]]
     view, orientation, scans, body, whole = memoryview(data), 1, 0, 0, b""
     frame = channels = 0
     for marker, start, after in _segments(data):
         if marker == _SCAN:
             scans, body = scans + 1, body or start
-            # Data that end early are filled up with grey, unless no end marker allows that: then the decoder asks for
-            # more. Bits of ones are no code, so these bytes give it no pixels, only its look-ahead. Other kinds than
-            # one scan of Huffman codes need their end marker.
+            # If data end early, a decoder fills the picture up with gray, unless no end marker allows that: then it
+            # asks for more data. The appended bytes contain only one-bits, which form no code. They fill the decoder's
+            # look-ahead but give no pixels. Files other than one scan of Huffman codes need their end marker.
             lonely = scans == 1 and frame in (0xC0, 0xC1) and data[start + 4] == channels
             whole = b"\xff\x00" * 8 if lonely else b"\xff\xd9"
             if scans > _SCANS:
@@ -118,11 +133,18 @@ def _jpeg(data: bytes, max_pixels: int) -> Screened:
             kept.append(view[start:after])
     if not scans:
         raise DecodeError("damaged: a JPEG without a picture")
+    # The picture data reach from the first scan to the end marker.
     return Screened("JPEG", b"".join([*kept, view[body:start], whole]), orientation)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment, up to the end marker; coded data lie between them."""
+    """Yield marker, start and end of each segment, up to the end marker.
+
+    Coded data lie between the segments.
+
+    Raises:
+        DecodeError: If the file is truncated or has too many segments.
+    """
     place = 2
     for _ in range(_PIECES):
         found = _MARKER.search(data, place)
@@ -132,6 +154,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker in (_END, _TEM, _START):
             place = start + 2
         else:
+            # The length field follows the marker and counts its own two bytes.
             place = start + 2 + int.from_bytes(data[start + 2 : start + 4])
             if place > len(data) or place < start + 4:
                 raise DecodeError(_TRUNCATED)
@@ -142,7 +165,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _png(data: bytes, max_pixels: int) -> Screened:
-    """Without ancillary chunks: text, profiles, animation. Transparency is not used either."""
+    """Keep only the critical chunks of a PNG.
+
+    Ancillary chunks (text, profiles, animation) are dropped. Transparency is not used either.
+    """
     kept: list[bytes | memoryview] = [data[:8]]
     orientation, colour = 1, 0
     kinds: set[bytes] = set()
@@ -155,7 +181,7 @@ def _png(data: bytes, max_pixels: int) -> Screened:
             check_size(width, height, max_pixels)
         if kind == b"eXIf":
             orientation = exif_orientation(bytes(content))
-        # A capital: critical.
+        # A capital first letter marks a critical chunk.
         if not kind[0] & 0x20:
             kept.append(whole)
     if colour == 3 and b"PLTE" not in kinds:
@@ -164,7 +190,13 @@ def _png(data: bytes, max_pixels: int) -> Screened:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Kind, content and whole of each chunk of a PNG, to the last; Pillow looks at no checksum of coded rows."""
+    """Yield type, content and complete bytes of each PNG chunk, up to the last.
+
+    The CRC of each chunk is checked here, because Pillow does not check it for compressed rows.
+
+    Raises:
+        DecodeError: If the file is truncated, a CRC is wrong, or there are too many chunks.
+    """
     view, place = memoryview(data), 8
     for _ in range(_PIECES):
         if place + 12 > len(data):
@@ -183,15 +215,21 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 
 
 def _webp(data: bytes, max_pixels: int) -> Screened:
-    """libwebp makes room for the canvas before it looks at a frame."""
+    """Check the size of a WebP's canvas and read its EXIF orientation.
+
+    libwebp allocates the canvas before it reads a frame.
+    """
     kind, place = data[12:16], 12
     if kind == b"VP8X":
+        # Extended format: canvas width and height minus one, 24 bits each.
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_size(width, height, max_pixels)
     elif kind == b"VP8L":
+        # Lossless format: width and height minus one, 14 bits each.
         sides = int.from_bytes(data[21:25], "little")
         check_size(1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF), max_pixels)
     elif kind == b"VP8 ":
+        # Lossy format: width and height in the lower 14 bits of two words.
         width, height = struct.unpack_from("<HH", data, 26)
         check_size(width & 0x3FFF, height & 0x3FFF, max_pixels)
     for _ in range(_PIECES):
@@ -200,23 +238,27 @@ def _webp(data: bytes, max_pixels: int) -> Screened:
         kind, length = struct.unpack_from("<4sI", data, place)
         if kind == b"EXIF":
             return Screened("WEBP", data, exif_orientation(data[place + 8 : place + 8 + length]))
+        # Chunks start at even offsets.
         place += 8 + length + length % 2
     raise DecodeError(f"more than {_PIECES} chunks")
 
 
 def _tiff(data: bytes, max_pixels: int) -> Screened:
-    """Pillow applies the orientation itself."""
+    """Check the tags of a TIFF; Pillow itself applies the orientation."""
     check_tiff(data, max_pixels)
     return Screened("TIFF", data)
 
 
 def _bmp(data: bytes, max_pixels: int) -> Screened:
+    """Check the size of a BMP, and refuse palettes that Pillow misreads."""
     (size,) = struct.unpack_from("<I", data, 14)
     if size >= 40:
+        # Width, height, planes, bits per pixel, compression; 1 and 2 are run lengths. Height is negative in files that
+        # are stored from top to bottom.
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
         (colours,) = struct.unpack_from("<I", data, 46)
         check_size(abs(width), abs(height), min(max_pixels, _RLE_PIXELS) if compression in (1, 2) else max_pixels)
-        # Pillow takes these for files of one bit a pixel.
+        # Pillow reads a file with such a palette as one bit per pixel.
         greys = data[14 + size : 14 + size + 4 * colours]
         if bits > 1 and (greys[:3], greys[4:7]) in ((b"\0\0\0", b""), (b"\0\0\0", b"\xff\xff\xff")) and colours < 3:
             raise DecodeError(f"a BMP of {bits} bits with a palette of black and white alone: store it with 1 bit")
@@ -224,7 +266,7 @@ def _bmp(data: bytes, max_pixels: int) -> Screened:
 
 
 def _heif(data: bytes, max_pixels: int) -> Screened:
-    """Pass the file on: libheif has limits of its own and applies the orientation itself."""
+    """Pass the file on unchanged: libheif has its own limits and applies the orientation itself."""
     return Screened("HEIF", data)
 
 

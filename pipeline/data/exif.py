@@ -1,4 +1,4 @@
-"""The one thing that EXIF says about pixels: how the picture is turned."""
+"""EXIF orientation: how to read it, and how to apply it to pixels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ _SHORT, _LONG = 3, 4
 
 
 def exif_orientation(block: bytes) -> int:
-    """The orientation (1–8) in the first directory of an EXIF block; 1 if it says none, or makes no sense.
+    """Return the orientation (1–8) in the first directory of an EXIF block, or 1 if there is no valid one.
 
-    Nothing else is read: values, further directories and thumbnails of strangers are nobody's business here.
+    Nothing else of an untrusted file is read: no other values, further directories or thumbnails.
     """
     block = block.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return 1
     try:
+        # A TIFF header: byte order, magic number, offset of the first directory. A directory has a count and entries of
+        # 12 bytes: tag, type, number of values, value.
         (first,) = struct.unpack_from(f"{order}I", block, 4)
         (count,) = struct.unpack_from(f"{order}H", block, first)
         for place in range(first + 2, first + 2 + 12 * count, 12):
@@ -37,9 +39,18 @@ def exif_orientation(block: bytes) -> int:
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """(H, W, …) as stored → as seen."""
+    """Rotate or mirror stored pixels (H, W, …) according to their EXIF orientation.
+
+    Args:
+        pixels: Pixels as stored, with any number of trailing axes.
+        orientation: EXIF orientation, 1–8.
+
+    Returns:
+        A contiguous array of the pixels as seen.
+    """
+    # Orientations 5–8 swap rows and columns.
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
-    # What is left after that: which of the two axes run backwards.
+    # The remaining effect is a reversal of rows, columns or both.
     down, right = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
     return np.ascontiguousarray(pixels[::down, ::right])

@@ -1,4 +1,4 @@
-"""From a URI to its fsspec filesystem, and from a library's exceptions to ours."""
+"""Filesystems of fsspec by URI, and translation of library exceptions into pipeline errors."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ __all__ = [
     "split",
 ]
 
-# Seconds. A peer that says nothing for this long is treated as gone, and the request is tried again.
+# Seconds. A peer that is silent for this long counts as lost, and the request is retried.
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
-# Codes with which S3 refuses a request that went wrong on its way, whatever the status says.
+# S3 error codes of requests that failed on their way; they are retried whatever their HTTP status.
 _PASSING = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "OperationAborted"}
-# Codes of expired sessions, which have the status 400.
+# S3 error codes of expired sessions, whose HTTP status is 400.
 _DENIED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
 _NO_ACCESS = (PermissionError, NoCredentialsError, PartialCredentialsError)
 
 
 class Transient(Exception):
-    """A failure that may pass: worth another attempt."""
+    """Temporary failure that justifies another attempt."""
 
 
 class BucketMissing(FileNotFoundError):
-    """Not the object is missing, but all that could hold it."""
+    """Missing bucket, as opposed to a missing object in a bucket."""
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Protocol and path of a URI; a plain path is a file.
+    """Return protocol and path of a URI; a plain path has the protocol `file`.
 
-    fsspec's own splitting is not used: it gives `::` inside an object's name a meaning.
+    fsspec's own function is not used, because it gives `::` inside an object's name a meaning.
     """
     protocol, separator, path = uri.partition("://")
     if not separator:
-        # One spelling for one file: `..` in the middle would make two of it.
+        # Normalized, so that a file has one spelling: `..` in the middle of a path would give it a second one.
         return "file", os.path.normpath(Path(uri).absolute())
     return ("s3" if protocol == "s3a" else protocol), path
 
 
 def normalise(uri: str) -> str:
-    """The form in which listings name an object: files as absolute plain paths, all else `protocol://path`."""
+    """Return a URI as listings write it: files as absolute plain paths, all else as `protocol://path`."""
     protocol, path = split(uri)
     return path if protocol == "file" else f"{protocol}://{path}"
 
 
 def join(uri: str, *parts: str) -> str:
-    """A URI below `uri`."""
+    """Return the URI of a path below `uri`."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
 def open_filesystem(protocol: str) -> Any:
-    """A filesystem that caches no listings and retries nothing by itself.
+    """Open a filesystem that caches no listings; the one for S3 does not retry by itself.
 
     Raises:
-        ConfigError: if no installed package serves the protocol.
+        ConfigError: If no installed package supports the protocol.
     """
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol == "s3":
-        # s3fs takes longer to import than all else here, and files do without it.
+        # A late import: s3fs takes longer to import than everything else here, and files do not need it.
         from pipeline.data.s3 import open_s3
 
         return open_s3(CONNECT_TIMEOUT, READ_TIMEOUT, **options)
@@ -86,26 +86,45 @@ def open_filesystem(protocol: str) -> Any:
 def get_object(
     filesystem: Any, path: str, start: int | None = None, end: int | None = None
 ) -> tuple[bytes, str | None]:
-    """Bytes from `start` to `end`, or all, and the version that the answer itself names, if it names one."""
+    """Return bytes of an object, and the version that the same answer states.
+
+    Args:
+        filesystem: Filesystem of fsspec.
+        path: Path of the object in the filesystem.
+        start: Offset of the first byte; None for the whole object.
+        end: Offset behind the last byte; None for the whole object.
+
+    Returns:
+        The bytes, and the version (ETag), which is None if the answer states none.
+    """
     if "s3" in filesystem.protocol:
         found: tuple[bytes, str | None] = filesystem.get_bytes(path, start, end)
         return found
-    # By name: the second argument of other filesystems is not the start.
+    # Keyword arguments: the second positional argument of other filesystems is not the start.
     return filesystem.cat_file(path, start=start, end=end), None
 
 
 def require_bucket(filesystem: Any, path: str) -> None:
-    """Tells a bucket that holds nothing from one that does not exist: then it raises `BucketMissing`."""
+    """Raise `BucketMissing` if the bucket of a path does not exist.
+
+    The check distinguishes an empty bucket from a missing one.
+    """
     bucket = path.split("/")[0]
     try:
-        # Not `exists`: for s3fs every failure there means no.
+        # Not `exists`: s3fs returns False there for every failure.
         filesystem.info(bucket)
     except FileNotFoundError as error:
         raise BucketMissing(bucket) from error
 
 
 def classify(error: Exception, action: str, uri: str) -> Exception:
-    """The exception of ours that a library's exception means: `Transient`, or a `StorageError` with a remedy."""
+    """Translate a library's exception into `Transient`, or into a `StorageError` with a remedy.
+
+    Args:
+        error: Exception of a library.
+        action: Verb for the message, such as `read`.
+        uri: URI of the object, for the message.
+    """
     status, code = _answer(error)
     what = f"cannot {action} {uri}"
     if isinstance(error, BucketMissing) or code == "NoSuchBucket":
@@ -116,6 +135,7 @@ def classify(error: Exception, action: str, uri: str) -> Exception:
         return AccessDenied(f"{what}: access denied ({error}); {_who_may(uri)}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG):
         return StorageError(f"{what}: {error.strerror}; free space or choose another output")
+    # Answers 4xx are final, except a timeout (408), throttling (429) and the codes of temporary failures.
     if status is not None and 400 <= status < 500 and status not in (408, 429) and code not in _PASSING:
         return StorageError(f"{what}: refused with HTTP status {status} ({error}); {_who_may(uri)}")
     reason = str(error) or "no end within the time that a request may take"
@@ -123,17 +143,22 @@ def classify(error: Exception, action: str, uri: str) -> Exception:
 
 
 def _who_may(uri: str) -> str:
+    """Return the remedy for a refused request."""
     return "check the permissions of the file" if split(uri)[0] == "file" else "check credentials and bucket policy"
 
 
 def already_there(error: Exception) -> bool:
-    """Whether a create-if-absent request lost: S3 answers 412 (409 while another is under way)."""
+    """Return whether a create-if-absent request found an existing object.
+
+    S3 answers 412, or 409 while another request creates the object.
+    """
     return isinstance(error, FileExistsError) or _answer(error)[0] in (409, 412)
 
 
 def _answer(error: BaseException | None) -> tuple[int | None, str]:
-    """HTTP status and code of the answer that an exception stands for, as far as there are any."""
+    """Return HTTP status and error code of the answer behind an exception, or None and an empty code."""
     while error is not None:
+        # botocore's exception has the answer; other exceptions may be its wrappers.
         response = getattr(error, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -1,4 +1,4 @@
-"""A table that no longer changes, in a temporary database: read by position, however long it is."""
+"""Immutable table in a temporary database, read by position in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BATCH = 10_000
 
 
 class FrozenTable:
-    """Rows of an SQLite table that has their number, from 0, as its column `position`. Safe to share by threads.
+    """Immutable rows of an SQLite table, addressed by position; safe to share between threads.
 
     Args:
-        database: that holds the table.
-        name: of the table, which has the columns of `schema` and `position`.
-        schema: of the rows.
+        database: Connection to the database that holds the table.
+        name: Name of the table, which has the columns of `schema` and `position`, the row's number from 0.
+        schema: Schema of the rows.
 
     Attributes:
-        num_rows: how many.
+        num_rows: Number of rows.
     """
 
     def __init__(self, database: sqlite3.Connection, name: str, schema: pa.Schema) -> None:
@@ -33,28 +33,32 @@ class FrozenTable:
         self.num_rows: int = database.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
 
     def slice(self, offset: int, length: int) -> pa.Table:
-        """So many rows from `offset` on; fewer at the end."""
+        """Return `length` rows from `offset` on, or fewer at the end of the table."""
         query = (
             f"SELECT {', '.join(self._schema.names)} FROM {self._name} "
             "WHERE position >= ? AND position < ? ORDER BY position"
         )
+        # Threads share one connection, so queries are serialized.
         with self._lock:
             rows = self._database.execute(query, (offset, offset + length)).fetchall()
         columns = zip(*rows, strict=True) if rows else [()] * len(self._schema)
         return pa.table([list(column) for column in columns], schema=self._schema)
 
     def tables(self) -> Iterator[pa.Table]:
-        """All rows, some thousands at a time."""
+        """Yield all rows as tables of up to 10,000 rows."""
         for offset in range(0, self.num_rows, _BATCH):
             yield self.slice(offset, _BATCH)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, one at a time."""
+        """Yield all rows as dictionaries, one at a time."""
         for table in self.tables():
             yield from table.to_pylist()
 
     def digest(self) -> str:
-        """SHA-256 of the content, whatever files it lies in."""
+        """Return the SHA-256 of the content as hexadecimal text.
+
+        It depends only on the rows, not on the files that hold them.
+        """
         content = hashlib.sha256()
         for row in self.rows():
             content.update(json.dumps(list(row.values()), ensure_ascii=False).encode() + b"\n")

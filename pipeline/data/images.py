@@ -1,10 +1,10 @@
-"""Safe decoding of images that somebody else put into a bucket.
+"""Safe decoding of untrusted images from a bucket.
 
-Rules: JPEG, PNG, WebP, TIFF and BMP, and HEIC where the extra `heic` is installed, told by content and not by name,
-whole and undamaged as far as the format lets that be known. EXIF orientation is applied. CMYK and palettes become RGB;
-grey becomes three equal channels; 16-bit grey keeps its upper eight bits; alpha is dropped and the colour taken as
-stored; colour profiles are not applied; of animations and multi-page files the first frame counts. Everything else is
-refused.
+JPEG, PNG, WebP, TIFF and BMP are decoded, and HEIC if the extra `heic` is installed. The content decides the format,
+not the name. Files must be complete and undamaged, as far as the format lets that be checked. EXIF orientation is
+applied. CMYK and palettes become RGB; gray becomes three equal channels; 16-bit gray keeps its upper eight bits. Alpha
+is dropped and the stored color is used. Color profiles are not applied. Animations and multi-page files give their
+first frame. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ from pipeline.errors import DecodeError
 __all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "one_reason", "open_image"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
-# Whether HEIC photographs can be decoded, which needs the extra `heic`.
+# True if HEIC photographs can be decoded, which needs the extra `heic`.
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 MAX_PIXELS = 100_000_000
 _DIRECT = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX", "La", "RGBa"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-# A file needs no more: 16 bits of four channels, and metadata.
+# Largest useful file: 8 bytes per pixel (four channels of 16 bits), and 64 MiB of metadata.
 _BYTES_PER_PIXEL, _METADATA = 8, 64 * 2**20
-_BLOCK = 256  # side of what is converted at once
-_LONGEST = 200  # characters of somebody else's message
-# Sizes are judged by our own limit, and remarks about odd metadata are noise. Once for all: threads decode at the same
-# time, and a filter that is set and taken back by one of them is taken from the others.
+_BLOCK = 256  # side of the blocks that are converted one by one, in pixels
+_LONGEST = 200  # characters of a decoder's message
+# `max_pixels` replaces Pillow's limit, and warnings about odd metadata are noise. The filter is set once for the
+# process: threads decode at the same time, and a filter that one of them removes is removed for all.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decodes one image.
+    """Decode one image file to RGB.
 
     Args:
-        data: the whole file.
-        max_pixels: refuse larger images before a pixel is decoded. Pillow itself refuses above 178,956,970.
+        data: Bytes of the whole file.
+        max_pixels: Largest number of pixels, width × height; a larger image is refused before a pixel is decoded.
+            Pillow itself refuses images above 178,956,970 pixels.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        DecodeError: with the reason, in one short line; nothing else, whatever the bytes.
+        DecodeError: If the file cannot be decoded, with the reason in one short line. No other exception is raised,
+            whatever the bytes.
     """
     with one_reason():
         image, orientation = open_image(data, FORMATS, max_pixels)
@@ -63,14 +65,19 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
 
 
 def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[Image.Image, int]:
-    """Judges the file, decodes the first frame in its own mode.
+    """Check a file and decode its first frame in the frame's own color mode.
+
+    Args:
+        data: Bytes of the whole file.
+        formats: Pillow's names of the accepted formats.
+        max_pixels: Largest number of pixels, width × height.
 
     Returns:
-        The image, and the EXIF orientation that is still to be applied.
+        The image, and the EXIF orientation that the caller still has to apply.
 
     Raises:
-        DecodeError: for no data, another format, a file that is cut or damaged, or too many pixels.
-        Exception: whatever Pillow raises on other damage.
+        DecodeError: If the file is empty, has another format, is truncated or damaged, or has too many pixels.
+        Exception: If Pillow finds other damage; the type depends on the decoder.
     """
     if len(data) > _BYTES_PER_PIXEL * max_pixels + _METADATA:
         raise DecodeError(f"{len(data)} bytes are more than {max_pixels} pixels, the limit, can need")
@@ -80,10 +87,11 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[
     try:
         image = Image.open(io.BytesIO(screened.data), formats=(screened.format,))
     except UnidentifiedImageError as error:
-        # Pillow's message names an address in memory: another one each time, and of use to nobody.
+        # Pillow's message contains a memory address, which differs each time and helps no user.
         raise DecodeError(f"damaged: the header of a {screened.format} that makes no sense") from error
     check_size(*image.size, max_pixels)
     image.load()
+    # Counting the rows decompresses the file again, so a cheap test comes first.
     if screened.format == "PNG" and _may_lack_rows(image) and not has_all_rows(screened.data):
         raise DecodeError("damaged: the compressed data end before the picture does")
     return image, screened.orientation
@@ -105,7 +113,7 @@ def _register_heif() -> None:
 
 @contextlib.contextmanager
 def one_reason() -> Iterator[None]:
-    """Whatever decoders raise on bytes that make no sense becomes a `DecodeError` of one short, printable line."""
+    """Translate all exceptions of decoders into a `DecodeError` with one short, printable line."""
     try:
         yield
     except DecodeError:
@@ -116,20 +124,26 @@ def one_reason() -> Iterator[None]:
         raise DecodeError("there is not enough memory to decode it") from error
     except (struct.error, IndexError) as error:
         raise DecodeError("damaged: the header is cut or makes no sense") from error
-    # Decoders raise whatever Python has: no list of kinds is ever complete.
+    # Decoders may raise any exception type, so no list of types would be complete.
     except Exception as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error)[:_LONGEST])
         raise DecodeError(f"damaged: {type(error).__name__}: {text}") from error
 
 
 def _may_lack_rows(image: Image.Image) -> bool:
-    """Rows that never came are zero, the last one among them; that of most pictures is not."""
+    """Return whether rows may be missing: the image is interlaced, or its last row is zero.
+
+    Missing rows are zero, and the last row is among them; the last row of most complete pictures is not zero.
+    """
     width, height = image.size
     return "interlace" in image.info or not np.asarray(image.crop((0, height - 1, width, height))).any()
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Block by block: conversions and Pillow's way to numpy make several copies of what they are given."""
+    """Convert an image to (H, W, 3) uint8 RGB.
+
+    The conversion runs block by block, because Pillow's conversions and its export to NumPy make several copies.
+    """
     if image.mode not in _DIRECT | _SIXTEEN_BIT:
         raise DecodeError(f"pixels of mode {image.mode} have no fixed range: convert the file to 8 or 16 bits")
     width, height = image.size
@@ -142,9 +156,10 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _block_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert a block to (h, w, 3) uint8, or to (h, w, 1) for 16-bit gray and gray with alpha."""
     if image.mode in _SIXTEEN_BIT:
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[:, :, None]
     if image.mode in ("RGBA", "RGBX", "LA"):
-        # Slicing, not compositing: Pillow's conversion from P with transparency takes the same colours.
+        # Slices instead of compositing: Pillow's conversion from P with transparency takes the same colors.
         return np.asarray(image)[:, :, : len(image.mode) - 1]
     return np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Classes and the encodings of label files: those of published data sets, of the drawn scenes, and users' own."""
+"""Classes and label file encodings of published data sets, of the drawn scenes, and of users' own data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["LABEL_SPACES", "OWN", "Color", "LabelEncoding", "LabelSpace", "label
 
 Color = tuple[int, int, int]
 Colour = Color
-# Name of the label space of every classes file, and of what a checkpoint says of its label files.
+# Name of the label space of every classes file, and of the label files that a checkpoint describes.
 OWN = "own"
 
 
@@ -23,13 +23,13 @@ class LabelEncoding:
     Attributes:
         values: Pixel values (0–65535) of each class, by class id.
         ignored: Pixel values that count nowhere.
-        colors: RGB colors of each class in color masks, by class id, as far as somebody has listed them. Where none is
-            listed, the palette counts for masks that are truly colored.
+        colors: RGB colors of each class in color masks, by class id, as far as they are listed. If no color is listed,
+            the palette applies to masks that are truly colored.
         ignored_colors: RGB colors that count nowhere.
     """
 
     def has_all_colors(self) -> bool:
-        """Tell whether every class has a listed color, so that gray pixels of color files are colors too."""
+        """Return whether every class has a listed color, so that gray pixels of color files are colors too."""
         return bool(self.colors) and all(self.colors)
 
     values: tuple[tuple[int, ...], ...]
@@ -46,10 +46,10 @@ class LabelSpace:
         name: Name as used on the command line.
         classes: Class names, by class id.
         palette: RGB colors, by class id.
-        id_map: Class id by the file's value, where the two differ. A value that is neither mapped nor a class id
-            nor `ignore_label` is an error.
+        id_map: Class id by value in the file, where the two differ. A value that is neither mapped nor a class id nor
+            `ignore_label` is an error.
         ignore_label: Value of pixels that count nowhere.
-        encoding: Encoding of the label files of one's own classes; it replaces `id_map`. None for published data
+        encoding: Encoding of the label files of user-defined classes, which replaces `id_map`; None for published data
             sets.
     """
 
@@ -61,7 +61,7 @@ class LabelSpace:
     encoding: LabelEncoding | None = None
 
     def file_values(self) -> tuple[int, ...]:
-        """Return the value that stands for each class in a label file, by class id; of several, the lowest."""
+        """Return the label file value of each class, by class id; the lowest one if a class has several."""
         if self.encoding is not None:
             return tuple(min(values) for values in self.encoding.values)
         mapped = {class_id: value for value, class_id in sorted(self.id_map.items(), reverse=True)}
@@ -69,10 +69,10 @@ class LabelSpace:
 
 
 def label_space(name: str) -> LabelSpace:
-    """Looks a label space up.
+    """Return the label space with a given name.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: If the name is unknown.
     """
     if name not in LABEL_SPACES:
         raise ConfigError(f"unknown label space {name!r}: choose one of {', '.join(sorted(LABEL_SPACES))}")
@@ -80,11 +80,11 @@ def label_space(name: str) -> LabelSpace:
 
 
 def network_label_space(network: Mapping[str, Any]) -> LabelSpace:
-    """Return the label space in which a network's own labels are written.
+    """Return the label space of a network's own label files.
 
     Args:
-        network: Keys `classes`, `palette` and `ignore_label` of a checkpoint's metadata, and `label_values`,
-            `label_ignore`, `label_colors` and `label_ignore_colors` where they are present.
+        network: Metadata of a checkpoint with the keys `classes`, `palette` and `ignore_label`, and optionally
+            `label_values`, `label_ignore`, `label_colors` and `label_ignore_colors`.
     """
     palette = tuple(_color(color) for color in network["palette"])
     ignore_label = int(network["ignore_label"])
@@ -106,7 +106,7 @@ def _color(color: Any) -> Color:
 
 
 def _voc_palette(count: int) -> tuple[Colour, ...]:
-    """The development kit's colour map: bits of the id spread over the high bits of R, G and B."""
+    """Return the development kit's color map: bits of the id spread over the high bits of R, G and B."""
 
     def colour(class_id: int) -> Colour:
         channels = [0, 0, 0]
@@ -136,7 +136,7 @@ _CAMVID_COLOURS: dict[str, Colour] = {
     "sidewalk": (0, 0, 192),
     "bicyclist": (0, 128, 192),
 }
-# Orders of the SegNet tutorial's index files, and of the paper's Tables 5 and 6.
+# Class order of the SegNet tutorial's index files; `_PAPER_ORDER` is that of the paper's Tables 5 and 6.
 _SEGNET_ORDER = (
     "sky",
     "building",
@@ -152,7 +152,7 @@ _SEGNET_ORDER = (
 )
 _PAPER_ORDER = tuple(_CAMVID_COLOURS)
 
-# Name, colour, labelId; ordered by trainId.
+# Name, color and labelId of each class, ordered by trainId.
 _CITYSCAPES: tuple[tuple[str, Colour, int], ...] = (
     ("road", (128, 64, 128), 7),
     ("sidewalk", (244, 35, 232), 8),
@@ -200,12 +200,14 @@ def _cityscapes(name: str, id_map: Mapping[int, int]) -> LabelSpace:
     return LabelSpace(name, tuple(entry[0] for entry in _CITYSCAPES), tuple(entry[1] for entry in _CITYSCAPES), id_map)
 
 
+# Label ids of classes without a train id are ignored.
 _LABEL_IDS = dict.fromkeys(range(34), 255) | {
     label_id: train_id for train_id, (_, _, label_id) in enumerate(_CITYSCAPES)
 }
 _SPACES = (
     LabelSpace("voc", _VOC, _voc_palette(len(_VOC))),
     _coloured("camvid", _PAPER_ORDER, _CAMVID_COLOURS),
+    # The SegNet tutorial writes void pixels as 11.
     _coloured("camvid_segnet", _SEGNET_ORDER, _CAMVID_COLOURS, id_map={11: 255}),
     _coloured("kitti", _PAPER_ORDER, _CAMVID_COLOURS),
     _cityscapes("cityscapes", {}),

@@ -1,4 +1,4 @@
-"""Reading label files and writing masks, by value and never by colour conversion."""
+"""Reading of label files and writing of masks, by value and never by color conversion."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["decode_label", "decode_mask", "encode_confidence", "encode_mask", "e
 
 # Lossy formats cannot hold labels.
 _LABEL_FORMATS = ("PNG", "TIFF", "BMP")
-# Stands for "no class" beside 8-bit class ids.
+# Marker for "no class", outside the range of 8-bit class ids.
 _UNKNOWN = 256
 _MOST_NAMED = 3
-# zlib's Z_RLE: masks are runs, and run lengths alone compress them as well as level 6 in less time.
+# zlib's Z_RLE: masks consist of runs, which this strategy compresses as well as level 6, in less time.
 _RUN_LENGTHS = 3
 
 
@@ -38,16 +38,17 @@ def decode_label(
 ) -> NDArray[np.uint8]:
     """Return the class ids in a label file.
 
-    Palette files give their indices (`convert("L")` would give the palette's brightness: 38 instead of 1 in VOC),
-    gray files of 1 to 16 bits their values, gray files with alpha their gray values. Color files need a label space,
-    whose palette translates them; color files with three equal channels are read by value in one's own label spaces.
+    Palette files give their indices (`convert("L")` would give the palette's brightness: 38 instead of 1 in VOC). Gray
+    files of 1 to 16 bits give their values, and gray files with alpha their gray values. Color files need a label
+    space, whose palette translates them. In user-defined label spaces, color files with three equal channels are read
+    by value.
 
     Args:
-        data: The whole file.
+        data: Bytes of the whole file.
         classes: Number of class ids.
         ignore_label: Id that ignored pixels get.
-        space: Encoding of classes in the file; None: values are class ids.
-        max_pixels: Limit above which a file is refused.
+        space: Encoding of classes in the file; None if the values are class ids.
+        max_pixels: Largest number of pixels, width × height; a larger file is refused.
         name: Name of the file, for messages about its classes.
 
     Returns:
@@ -55,7 +56,7 @@ def decode_label(
 
     Raises:
         DecodeError: If the file is damaged or of another kind.
-        UnknownClasses: If values or colors are those of no class.
+        UnknownClasses: If values or colors belong to no class.
     """
     values, mode = _open_label(data, max_pixels)
     try:
@@ -71,9 +72,15 @@ def decode_label(
 
 
 def label_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Return what a label file holds, whatever it means: (H, W) uint8 or uint16 values, or (H, W, 3) uint8 colors.
+    """Return the content of a label file without regard to its meaning.
 
-    Colors with three equal channels everywhere are values.
+    Args:
+        data: Bytes of the whole file.
+        max_pixels: Largest number of pixels, width × height.
+
+    Returns:
+        (H, W) uint8 or uint16 values, or (H, W, 3) uint8 colors. Colors with three equal channels everywhere are
+        values.
 
     Raises:
         DecodeError: If the file is damaged or of another kind.
@@ -83,39 +90,43 @@ def label_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
 
 
 def _open_label(data: bytes, max_pixels: int) -> tuple[NDArray[Any], str]:
+    """Return the stored values of a label file, with EXIF orientation applied, and Pillow's name of the mode."""
     with one_reason():
         image, orientation = open_image(data, _LABEL_FORMATS, max_pixels)
         return turned(_as_written(image, data), orientation), image.mode
 
 
 def encode_mask(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """(H, W) class ids → palette PNG whose values are the ids; equal masks give equal bytes."""
+    """Encode class ids (H, W) as a palette PNG whose values are the ids.
+
+    Equal masks give equal bytes.
+    """
     image = Image.fromarray(labels, mode="P")
     image.putpalette([channel for colour in palette for channel in colour])
     return _png(image)
 
 
 def encode_values(labels: NDArray[np.uint8], values: Sequence[int]) -> bytes:
-    """Return a gray PNG in which each class id is replaced by a label file's value.
+    """Return a gray PNG in which a label file value replaces each class id.
 
     Args:
-        labels: (H, W) class ids.
-        values: Value (0–65535) of each class, by class id; one above 255 makes a 16-bit file.
+        labels: Class ids, (H, W).
+        values: Value (0–65535) of each class, by class id; a value above 255 makes a 16-bit file.
     """
     table = np.array(values, np.uint8 if max(values) < 256 else np.uint16)
     return _png(Image.fromarray(table[labels]))
 
 
 def encode_confidence(confidence: NDArray[np.uint8]) -> bytes:
-    """(H, W) uint8 → grey PNG."""
+    """Encode confidences, (H, W) uint8, as a gray PNG."""
     return _png(Image.fromarray(confidence))
 
 
 def decode_mask(data: bytes) -> NDArray[np.uint8]:
-    """The ids (or the confidences) in a file that `encode_mask` or `encode_confidence` wrote, (H, W) uint8.
+    """Return the ids or confidences, (H, W) uint8, in a file of `encode_mask` or `encode_confidence`.
 
     Raises:
-        DecodeError: if it is no such file.
+        DecodeError: If it is not such a file.
     """
     with one_reason():
         image, _ = open_image(data, ("PNG",), MAX_PIXELS)
@@ -133,7 +144,7 @@ def _png(image: Image.Image) -> bytes:
 def _as_written(image: Image.Image, data: bytes) -> NDArray[Any]:
     """Return the stored values: (H, W) uint8 or uint16, or (H, W, 3) uint8 for colors.
 
-    Pillow spreads gray of fewer than eight bits over 0–255 and inverts that of TIFFs in which 0 is white.
+    Pillow scales gray of fewer than eight bits to 0–255 and inverts TIFFs in which 0 is white; both are reverted here.
 
     Raises:
         UnknownClasses: If Pillow does not keep the values of such a file.
@@ -157,16 +168,19 @@ def _as_written(image: Image.Image, data: bytes) -> NDArray[Any]:
 
 
 def _bits(image: Image.Image, data: bytes) -> tuple[int, bool]:
-    """Return the bits of a channel, and whether 0 is white."""
+    """Return the bits per channel, and whether 0 is white."""
     if image.format == "PNG":
+        # Byte 24 of a PNG is the bit depth in its header.
         return data[24], False
     if image.format == "BMP":
         return 8, False
     tags = getattr(image, "tag_v2", {})
+    # Tags BitsPerSample and PhotometricInterpretation.
     return tags.get(258, (8,))[0], tags.get(262) == 0
 
 
 def _by_value(values: NDArray[Any], ignore_label: int, space: LabelSpace | None) -> NDArray[np.uint8]:
+    """Translate values into class ids by the label space's `id_map`."""
     if values.max(initial=0) > 255:
         raise _unknown_values(values, values > 255)
     table = np.arange(256, dtype=np.uint8)
@@ -180,6 +194,7 @@ def _by_value(values: NDArray[Any], ignore_label: int, space: LabelSpace | None)
 def _by_encoding(
     values: NDArray[Any], space: LabelSpace, encoding: LabelEncoding, ignore_label: int
 ) -> NDArray[np.uint8]:
+    """Translate values (H, W) or colors (H, W, 3) into class ids by a strict encoding."""
     if values.ndim == 2:
         ids = _ids_of_values(values, encoding, ignore_label)
         if (ids == _UNKNOWN).any():
@@ -187,6 +202,7 @@ def _by_encoding(
         return ids.astype(np.uint8)
     if (values == values[:, :, :1]).all():
         return _by_gray(values, encoding, ignore_label)
+    # Without listed colors, each class has its color in the palette.
     colors = encoding if any(encoding.colors) else LabelEncoding((), (), tuple((color,) for color in space.palette))
     by_color = _ids_of_colors(values, colors, ignore_label)
     if (by_color == _UNKNOWN).any():
@@ -195,10 +211,13 @@ def _by_encoding(
 
 
 def _by_gray(values: NDArray[np.uint8], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint8]:
-    """Return the ids of a color file without colors: gray may be a listed color, or a value in three channels."""
+    """Return the class ids of a color file in which all three channels are equal.
+
+    Gray may be a listed color, or a value in three channels.
+    """
     by_color = _ids_of_colors(values, encoding, ignore_label)
     by_value = _ids_of_values(values[:, :, 0], encoding, ignore_label)
-    # Only where every class has a listed color is it known that color files hold colors.
+    # Color files are known to hold colors only if every class has a listed color; otherwise values come first.
     for ids in (by_color, by_value) if encoding.has_all_colors() else (by_value, by_color):
         if not (ids == _UNKNOWN).any():
             return ids.astype(np.uint8)
@@ -206,13 +225,13 @@ def _by_gray(values: NDArray[np.uint8], encoding: LabelEncoding, ignore_label: i
 
 
 def _ids_of_values(values: NDArray[Any], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
-    """(H, W) values -> (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
+    """Translate (H, W) values into (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
     return _value_table(encoding, ignore_label)[values]
 
 
 @lru_cache(maxsize=8)
 def _value_table(encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
-    """Return the id of each of the 65,536 values."""
+    """Return the class id of each of the 65,536 values."""
     table = np.full(2**16, _UNKNOWN, np.uint16)
     for class_id, own in enumerate(encoding.values):
         table[list(own)] = class_id
@@ -221,12 +240,13 @@ def _value_table(encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint1
 
 
 def _ids_of_colors(colors: NDArray[np.uint8], encoding: LabelEncoding, ignore_label: int) -> NDArray[np.uint16]:
-    """(H, W, 3) colors -> (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
+    """Translate (H, W, 3) colors into (H, W) class ids, `ignore_label` or `_UNKNOWN`."""
     meanings = [(color, class_id) for class_id, own in enumerate(encoding.colors) for color in own]
     meanings += [(color, ignore_label) for color in encoding.ignored_colors]
     packed = _packed(colors)
     ids = np.full(packed.shape, _UNKNOWN, np.uint16)
     if meanings:
+        # Binary search of each pixel's packed color among the sorted known colors.
         known = np.array([(color[0] << 16) + (color[1] << 8) + color[2] for color, _ in meanings], np.uint32)
         order = np.argsort(known)
         place = np.searchsorted(known[order], packed).clip(max=len(known) - 1)
@@ -236,6 +256,7 @@ def _ids_of_colors(colors: NDArray[np.uint8], encoding: LabelEncoding, ignore_la
 
 
 def _unknown_values(values: NDArray[Any], unknown: NDArray[np.bool_]) -> UnknownClasses:
+    """Return the error that names the most frequent values of no class."""
     found = _counted(values[unknown], unknown.size)
     return UnknownClasses(
         f"has values of no class: {found}; list them in the classes file, or choose the --label-space of the files"
@@ -243,6 +264,7 @@ def _unknown_values(values: NDArray[Any], unknown: NDArray[np.bool_]) -> Unknown
 
 
 def _unknown_colors(colors: NDArray[np.uint8], unknown: NDArray[np.bool_]) -> UnknownClasses:
+    """Return the error that names the most frequent colors of no class."""
     packed = _packed(colors)
     found = _counted(packed[unknown], unknown.size, lambda value: str((value >> 16, value >> 8 & 255, value & 255)))
     return UnknownClasses(
@@ -260,7 +282,7 @@ def _counted(values: NDArray[Any], pixels: int, shown: Callable[[int], str] = "[
 
 
 def _packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """(H, W, 3) uint8 -> (H, W) uint32, 0xRRGGBB."""
+    """Pack (H, W, 3) uint8 colors into (H, W) uint32, 0xRRGGBB."""
     packed = np.zeros(colors.shape[:2], np.uint32)
     for channel in range(3):
         packed <<= 8
@@ -269,13 +291,14 @@ def _packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int) -> NDArray[np.uint8]:
-    """Return ids for the palette's colors; every other color is void, as published color labels have it."""
+    """Return class ids for the palette's colors; all other colors are void, as in published color labels."""
     published = LabelEncoding((), (), tuple((color,) for color in space.palette))
     ids = _ids_of_colors(colours, published, ignore_label)
     return np.where(ids == _UNKNOWN, ignore_label, ids).astype(np.uint8)
 
 
 def _check(ids: NDArray[np.uint8], classes: int, ignore_label: int) -> NDArray[np.uint8]:
+    """Return the ids, or raise `UnknownClasses` if one is neither a class nor `ignore_label`."""
     wrong = (ids >= classes) & (ids != ignore_label)
     if wrong.any():
         raise UnknownClasses(

@@ -1,4 +1,7 @@
-"""What a run's inputs are: objects below a prefix, names that match a glob, or the rows of a manifest file."""
+"""Construction of a run's manifest, the list of its inputs.
+
+Inputs are objects below a prefix, objects whose names match a glob, or the rows of a manifest file.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}) | (
     _HEIC_SUFFIXES if HAS_HEIF else frozenset()
 )
-# What annotation tools append to an image's name to make its label's.
+# Endings that annotation tools append to an image's name to form the name of its label.
 _LABEL_ENDINGS = ("_mask", "_label", "_seg")
 _TABLES = frozenset({".parquet", ".csv", ".jsonl", ".ndjson", ".txt", ".lst"})
 _LOOKUP_THREADS = 32
@@ -49,24 +52,27 @@ def build_manifest(
     leave_out: Sequence[str] = (),
     recall: Callable[[ManifestTable], None] | None = None,
 ) -> Manifest:
-    """Lists the inputs of a run, in memory that does not grow with their number.
+    """List the inputs of a run, in memory that does not grow with their number.
 
     Args:
-        storage: where everything is read.
-        images: a prefix; a glob (`*` within a name, `**` across folders, `?` one character); or a manifest file
-            (`.parquet`, `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and perhaps `label_uri`.
-        labels: Prefix whose files pair with the images as `pair_labels` says; none of them is an image itself.
-        limit: keep only the first so many, in order of URI.
-        leave_out: prefixes whose objects are no inputs, such as an output that lies among them.
-        recall: adds what is known already, and left out unless it has changed; None leaves out nothing.
+        storage: Storage that holds images, labels and manifest file.
+        images: Prefix; glob (`*` within a name, `**` across folders, `?` one character); or manifest file (`.parquet`,
+            `.csv`, `.jsonl`, or a plain `.txt` list) with `image_uri` and optionally `label_uri`.
+        labels: Prefix whose files pair with the images, as described for `pair_labels`; none of them is an image
+            itself. None if no prefix has labels.
+        limit: Number of inputs to keep, the first in order of URI; None keeps all.
+        leave_out: Prefixes whose objects are not inputs, such as an output among the images.
+        recall: Function that adds the known inputs to the table; they are left out unless they have changed. None
+            leaves out nothing.
 
     Returns:
-        All inputs but the known ones. An image that a manifest file names but that does not exist stays in it, size
-        and version null, and becomes an error row later.
+        All inputs except unchanged known ones. An image that a manifest file names but that does not exist stays in the
+        manifest with null size and version, and becomes an error row later.
 
     Raises:
-        ConfigError: for one prefix as images and labels, duplicates, ambiguous pairs, or an unreadable manifest file.
-        StorageError: if storage cannot be listed.
+        ConfigError: If images and labels have the same prefix, an image is repeated, label pairs are ambiguous, or the
+            manifest file is unreadable.
+        StorageError: If storage cannot be listed.
     """
     images, labels = normalise(images), labels and normalise(labels)
     if labels is not None and labels.rstrip("/") == images.rstrip("/"):
@@ -85,12 +91,19 @@ def build_manifest(
 def pair_labels(
     images_root: str, labels_root: str, images: Iterable[str], labels: Iterable[ObjectInfo]
 ) -> dict[str, str]:
-    """Return label URI by image URI, for those images that have one of the same relative path without extension.
+    """Return the label URI of each image whose relative path without extension a label shares.
 
-    Labels may also end in `_mask`, `_label` or `_seg`, or keep the image's extension, as in `0001.jpg.png`.
+    Labels may also end in `_mask`, `_label` or `_seg`, or keep the image's extension, as in `0001.jpg.png`. Images
+    without a label are absent from the result.
+
+    Args:
+        images_root: Prefix to which the paths of the images are relative.
+        labels_root: Prefix to which the paths of the labels are relative.
+        images: URIs of the images.
+        labels: Listing of the label files.
 
     Raises:
-        ConfigError: If two labels claim one image.
+        ConfigError: If two labels pair with one image.
     """
     table = ManifestTable()
     table.add_images((uri, None, None, _stem(uri, images_root)) for uri in images)
@@ -102,7 +115,7 @@ def pair_labels(
 
 
 def describe_passed_over(counts: Mapping[str, int], place: str) -> str:
-    """Return one line about the files that are no images by their suffix."""
+    """Return one line about the files that are not images by their suffix."""
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in most[:_MOST_NAMED])
     more = f" and {len(most) - _MOST_NAMED} more kinds" if len(most) > _MOST_NAMED else ""
@@ -111,16 +124,22 @@ def describe_passed_over(counts: Mapping[str, int], place: str) -> str:
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
-    """`*` is any text without a slash, `**` any text, `**/` any folders or none, `?` one character but a slash."""
+    """Compile a glob into a regular expression.
+
+    `*` matches any text without a slash, `**` any text, `**/` any number of folders or none, and `?` one character
+    except a slash.
+    """
     translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
     return re.compile("".join(translated.get(piece) or re.escape(piece) for piece in pieces))
 
 
+# URI of an image, URI of its label, and object info of the image.
 Row = tuple[str, str | None, ObjectInfo | None]
 
 
 def _rows(storage: Storage, images: str, labels: str | None, leave_out: Sequence[str]) -> Iterator[Row]:
+    """Yield the inputs from a manifest file, a glob or a prefix."""
     if PurePosixPath(images).suffix.lower() in _TABLES:
         yield from _from_table(storage, images)
         return
@@ -130,6 +149,7 @@ def _rows(storage: Storage, images: str, labels: str | None, leave_out: Sequence
 
 
 def _from_prefix(storage: Storage, prefix: str, others: tuple[str, ...]) -> Iterator[ObjectInfo]:
+    """Yield the images below a prefix, and log how many other files were passed over."""
     passed_over: Counter[str] = Counter()
     for info in walk(storage, prefix):
         suffix = PurePosixPath(info.uri).suffix.lower()
@@ -142,24 +162,27 @@ def _from_prefix(storage: Storage, prefix: str, others: tuple[str, ...]) -> Iter
 
 
 def _from_glob(storage: Storage, pattern: str) -> Iterator[ObjectInfo]:
+    """Yield the objects that match a glob."""
     root, matcher = _fixed_part(pattern), glob_pattern(pattern)
     return (info for info in walk(storage, root) if matcher.fullmatch(info.uri))
 
 
 def _from_table(storage: Storage, uri: str) -> Iterator[Row]:
+    """Yield the rows of a manifest file, with the object info of each image."""
     suffix = PurePosixPath(uri).suffix.lower()
     with spooled(storage, uri) as file, ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
         rows = _named(file, suffix, uri)
         while named := list(islice(rows, _LOOKUP_BATCH)):
+            # One batch at a time is looked up in parallel, so the file may have any length.
             infos = pool.map(lambda row: _lookup(storage, row[0]), named)
             yield from ((image, label or None, info) for (image, label), info in zip(named, infos, strict=True))
 
 
 def _named(file: IO[bytes], suffix: str, uri: str) -> Iterator[tuple[str, str | None]]:
-    """(image, label) of each row of a manifest file.
+    """Yield (image, label) of each row of a manifest file.
 
     Raises:
-        ConfigError: if the file is not what its name says, or has no column `image_uri`.
+        ConfigError: If the content does not match the file's suffix, or there is no column `image_uri`.
     """
     try:
         if suffix in (".txt", ".lst"):
@@ -175,12 +198,14 @@ def _named(file: IO[bytes], suffix: str, uri: str) -> Iterator[tuple[str, str | 
 
 
 def _columns(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
+    """Return (image, label) of each row of a batch; the label column is optional."""
     images = batch.column("image_uri").to_pylist()
     labels = batch.column("label_uri").to_pylist() if "label_uri" in batch.schema.names else [None] * len(images)
     return zip(images, labels, strict=True)
 
 
 def _lookup(storage: Storage, uri: str) -> ObjectInfo | None:
+    """Return the object info of a URI, or None if there is no such object."""
     try:
         return storage.info(uri)
     except ObjectMissing:
@@ -192,14 +217,17 @@ def _is_glob(images: str) -> bool:
 
 
 def _fixed_part(images: str) -> str:
-    """The folder above the first wildcard."""
+    """Return the folder above the first wildcard, or the whole URI if it has none."""
     if not _is_glob(images):
         return images
     return re.split(r"[*?]", images, maxsplit=1)[0].rpartition("/")[0]
 
 
 def _add_labels(table: ManifestTable, root: str, uris: Iterable[str]) -> None:
-    """Add label files by their stems, in blocks, and by what their stems are without the endings of tools."""
+    """Add label files by their stems, in blocks.
+
+    A stem with the ending of an annotation tool is also added without this ending, as an alias.
+    """
     labels = (uri for uri in uris if PurePosixPath(uri).suffix.lower() in IMAGE_SUFFIXES)
     while block := list(islice(labels, _LABEL_BATCH)):
         stems = [(_stem(uri, root), uri) for uri in block]
@@ -209,6 +237,7 @@ def _add_labels(table: ManifestTable, root: str, uris: Iterable[str]) -> None:
 
 
 def _without_ending(stem: str) -> str:
+    """Return a stem without the ending of an annotation tool and without the image's own extension."""
     for ending in _LABEL_ENDINGS:
         stem = stem.removesuffix(ending)
     shorter, suffix = posixpath.splitext(stem)
@@ -216,4 +245,5 @@ def _without_ending(stem: str) -> str:
 
 
 def _stem(uri: str, root: str) -> str:
+    """Return the path of a URI relative to `root`, without extension."""
     return posixpath.splitext(uri.removeprefix(root.rstrip("/")).lstrip("/"))[0]

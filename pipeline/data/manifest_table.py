@@ -1,6 +1,6 @@
-"""The inputs of a run while they are gathered: sorted, paired and searched for duplicates in bounded memory.
+"""Temporary table of a run's inputs: sorted, paired and checked for duplicates in bounded memory.
 
-SQLite holds them in a temporary file of its own, which has no name and so is gone with the process, however that ends.
+SQLite keeps the table in an unnamed temporary file, which disappears with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ _ADD_IMAGE = """
 """
 _ADD_LABEL = "INSERT INTO label VALUES (?, ?, NULL) ON CONFLICT (stem) DO UPDATE SET other = excluded.uri"
 _ADD_ALIAS = "INSERT OR REPLACE INTO alias VALUES (?, ?, ?)"
-# A label whose own name is an image's belongs to that image alone.
+# A label whose own stem is that of an image belongs to that image only.
 _DROP_USED_ALIASES = "DELETE FROM alias WHERE own_stem IN (SELECT stem FROM image)"
 _ADD_KNOWN = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)"
 _FORGET = "DELETE FROM known WHERE uri = ?"
-# An object without a version may have changed; an image that was missing and still is, has neither version nor size.
+# An object without a version may have changed. An image that was missing and still is has neither version nor size.
 _UNCHANGED = """
     (known.version IS NOT NULL OR known.size IS NULL)
     AND known.uri IS NOT NULL
@@ -64,7 +64,7 @@ _UNCHANGED = """
 _INPUTS = """image LEFT JOIN label USING (stem)
     LEFT JOIN (SELECT stem, min(uri) AS uri FROM alias GROUP BY stem) AS alias USING (stem)
     LEFT JOIN known ON known.uri = image.uri"""
-# SQLite compares text by its UTF-8 bytes, which is the order of code points, Python's and S3's alike.
+# SQLite compares text by its UTF-8 bytes. This is the order of code points, which Python and S3 use too.
 _FREEZE = f"""
     INSERT INTO manifest
     SELECT row_number() OVER (ORDER BY image.uri) - 1, image.uri,
@@ -82,27 +82,27 @@ _FREEZE_CHANGES = """
 """
 _COUNT_UNCHANGED = f"SELECT count(*) FROM {_INPUTS} WHERE {_UNCHANGED}"
 
-# URI, label named beside it, what storage says of it, and by what it pairs with a label file.
+# URI, label from the same manifest row, object info, and stem by which a label file pairs with the image.
 Input = tuple[str, str | None, ObjectInfo | None, str | None]
-# URI, label, size and version of an input that need not be taken again while all four stay the same.
+# URI, label, size and version of an input that is not processed again while all four stay the same.
 Known = tuple[str, str | None, int | None, str | None]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """How a manifest came out of what was known before.
+    """Differences between a manifest and the inputs known before.
 
     Attributes:
-        table: rows of `CHANGES_SCHEMA`, sorted by URI: images that the manifest has because they are new or changed,
-            and known ones that are gone.
-        unchanged: known images that the manifest leaves out.
+        table: Rows of `CHANGES_SCHEMA`, sorted by URI: new and changed images in the manifest, and known images that
+            are gone.
+        unchanged: Number of known images that the manifest leaves out.
     """
 
     table: FrozenTable
     unchanged: int
 
     def counts(self) -> dict[str, int]:
-        """How many images are new, changed, unchanged and gone."""
+        """Return the number of new, changed, unchanged and gone images."""
         counts = {"new": 0, "changed": 0, "unchanged": self.unchanged, "gone": 0}
         for row in self.table.rows():
             counts[row["change"]] += 1
@@ -110,10 +110,10 @@ class Changes:
 
 
 class Manifest(FrozenTable):
-    """The frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI.
+    """Frozen list of a run's inputs: rows of `MANIFEST_SCHEMA`, sorted by URI.
 
     Attributes:
-        changes: since what was known before; None if nothing was asked about that.
+        changes: Differences from the inputs known before; None if there was no comparison.
     """
 
     def __init__(self, database: sqlite3.Connection, changes: Changes | None = None) -> None:
@@ -122,46 +122,53 @@ class Manifest(FrozenTable):
 
 
 class ManifestTable:
-    """Gathers images, labels and what is known of them, in any order."""
+    """Collection of images, labels and known inputs, which can be added in any order."""
 
     def __init__(self) -> None:
         self._compares = False
-        # An empty name: a file that SQLite makes, unlinks at once, and fills beyond its cache of a few MiB.
+        # An empty name: SQLite creates a temporary file, unlinks it at once, and uses it when its cache of a few MiB is
+        # full.
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        # No process reads the file after a crash, so neither a journal nor syncing is needed.
         self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
 
     def add_images(self, inputs: Iterable[Input]) -> None:
-        """Adds images; a URI that comes twice is found by `freeze`.
+        """Add images; `freeze` reports a URI that was added twice.
 
         Raises:
-            ConfigError: for a name that is not text.
+            ConfigError: If a name is not valid UTF-8.
         """
         rows = ((uri, label, info and info.size, info and info.version, stem) for uri, label, info, stem in inputs)
         self._add(_ADD_IMAGE, rows)
 
     def add_labels(self, labels: Iterable[tuple[str, str]]) -> None:
-        """Adds (stem, URI) of label files; each is paired with the images of its stem."""
+        """Add (stem, URI) of label files; each pairs with the images of its stem."""
         self._add(_ADD_LABEL, labels)
 
     def add_label_aliases(self, labels: Iterable[tuple[str, str, str]]) -> None:
-        """Add (stem, URI, own stem) of label files for the images of a stem to which `add_labels` gives none."""
+        """Add (stem, URI, own stem) of label files for images whose stem has no label from `add_labels`."""
         self._add(_ADD_ALIAS, labels)
 
     def add_known(self, inputs: Iterable[Known]) -> None:
-        """Adds inputs that `freeze` leaves out unless they have changed; of one URI the last counts."""
+        """Add inputs that `freeze` leaves out unless they have changed; the last entry of a URI counts."""
         self._compares = True
         self._add(_ADD_KNOWN, inputs)
 
     def forget(self, uris: Iterable[str]) -> None:
-        """Takes inputs back that were added as known."""
+        """Remove inputs that were added as known."""
         self._compares = True
         self._add(_FORGET, ((uri,) for uri in uris))
 
     def freeze(self, source: str, limit: int | None = None) -> Manifest:
-        """The first `limit` inputs by URI that are not known.
+        """Return the first `limit` inputs by URI, without unchanged known ones.
+
+        Args:
+            source: Name of the inputs' source for messages, such as their prefix.
+            limit: Largest number of inputs; None for all.
 
         Raises:
-            ConfigError: if an image comes twice, or two labels have one stem; the message names them and `source`.
+            ConfigError: If an image was added twice, or two labels pair with one stem. The message names them, and
+                `source` for repeated images.
         """
         if self._database.execute("SELECT EXISTS (SELECT 1 FROM alias)").fetchone()[0]:
             self._database.execute(_DROP_USED_ALIASES)
@@ -169,6 +176,7 @@ class ManifestTable:
         self._database.execute(_FREEZE, (-1 if limit is None else limit,))
         self._refuse_duplicates(source)
         changes = self._freeze_changes() if self._compares else None
+        # The frozen tables are independent of the collected ones, which would only take space.
         self._database.executescript("DROP TABLE image; DROP TABLE label; DROP TABLE alias; DROP TABLE known")
         return Manifest(self._database, changes)
 
@@ -178,6 +186,7 @@ class ManifestTable:
         return Changes(FrozenTable(self._database, "change", CHANGES_SCHEMA), unchanged)
 
     def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """Run a statement for all rows in one transaction."""
         self._database.execute("BEGIN")
         try:
             self._database.executemany(statement, rows)
@@ -190,7 +199,7 @@ class ManifestTable:
 
     def _refuse_ambiguous_labels(self) -> None:
         exact = "SELECT stem, uri, other FROM label WHERE other IS NOT NULL ORDER BY stem LIMIT 1"
-        # An alias that nobody needs may be ambiguous.
+        # An alias may be ambiguous if no image needs it.
         alias = (
             "SELECT stem, min(alias.uri), max(alias.uri) FROM alias JOIN image USING (stem) "
             "LEFT JOIN label USING (stem) WHERE label.uri IS NULL "

@@ -1,4 +1,4 @@
-"""Whole objects with one request: nobody ever sees half of one."""
+"""Writing of whole objects with one request, so that no reader sees a partial object."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from typing import Any
 
 __all__ = ["create_object", "is_local", "replace_object"]
 
-# S3's limit of one PUT, bytes.
+# Largest object that one PUT of S3 accepts, in bytes.
 _SINGLE_PUT = 5 * 2**30
 
 
 def create_object(filesystem: Any, path: str, data: bytes) -> None:
-    """Creates an object unless there is one; then the library's own exception says so."""
+    """Create an object unless it exists.
+
+    Raises:
+        Exception: If the object exists; the type is that of the library.
+    """
     if is_local(filesystem):
         _local_write(Path(path), data, os.link)
     elif "s3" in filesystem.protocol:
-        # A chunk size above the limit of one PUT: a multipart upload would publish in two steps.
+        # A chunk size of the PUT limit prevents a multipart upload, which would publish in two steps.
         filesystem.pipe_file(path, data, mode="create", chunksize=_SINGLE_PUT)
     else:
         filesystem.pipe_file(path, data, mode="create")
 
 
 def replace_object(filesystem: Any, path: str, data: bytes) -> None:
-    """Creates or replaces an object."""
+    """Create or replace an object."""
     if is_local(filesystem):
         _local_write(Path(path), data, os.replace)
     elif "s3" in filesystem.protocol:
@@ -36,13 +40,22 @@ def replace_object(filesystem: Any, path: str, data: bytes) -> None:
 
 
 def _local_write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
-    """Bytes become visible under `path` in one step, when they are all on disk."""
+    """Write bytes to disk, then make them visible under `path` in one step.
+
+    Args:
+        path: Path of the file; missing folders are created.
+        data: Content of the file.
+        publish: Function that gives the temporary file its name: `os.link` fails if the name exists, `os.replace`
+            replaces it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A name with a dot is left out of listings. The same folder is on the same filesystem, which both functions need.
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            # A crash must not leave the name without its content.
             os.fsync(file.fileno())
         publish(temporary, path)
     finally:
@@ -50,5 +63,5 @@ def _local_write(path: Path, data: bytes, publish: Callable[[Path, Path], None])
 
 
 def is_local(filesystem: Any) -> bool:
-    """Whether a filesystem is this machine's own."""
+    """Return whether a filesystem is that of this machine."""
     return "file" in filesystem.protocol

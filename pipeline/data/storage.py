@@ -31,12 +31,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how patiently a transient failure is tried again; a 4xx answer never is.
+    """Number and pauses of the attempts after transient failures.
+
+    Answers 4xx are not retried, except timeouts, throttling and a few codes of temporary failures.
 
     Attributes:
-        attempts: requests in all, the first included.
-        first_delay: seconds before the second attempt; doubled for each further one, with jitter.
-        max_delay: longest pause, seconds.
+        attempts: Total number of requests, including the first.
+        first_delay: Pause before the second attempt, in seconds; it doubles for each further one, with jitter.
+        max_delay: Longest pause, in seconds.
     """
 
     attempts: int = 6
@@ -46,7 +48,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a listing says of an object: size in bytes, and a version that changes with its content (ETag)."""
+    """Size and version of an object, from a listing.
+
+    Attributes:
+        uri: URI of the object, in the form that `normalise` gives.
+        size: Size in bytes.
+        version: Version that changes with the content: the ETag, else size and time of the last change; None if storage
+            states neither.
+    """
 
     uri: str
     size: int
@@ -54,9 +63,12 @@ class ObjectInfo:
 
 
 class Storage:
-    """Reads and writes whole objects by URI (`s3://`, `gs://`, `file://`, plain paths); safe to share by threads.
+    """Access to whole objects by URI (`s3://`, `gs://`, `file://`, plain paths); safe to share between threads.
 
-    Connections are made on first use, so an object of this class can be sent to another process.
+    Connections are made on first use, so a `Storage` can be sent to another process.
+
+    Args:
+        retry: Retry policy; None for the default.
     """
 
     def __init__(self, retry: RetryPolicy | None = None) -> None:
@@ -66,10 +78,11 @@ class Storage:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Storage], tuple[RetryPolicy]]:
+        """Pickle the retry policy only: the other process opens its own connections."""
         return Storage, (self.retry,)
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
-        """The fsspec filesystem of a URI and the path within it, for libraries that want those."""
+        """Return the fsspec filesystem of a URI and the path within it, for libraries that need them."""
         protocol, path = split(uri)
         with self._lock:
             if protocol not in self._filesystems:
@@ -77,17 +90,18 @@ class Storage:
             return self._filesystems[protocol], path
 
     def read(self, uri: str, *, size: int | None = None, version: str | None = None) -> bytes:
-        """All bytes of an object.
+        """Return all bytes of an object.
 
         Args:
-            uri: of the object.
-            size: expected length in bytes. A body that is not whole is tried again, then an error.
-            version: expected version.
+            uri: URI of the object.
+            size: Expected length in bytes; None if unknown. An incomplete body is requested again, then raises an
+                error.
+            version: Expected version; None accepts any.
 
         Raises:
-            ObjectMissing: if there is no such object.
-            ObjectChanged: if the object has another version than the one asked for.
-            AccessDenied, StorageError: if storage does not do its work.
+            ObjectMissing: If there is no such object.
+            ObjectChanged: If the object has another version than the expected one.
+            AccessDenied, StorageError: If storage fails.
         """
 
         def attempt(filesystem: Any, path: str) -> bytes:
@@ -96,14 +110,14 @@ class Storage:
         return self.call("read", uri, attempt)
 
     def write_once(self, uri: str, data: bytes) -> bool:
-        """Creates an object from complete bytes with one request, unless it exists.
+        """Create an object from complete bytes with one request, unless it exists.
 
         Returns:
-            True if the object now holds exactly `data`, whoever wrote it (so a lost reply is no failure);
-            False if it was there with other bytes, and still is.
+            True if the object now holds exactly `data`, whether this call or another one wrote it, so that a lost reply
+            is not a failure. False if the object existed with other bytes, which are kept.
 
         Raises:
-            AccessDenied, StorageError: if storage does not do its work; whether the object exists is unknown.
+            AccessDenied, StorageError: If storage fails; it is then unknown whether the object exists.
         """
 
         def attempt(filesystem: Any, path: str) -> bool:
@@ -118,18 +132,19 @@ class Storage:
         return self.call("create", uri, attempt)
 
     def _holds(self, uri: str, data: bytes) -> bool:
+        """Return whether an object holds exactly `data`."""
         try:
             return self.info(uri).size == len(data) and self.read(uri) == data
         except ObjectMissing as error:
-            # S3 also refuses while somebody else creates it, who may yet fail.
+            # S3 also refuses while another request creates the object, and that request may still fail.
             raise Transient(f"cannot create {uri}: it is being created or removed by another request") from error
 
     def write(self, uri: str, data: bytes) -> None:
-        """Creates or replaces an object with one request; a reader sees the old or the new bytes whole."""
+        """Create or replace an object with one request; readers see either the old or the new bytes, always whole."""
         self.call("write", uri, lambda filesystem, path: replace_object(filesystem, path, data))
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object (not: a prefix) of this name."""
+        """Return whether there is an object (not a prefix) of this name."""
         try:
             self.info(uri)
         except ObjectMissing:
@@ -137,10 +152,10 @@ class Storage:
         return True
 
     def info(self, uri: str) -> ObjectInfo:
-        """Size and version of an object.
+        """Return size and version of an object.
 
         Raises:
-            ObjectMissing: if there is none.
+            ObjectMissing: If there is no such object.
         """
 
         def attempt(filesystem: Any, path: str) -> ObjectInfo:
@@ -152,10 +167,12 @@ class Storage:
         return self.call("look up", uri, attempt)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
-        """All objects below a prefix, at any depth, by name; a prefix that holds nothing gives an empty list.
+        """Return all objects below a prefix, at any depth, sorted by URI.
+
+        A prefix without objects gives an empty list. Names that start with a dot are left out.
 
         Raises:
-            StorageError: if the bucket does not exist.
+            StorageError: If the bucket does not exist.
         """
         protocol = split(prefix)[0]
 
@@ -166,7 +183,7 @@ class Storage:
         return sorted(self.call("list", prefix, attempt), key=lambda entry: entry.uri)
 
     def delete(self, uri: str) -> None:
-        """Removes an object; one that is gone already is fine."""
+        """Delete an object; a missing object is not an error."""
 
         def attempt(filesystem: Any, path: str) -> None:
             filesystem.rm_file(path)
@@ -177,17 +194,30 @@ class Storage:
             return
 
     def check_writable(self, prefix: str) -> None:
-        """Writes a small object below `prefix` and removes it.
+        """Write a small object below `prefix` and delete it.
 
         Raises:
-            AccessDenied, StorageError: if that is refused.
+            AccessDenied, StorageError: If storage refuses one of the two.
         """
         trial = join(prefix, f".write-trial-{uuid.uuid4().hex}")
         self.write(trial, b"trial")
         self.delete(trial)
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Result]) -> Result:
-        """Runs `request(filesystem, path)` under the retry policy; `action` is the verb of its error messages."""
+        """Run `request(filesystem, path)` under the retry policy.
+
+        Args:
+            action: Verb for error messages, such as `read`.
+            uri: URI of the object or prefix.
+            request: Function of the fsspec filesystem and of the path within it.
+
+        Returns:
+            The result of the request.
+
+        Raises:
+            StorageUnavailable: If every attempt failed with a transient error.
+            StorageError: If an attempt failed with another error.
+        """
         retrying = Retrying(
             stop=stop_after_attempt(self.retry.attempts),
             wait=wait_exponential_jitter(self.retry.first_delay, self.retry.max_delay, jitter=self.retry.first_delay),
@@ -201,6 +231,7 @@ class Storage:
             raise StorageUnavailable(f"{error} ({self.retry.attempts} attempts)") from error
 
     def _once(self, action: str, uri: str, request: Callable[[Any, str], Result]) -> Result:
+        """Run a request once, and translate the exceptions of libraries."""
         filesystem, path = self.filesystem(uri)
         try:
             return request(filesystem, path)
@@ -211,22 +242,26 @@ class Storage:
 
 
 def _find(filesystem: Any, path: str) -> dict[str, Any]:
+    """Return the entries of all files below a path, by name; raise if its bucket does not exist."""
     found: dict[str, Any] = filesystem.find(path.rstrip("/"), detail=True) if path else {}
     if not found and not is_local(filesystem):
         require_bucket(filesystem, path)
-    # Some servers list an emptied folder. Names with a dot are trials and half-written files, ours or others.
+    # Some servers list an emptied folder. Names that start with a dot are trial objects and half-written files, of this
+    # project or of others.
     return {
         name: entry for name, entry in found.items() if entry["type"] == "file" and not Path(name).name.startswith(".")
     }
 
 
 def _object_info(protocol: str, entry: dict[str, Any]) -> ObjectInfo:
+    """Return the object info of an entry that fsspec lists."""
     name = str(entry["name"])
     uri = name if protocol == "file" else f"{protocol}://{name.lstrip('/')}"
     return ObjectInfo(uri, int(entry["size"] or 0), _version(entry))
 
 
 def _version(entry: dict[str, Any]) -> str | None:
+    """Return the ETag, else size and time of the last change, else None."""
     tag = entry.get("ETag") or entry.get("etag")
     if tag:
         return str(tag).strip('"')

@@ -1,4 +1,7 @@
-"""Limits of what a TIFF's directories may claim: Pillow and libtiff read all of it before they look at a pixel."""
+"""Limits on the claims in a TIFF's directories.
+
+Pillow and libtiff read all directory entries before they look at a pixel.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,43 @@ from pipeline.errors import DecodeError
 
 __all__ = ["check_tiff"]
 
-# Bytes of a value by its type; types that are no numbers stay bytes in memory.
+# Bytes per value, by type. Decoders keep values of the types in `_BYTES`, which are not numbers, as bytes in memory.
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BYTES = (1, 2, 7)
+# Tags with the sides of the image and of its tiles.
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
-# Exif, GPS and interoperability: Pillow reads these directories too.
+# Tags that name the Exif, GPS and interoperability directories, which Pillow reads too.
 _POINTERS = (34665, 34853, 40965)
-_DIRECTORIES = 8
-_VALUES = 2**18  # numbers in all directories; a transfer function of 16 bits has 196,608
-_TILE_PIXELS = 2**20  # that a tile may have, whatever the image
+_DIRECTORIES = 8  # largest number of directories that are checked
+_VALUES = 2**18  # largest number of values in all directories; a transfer function of 16 bits has 196,608
+_TILE_PIXELS = 2**20  # pixels that a tile may have in any image
 
 
 def check_tiff(data: bytes, max_pixels: int) -> None:
-    """Refuses tags that claim more than the file holds, too many numbers, and tiles or images that are too large.
+    """Refuse a TIFF with excessive claims in its tags, or with a tile or image that is too large.
 
-    Many tags may name the same bytes, and libtiff copies them for each: what counts is the sum of their claims.
+    Tags must not claim more bytes than the file holds, nor too many numbers. Several tags may name the same bytes, and
+    libtiff copies them for each tag; the limit therefore applies to the sum of their claims.
+
+    Args:
+        data: Bytes of the whole file.
+        max_pixels: Largest number of pixels, width × height.
 
     Raises:
-        DecodeError: with the reason.
-        struct.error: for a file that is cut.
+        DecodeError: If a limit is exceeded; the message is the reason.
+        struct.error: If the file is truncated.
     """
+    # Byte order, and whether it is a BigTIFF (version 43), whose offsets have 64 bits.
     order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
     (first,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)
+    # Visit each directory once, so that directories that point to each other cause no endless loop.
     waiting, known, values, claimed = [first], {first}, 0, 0
     while waiting:
         sides = dict.fromkeys((_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT), 0)
         for tag, kind, count, inline in _entries(data, waiting.pop(), order, big):
             size = count * _UNITS.get(kind, 0)
             values += 1 if kind in _BYTES else count
+            # Values that fit into the entry itself claim no further bytes.
             claimed += size if size > len(inline) else 0
             if claimed > len(data):
                 raise DecodeError(f"damaged: the tags of a TIFF claim more than the {len(data)} bytes of the file")
@@ -53,7 +65,7 @@ def check_tiff(data: bytes, max_pixels: int) -> None:
 
 
 def _entries(data: bytes, place: int, order: str, big: bool) -> Iterator[tuple[int, int, int, bytes]]:
-    """Tag, type, number of values, and the bytes that hold the value or its place."""
+    """Yield tag, type, number of values, and the bytes that hold the value or its offset, of each entry."""
     (entries,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, place)
     place += 8 if big else 2
     entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHI4s")
@@ -63,13 +75,14 @@ def _entries(data: bytes, place: int, order: str, big: bool) -> Iterator[tuple[i
 
 
 def _number(inline: bytes, kind: int, order: str) -> int:
-    """A whole number within its entry; 0 for other types, which make no sense where one is wanted."""
+    """Return a whole number stored within its entry, or 0 for other types, which are invalid for these tags."""
     form = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind, "")
     size = struct.calcsize(f"{order}{form}")
     return int(struct.unpack_from(f"{order}{form}", inline)[0]) if form and size <= len(inline) else 0
 
 
 def _check_sides(sides: Mapping[int, int], max_pixels: int) -> None:
+    """Raise DecodeError if an image or its tiles have too many pixels."""
     width, height = sides[_WIDTH], sides[_HEIGHT]
     if width * height > max_pixels:
         raise DecodeError(f"{width}×{height} pixels are more than the limit of {max_pixels}")

@@ -1,4 +1,4 @@
-"""All bytes of an object, or an exception: never a part of it, and never other bytes."""
+"""Verified reads: all bytes of an object or an exception, never a part and never other bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["WholeReads"]
 
 
 class Stated(Protocol):
-    """What storage says of an object."""
+    """Size and version of an object, as storage states them."""
 
     @property
     def size(self) -> int: ...
@@ -23,10 +23,11 @@ class Stated(Protocol):
 
 
 class WholeReads:
-    """Reads objects and holds their bytes against what storage says of them; safe to share by threads.
+    """Reader that checks the bytes of objects against size and version; safe to share between threads.
 
-    An ETag is the MD5 of the bytes, unless the object was uploaded in parts (then it has a dash) or its bucket encrypts
-    by keys: then an object comes twice with the same bytes and an ETag that is not their MD5.
+    An ETag is the MD5 of the bytes, with two exceptions. The ETag of an object that was uploaded in parts contains a
+    dash. A bucket that encrypts with keys has other ETags: there, two answers with the same bytes and the same ETag
+    count as correct.
     """
 
     def __init__(self) -> None:
@@ -35,34 +36,39 @@ class WholeReads:
     def read(
         self, filesystem: Any, path: str, uri: str, look: Callable[[], Stated], size: int | None, version: str | None
     ) -> bytes:
-        """One attempt.
+        """Attempt to read an object, and check its bytes.
 
         Args:
-            filesystem: of fsspec.
-            path: in it.
-            uri: for messages.
-            look: asks storage for size and version.
-            size: expected one, in bytes.
-            version: expected one.
+            filesystem: Filesystem of fsspec.
+            path: Path of the object in the filesystem.
+            uri: URI of the object, for messages.
+            look: Function that requests size and version from storage.
+            size: Expected size in bytes; None if unknown.
+            version: Expected version; None accepts any.
 
         Raises:
-            ObjectChanged: if the object has another version than the one expected.
-            Transient: if what came is not the object.
+            ObjectChanged: If the object has another version than the expected one.
+            Transient: If the received bytes are not those of the object.
         """
         data, now = get_object(filesystem, path)
+        # The ETag is the MD5 of the bytes, so they are complete: no further request is needed.
         if now is not None and now == hashlib.md5(data, usedforsecurity=False).hexdigest():
             if version not in (None, now):
                 raise _replaced(uri, now, version)
             return data
+        # Neither the answer nor the caller has a version: only the length can be checked.
         if now is None and version is None and size in (None, len(data)):
             return data
+        # All other cases need the size and version that storage states in a separate request.
         stated, bucket = look(), path.partition("/")[0]
         if version is not None and stated.version != version:
             raise _replaced(uri, stated.version, version)
         if len(data) != stated.size or now not in (None, stated.version):
-            # A connection cut short can still look like a whole answer: never take it for the object.
+            # A connection that was cut can still look like a complete answer.
             raise Transient(f"{uri} has {stated.size} bytes, {len(data)} arrived")
         if now is not None and "-" not in now and bucket not in self._without_digests:
+            # The ETag should be the MD5 but is not. Two equal answers show that the bucket has other ETags, which is
+            # remembered.
             if get_object(filesystem, path) != (data, now):
                 raise Transient(f"{uri} came damaged: its bytes are not those of its ETag {now}")
             self._without_digests.add(bucket)
@@ -70,4 +76,5 @@ class WholeReads:
 
 
 def _replaced(uri: str, now: str | None, wanted: str | None) -> ObjectChanged:
+    """Return the error for an object that was replaced after it was listed."""
     return ObjectChanged(f"{uri} is now version {now}, not {wanted}: it was replaced after listing")

@@ -1,1 +1,1 @@
-"""What a run leaves for analysts: schemas, scores, a reader, a report and a verifier."""
+"""Results of a segmentation run for analysts: schemas, scores, a reader, a report and a verifier."""

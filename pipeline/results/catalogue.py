@@ -1,4 +1,4 @@
-"""Every table that lies below a run's output: where, what a row is, and its columns."""
+"""Catalog of the tables below a run's output: path, meaning of a row, and columns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["TABLES", "Table"]
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """Path, schema and documentation of one table of a run.
 
     Attributes:
-        path: below the output; a file, or a pattern of files that go together.
-        rows: what a row is.
-        schema: with the columns' meanings as field metadata.
-        note: what else there is to know.
+        path: Path below the run's output: one file, or a glob of files that form one table.
+        rows: Sentence that says what one row is.
+        schema: Arrow schema with the meaning of each column as field metadata.
+        note: Further remarks for the documentation, in Markdown; empty if there are none.
     """
 
     path: str
@@ -34,23 +34,31 @@ class Table:
 
     @property
     def name(self) -> str:
-        """Of the table, in SQL: `scores/run.parquet` is scores_run."""
+        """Return the table's name in SQL: `scores/run.parquet` becomes `scores_run`."""
+        # A comparison's table has the same name for every A.
         return self.path.split("/part-")[0].removesuffix(".parquet").replace("/", "_").replace("_<run_id of A>", "")
 
     @property
     def folder(self) -> str | None:
-        """That holds all its files and no others; None if it is one file among others."""
+        """Return the folder that holds exactly this table's files, or None if the table is one file among others."""
         return self.path.split("part-")[0] if "/part-" in self.path else None
 
 
 def _described(schema: pa.Schema, columns: Mapping[str, pa.Field]) -> pa.Schema:
-    """A schema whose files carry no descriptions, with them. Frozen files must stay what they are, byte for byte."""
+    """Return `schema` with the descriptions of `columns`.
+
+    The files of this schema store no descriptions: they are frozen and must not change by a byte.
+
+    Raises:
+        TypeError: If the columns differ from the schema in name, type or nullability.
+    """
     described = pa.schema([columns[name] for name in schema.names])
     if not described.equals(schema):
         raise TypeError("the descriptions are those of other columns")
     return described
 
 
+# Descriptions for the schemas of pipeline.data, whose files hold none.
 _TEXT = pa.string()
 _URI = column("image_uri", _TEXT, "the image; rows are sorted by it", example="s3://bucket/in/a/0001.jpg")
 _MANIFEST = _described(
@@ -82,6 +90,7 @@ _CHANGES = _described(
 )
 _COMPARISON = "comparison/<run_id of A>"
 
+# In the order of docs/tables.md: the run, `scores/`, `comparison/`.
 TABLES = (
     Table(
         "predictions/part-*.parquet",

@@ -1,4 +1,4 @@
-"""A run since another one: do its changes and its inputs speak of the same images?"""
+"""Consistency check of a `--since` run: its changes must name the images that it segmented."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ __all__ = ["changes_problems"]
 
 
 def changes_problems(run: Run, uris: list[str]) -> list[str]:
-    """What is wrong with `changes` of a run, one sentence each; nothing if it was made since no other.
+    """Return the problems of a run's `changes` table.
 
     Args:
-        run: a committed run.
-        uris: of its images, in order.
+        run: Committed run.
+        uris: Image URIs of the run's predictions, in order.
+
+    Returns:
+        One sentence per problem; empty if all is well, or if the run was not made with `--since`.
     """
     since = run.success.get("since")
     if since is None:
@@ -23,6 +26,7 @@ def changes_problems(run: Run, uris: list[str]) -> list[str]:
     for table in run.tables("changes/", ["image_uri", "change"]):
         kinds = table["change"].to_pylist()
         counts.update(kinds)
+        # Images that are gone appear in `changes`, but the run does not segment them.
         pairs = zip(table["image_uri"].to_pylist(), kinds, strict=True)
         taken += [uri for uri, kind in pairs if kind != "gone"]
     problems = [

@@ -1,4 +1,4 @@
-"""Columns that say what they hold: the descriptions in the files and in the documentation are these."""
+"""Table columns with descriptions, the single source for file metadata and documentation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ def column(
     unit: str | None = None,
     example: object = None,
 ) -> pa.Field:
-    """A field of a table, with its meaning as metadata.
+    """Return a pyarrow field whose metadata documents the column.
 
     Args:
-        name: of the column.
-        kind: its type.
-        description: what it holds.
-        null: when it is null; None = never, and then the column refuses nulls.
-        unit: of its numbers.
-        example: one value.
+        name: Column name.
+        kind: Arrow data type.
+        description: Text that says what the column holds.
+        null: Condition under which a value is null, in words. None makes the field non-nullable.
+        unit: Unit of the numbers; None for a column without a unit.
+        example: Example value, stored as text; None for no example.
+
+    Returns:
+        Field with the metadata keys `description`, `null`, `unit` and `example`, each only if it is given.
     """
     said = {
         "description": description,
@@ -32,5 +35,6 @@ def column(
         "unit": unit,
         "example": None if example is None else str(example),
     }
+    # Field metadata holds text only, so keys without a value are left out.
     metadata = {key: value for key, value in said.items() if value is not None}
     return pa.field(name, kind, nullable=null is not None, metadata=metadata)

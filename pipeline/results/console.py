@@ -1,4 +1,4 @@
-"""The per-class table that jobs print."""
+"""Per-class score table for the terminal output of jobs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import Any
 
 __all__ = ["class_table"]
 
+# Characters of a bar at an IoU of 1.
 _BAR = 30
 
 
 def class_table(rows: Sequence[Mapping[Any, Any]], mean_iou: float | None, *, share: bool = True) -> str:
-    """Class, IoU with a bar, share of predicted pixels; then the mean. A dash where a score is undefined.
+    """Return a text table of the IoU of each class, with bars, and the mean IoU in its last line.
+
+    Each line holds the class, its IoU in percent, its share of the predicted pixels in percent and a bar. A dash
+    stands for an undefined score.
 
     Args:
-        rows: of `class_scores`.
-        mean_iou: of the run.
-        share: whether to print the share; rows need no `predicted_pixels` without.
+        rows: Rows of `class_scores`.
+        mean_iou: Mean IoU of the run in [0, 1]; None if it is undefined.
+        share: Whether to print the share. Without it, rows need no `predicted_pixels`.
+
+    Returns:
+        Lines joined by newlines, without a newline at the end.
     """
     total = sum(row["predicted_pixels"] for row in rows) or 1 if share else 1
     width = max([len("class"), *(len(row["class_name"]) for row in rows)])

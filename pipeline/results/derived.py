@@ -1,4 +1,4 @@
-"""The tables that follow from `predictions`: scores per image and per class, confusion, errors."""
+"""Tables derived from `predictions`: scores per image and per class, confusion, and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ClassSums", "class_scores_table", "confusion_table", "errors_table",
 
 
 def image_scores_table(predictions: pa.Table) -> pa.Table:
-    """One row per segmented image and class."""
+    """Return the `image_scores` table of a part of `predictions`: one row per segmented image and class."""
     rows: list[dict[str, Any]] = []
     for row in predictions.select(["run_id", "image_uri", "classes"]).to_pylist():
         head = {"run_id": row["run_id"], "image_uri": row["image_uri"]}
@@ -26,13 +26,20 @@ def image_scores_table(predictions: pa.Table) -> pa.Table:
 
 
 def errors_table(predictions: pa.Table) -> pa.Table:
-    """One row per image that failed."""
+    """Return the `errors` table of a part of `predictions`: one row per image that failed."""
     failed = predictions.filter(pc.equal(predictions["status"], "error"))
     return failed.select(ERRORS.names).cast(ERRORS)
 
 
 def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix, *, labelled: bool) -> pa.Table:
-    """One row per (target, predicted) pair, all C x C of them; their pixels are null if no image is labelled."""
+    """Return the `confusion` table: one row for each of the C × C pairs of target and predicted class.
+
+    Args:
+        run_id: Identifier of the run.
+        names: Names of the C classes, by class id.
+        confusion: (C, C) pixel counts; rows are target classes, columns are predicted classes.
+        labelled: Whether any image is labeled. If not, all pixel counts are null.
+    """
     rows = [
         {
             "run_id": run_id,
@@ -49,36 +56,47 @@ def confusion_table(run_id: str, names: Sequence[str], confusion: Matrix, *, lab
 
 @dataclass
 class ClassSums:
-    """Sums over a run, built up table by table so that memory does not grow with the run.
+    """Accumulator of per-class sums over a run; tables are added one by one, so memory does not grow with the run.
 
-    Labelled and unlabelled images are kept apart: a union of sums over different images would mean nothing.
+    Labeled and unlabeled images have separate sums, because a union of sums over different images has no meaning.
+
+    Attributes:
+        classes: Number of classes C.
+        labelled: Number of labeled images added so far.
     """
 
     classes: int
     labelled: int = 0
 
     def __post_init__(self) -> None:
-        # Columns: predicted, target, intersection, images.
+        # (C, 4) sums; the columns are predicted, target, intersection and images.
         self._with_labels = np.zeros((self.classes, 4), np.int64)
         self._without_labels = np.zeros((self.classes, 4), np.int64)
 
     def add(self, image_scores: pa.Table) -> None:
-        """Adds the rows of `image_scores_table`."""
+        """Add the rows of a table that `image_scores_table` returned."""
         ids = image_scores["class_id"].to_numpy()
         predicted = image_scores["predicted_pixels"].to_numpy()
         has_label = pc.is_valid(image_scores["target_pixels"]).to_numpy()
         target = pc.fill_null(image_scores["target_pixels"], 0).to_numpy()
         inter = pc.fill_null(image_scores["intersection"], 0).to_numpy()
+        # A class occurs in a labeled image if the label holds it, else if the mask does.
         for sums, chosen, occurs in (
             (self._with_labels, has_label, target > 0),
             (self._without_labels, ~has_label, predicted > 0),
         ):
             columns = np.stack([predicted, target, inter, occurs.astype(np.int64)], axis=1)
             np.add.at(sums, ids[chosen], columns[chosen])
+        # Each image has one row per class.
         self.labelled += int(has_label.sum()) // max(1, self.classes)
 
     def rows(self) -> Iterable[dict[str, Any]]:
-        """By class: over the labelled images if there is any, else over all."""
+        """Yield the sums of each class, by id: over the labeled images if there are any, else over all images.
+
+        Yields:
+            Dictionary with `class_id`, the pixel counts `predicted`, `target` and `intersection`, and `images`, the
+            number of images in which the class occurs. `target` and `intersection` are None without labels.
+        """
         sums = self._with_labels if self.labelled else self._without_labels
         for class_id, (predicted, target, inter, images) in enumerate(sums.tolist()):
             yield {
@@ -91,7 +109,13 @@ class ClassSums:
 
 
 def class_scores_table(run_id: str, names: Sequence[str], sums: ClassSums) -> pa.Table:
-    """One row per class, whole run."""
+    """Return the `class_scores` table: one row per class, over the whole run.
+
+    Args:
+        run_id: Identifier of the run.
+        names: Class names, by class id.
+        sums: Accumulated sums of all `image_scores` of the run.
+    """
     rows = []
     for row in sums.rows():
         predicted, target, inter = row["predicted"], row["target"], row["intersection"]
@@ -117,6 +141,7 @@ def _scores_of(counts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(predicted: int, target: int | None, intersection: int | None) -> dict[str, Any]:
+    """Return `union`, `iou` and `dice` of one class; all are None without a label."""
     if target is None or intersection is None:
         return {"union": None, "iou": None, "dice": None}
     union = predicted + target - intersection

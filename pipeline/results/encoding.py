@@ -1,4 +1,4 @@
-"""Tables to Parquet bytes: the same table always gives the same bytes."""
+"""Encoding of tables as Parquet and decoding of their columns; equal tables encode to equal bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.data.storage import Storage
 
 __all__ = ["MASK_ROWS_PER_GROUP", "parquet_bytes", "read_parquet"]
 
-# A row group is what a reader must fetch to see one mask.
+# A reader must fetch a whole row group to see one mask.
 MASK_ROWS_PER_GROUP = 100
 _PNG_COLUMNS = frozenset({"mask.bytes", "confidence.bytes"})
 
@@ -21,12 +21,14 @@ _PNG_COLUMNS = frozenset({"mask.bytes", "confidence.bytes"})
 def parquet_bytes(
     table: pa.Table, *, row_group_rows: int = 100_000, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Encodes a table with zstd, except columns of PNG bytes, which do not shrink further.
+    """Encode a table as a Parquet file, compressed with zstd.
+
+    Columns of PNG bytes get no compression, because they do not shrink further, and no dictionary or statistics.
 
     Args:
-        table: to write.
-        row_group_rows: most rows in a row group.
-        metadata: texts for the file's footer.
+        table: Table to encode.
+        row_group_rows: Maximum number of rows in a row group.
+        metadata: Key-value texts that are added to the file's footer; None for no addition.
     """
     if metadata:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
@@ -47,10 +49,16 @@ def parquet_bytes(
 def read_parquet(
     storage: Storage, uri: str, columns: Sequence[str] | None = None, row_group: int | None = None
 ) -> pa.Table:
-    """Reads columns of a Parquet object, fetching no other column's bytes.
+    """Read columns of a Parquet object without fetching the bytes of other columns.
+
+    Args:
+        storage: Storage that opens the object.
+        uri: URI of the Parquet object.
+        columns: Names of the columns to read; None for all.
+        row_group: Index of the row group to read; None for all.
 
     Raises:
-        StorageError: if storage does not do its work.
+        StorageError: If storage fails.
     """
 
     def attempt(filesystem: Any, path: str) -> pa.Table:
@@ -62,7 +70,8 @@ def read_parquet(
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:
-    """Dotted paths of the columns as Parquet stores them; only Parquet itself names those of lists."""
+    """Return the dotted paths of the columns as Parquet stores them."""
+    # Parquet itself chooses the path of a list's elements, so an empty file is written to read the names back.
     sink = io.BytesIO()
     pq.write_table(schema.empty_table(), sink)
     stored = pq.ParquetFile(sink).schema

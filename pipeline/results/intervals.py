@@ -1,4 +1,4 @@
-"""95% intervals of the IoU of each class and of their mean, for a whole run."""
+"""95% bootstrap intervals of a run's IoU per class and of its mean IoU."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class IouIntervals:
-    """Between which values 95% of resampled runs lie, as parts of 1.
+    """Intervals in [0, 1] that hold 95% of the resampled runs.
 
     Attributes:
-        classes: by class id; None for a class that too few images hold.
-        mean: of the mean IoU; None without labels, or with too few labelled images.
+        classes: Interval of the IoU of each class, by class id; None for a class that too few images hold.
+        mean: Interval of the mean IoU; None without labels, or with too few labeled images.
     """
 
     classes: tuple[Interval | None, ...]
@@ -28,11 +28,12 @@ class IouIntervals:
 
 
 def iou_intervals(run: Run) -> IouIntervals:
-    """Resamples the labelled images of a run; one file of `image_scores` is in memory at a time.
+    """Return the IoU intervals of a run by resampling its labeled images.
 
-    The same run always gives the same intervals.
+    One file of `image_scores` is in memory at a time. The same run always gives the same intervals.
     """
     sums = resampled_sums(_counts(run))
+    # Sums of shape (R,) mean that no image is labeled; else they are (R, 2, C).
     if sums.ndim == 1:
         return IouIntervals((None,) * len(run.classes), None)
     ious = class_ious(sums)

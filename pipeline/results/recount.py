@@ -1,4 +1,4 @@
-"""One row of `predictions` against its mask, and against the label where there is one."""
+"""Recount of rows of `predictions` from their masks, and from the labels where there are any."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _OK_COLUMNS = ("height", "width", "mask", "classes", "mean_confidence", "mean_en
 
 
 class Recount:
-    """Does an image's numbers again and adds them up.
+    """Checker that recomputes each image's numbers from its mask and label, and adds them up.
 
     Args:
-        run: whose rows come.
-        sources: of the labels.
-        problem: takes one sentence about what is wrong.
+        run: Run whose rows are checked.
+        sources: Reader of the run's labels.
+        problem: Callback that receives one sentence per problem.
 
     Attributes:
-        images: whose masks were recounted.
-        errors: rows of failed images.
-        labels_unread: labels that cannot be read any more, so that their counts could not be redone.
-        confusion: sum over the recounted images with labels, (C, C).
+        images: Number of images whose masks were decoded.
+        errors: Number of rows of failed images.
+        labels_unread: Number of labels that cannot be read anymore; the counts of their images are not recomputed.
+        confusion: (C, C) confusion matrix, summed over the recounted images with labels.
     """
 
     def __init__(self, run: Run, sources: Sources, problem: Callable[[str], None]) -> None:
@@ -50,16 +50,17 @@ class Recount:
         self.confusion: Matrix = np.zeros((self._classes, self._classes), np.int64)
 
     def check(self, row: dict[str, Any]) -> None:
-        """Checks one row."""
+        """Check one row of `predictions`, with all columns, and report its problems."""
         if self._check_status(row):
             self._recount(row)
 
     def _check_status(self, row: dict[str, Any]) -> bool:
-        """Whether the row is a success; it must be that or an error, and filled accordingly."""
+        """Check a row's status and its nulls; return whether the row is ok and has a mask and classes to recount."""
         uri, status = row["image_uri"], row["status"]
         if status not in ("ok", "error"):
             self._problem(f"{uri} has the status {status!r}, must be ok or error")
             return False
+        # Each status requires one set of columns and forbids the other.
         filled, empty = (_OK_COLUMNS, _ERROR_COLUMNS) if status == "ok" else (_ERROR_COLUMNS, _OK_COLUMNS)
         for name in filled:
             if row[name] is None:
@@ -72,7 +73,7 @@ class Recount:
         return bool(status == "ok" and row["mask"] and row["classes"])
 
     def _recount(self, row: dict[str, Any]) -> None:
-        """Redo one image's numbers from its mask, and its label where there is one."""
+        """Recompute one image's numbers from its mask, and from its label if it has one, and compare them."""
         uri = row["image_uri"]
         try:
             mask = decode_mask(row["mask"]["bytes"])
@@ -83,6 +84,7 @@ class Recount:
         if mask.shape != (row["height"], row["width"]):
             self._problem(f"the mask of {uri} is {mask.shape}, its row says {(row['height'], row['width'])}")
         target = self._sources.label(uri)
+        # Without the label, counts cannot be recomputed: predicted pixels count within its valid pixels only.
         if target is None and self._sources.has_label(uri):
             self.labels_unread += 1
             return
@@ -91,6 +93,7 @@ class Recount:
         except ValueError as error:
             self._problem(f"{uri}: {error}")
             return
+        # Floats are compared exactly: the same formulas on the same counts give the same bits.
         for name, value in expected.items():
             if row[name] != value:
                 self._problem(f"{name} of {uri} is not what its mask and label give")
@@ -98,7 +101,12 @@ class Recount:
             self.confusion += confusion
 
     def _count(self, mask: NDArray[np.uint8], target: NDArray[np.uint8] | None) -> tuple[dict[str, Any], Matrix | None]:
-        """The columns that mask and label imply, and their confusion matrix."""
+        """Return the columns that a mask and its label imply, and the confusion matrix (None without a label).
+
+        Raises:
+            ValueError: If the mask and label differ in size, or a class id is out of range.
+        """
+        # `initial` allows an empty mask.
         if mask.max(initial=0) >= self._classes:
             raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
         confusion = None

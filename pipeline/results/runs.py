@@ -1,4 +1,4 @@
-"""Which runs lie below a prefix, and how far each has come."""
+"""Search for runs below a storage prefix, with a summary of each run's progress."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _RIGHT = frozenset({"images", "failed", "mean IoU"})
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run says of itself. What it does not say is None.
+    """Summary of a run from its run.json and _SUCCESS.json; a value that they do not state is None.
 
     Attributes:
-        output: where it lies.
-        run_id: the first 16 digits of its identity.
-        begun: time of the first submission, ISO 8601 in UTC.
-        shards: how many parts it has when it is finished.
-        parts: how many it has now.
-        committed: whether its tables are complete.
-        images: rows of its manifest.
-        errors: of them, those that failed; None before the commit.
-        mean_iou: in [0, 1]; None before the commit or without labels.
-        since: output of the run that it was made since.
-        checkpoint: URI of the network.
-        problem: why nothing more is known, if run.json or _SUCCESS.json cannot be understood.
+        output: URI of the folder that holds the run.
+        run_id: First 16 digits of the run's identity.
+        begun: Time of the first submission, ISO 8601 in UTC.
+        shards: Number of parts that the finished run has.
+        parts: Number of parts that exist now.
+        committed: Whether the run's tables are complete.
+        images: Number of rows of the run's manifest.
+        errors: Number of images that failed; None before the commit.
+        mean_iou: Mean IoU in [0, 1]; None before the commit or without labels.
+        since: Output of the earlier run that `--since` named.
+        checkpoint: URI of the network's checkpoint.
+        problem: Reason why nothing more is known, if run.json or _SUCCESS.json cannot be interpreted.
     """
 
     output: str
@@ -52,23 +52,26 @@ class RunSummary:
 
     @property
     def state(self) -> str:
-        """In words."""
+        """Return the state in words: committed, the number of parts so far, or why the run is unreadable."""
         if self.problem is not None:
             return f"unreadable: {self.problem}"
         return "committed" if self.committed else f"{self.parts} of {self.shards} parts"
 
 
 def find_runs(storage: Storage, prefix: str, depth: int = 4) -> Iterator[RunSummary]:
-    """Runs at or below a prefix, by name. Folders of a run are not looked into, except to count its parts.
+    """Yield a summary of every run at or below a prefix, sorted by name.
+
+    The folders of a run are not searched, except to count the run's parts.
 
     Args:
-        storage: how to read.
-        prefix: where to look.
-        depth: how many folders deep.
+        storage: Storage to read from.
+        prefix: URI of the folder to search.
+        depth: Number of folder levels to search below the prefix.
 
     Raises:
-        StorageError: if the bucket does not exist, or storage does not do its work.
+        StorageError: If the bucket does not exist, or storage fails.
     """
+    # Look at one folder level: its subfolders, and the two files that mark a run.
     folders = []
     names = set[str]()
     for uri, folder in level(storage, prefix):
@@ -76,6 +79,7 @@ def find_runs(storage: Storage, prefix: str, depth: int = 4) -> Iterator[RunSumm
             folders.append(uri)
         elif (name := uri.rpartition("/")[2]) in (RUN_FILE, SUCCESS):
             names.add(name)
+    # A run is a leaf of the search.
     if RUN_FILE in names:
         yield _summary(storage, prefix.rstrip("/"), SUCCESS in names)
     elif depth > 0:
@@ -84,6 +88,7 @@ def find_runs(storage: Storage, prefix: str, depth: int = 4) -> Iterator[RunSumm
 
 
 def _summary(storage: Storage, output: str, committed: bool) -> RunSummary:
+    # One damaged run must not end the listing of the others, so errors become its `problem`.
     try:
         info, success = _json(storage, join(output, RUN_FILE)), {}
         if committed:
@@ -114,7 +119,7 @@ def _json(storage: Storage, uri: str) -> dict[str, Any]:
 
 
 def runs_text(runs: list[RunSummary]) -> str:
-    """A line a run, under headings."""
+    """Return a text table of runs: a line of headings, then one line per run."""
     rows = [_HEADINGS, *(_cells(run) for run in runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     return "\n".join(_line(row, widths) for row in rows)

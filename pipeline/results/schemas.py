@@ -1,4 +1,7 @@
-"""The tables of a run (one source for code and documentation). Undefined is null everywhere, never 0, 1 or -1."""
+"""Schemas of the tables of a run, the single source for code and documentation.
+
+An undefined value is null in every table, never 0, 1 or -1.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ __all__ = [
     "predictions_schema",
 ]
 
+# Version of the tables' format, recorded in _SUCCESS.json; a reader refuses any other.
 TABLE_FORMAT = 1
 
 _STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
-# Hugging Face `datasets` shows a struct of this shape as a picture.
+# Hugging Face `datasets` displays a struct with these fields as an image.
 _PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+# Texts for the conditions under which a column is null.
 _FAILED, _NO_LABEL, _NO_LABELS = "if error", "without a label", "without labels"
 _CLASS_COUNTS = pa.struct(
     [
@@ -52,6 +57,7 @@ _ERROR = (
     column("error_type", _STRING, "kind of error", null="if ok", example="DecodeError"),
     column("error_message", _STRING, "what was wrong", null="if ok", example="the file is truncated"),
 )
+# Columns of both tables of scores, per image and per run.
 _SUMS = (
     column(
         "predicted_pixels",
@@ -168,5 +174,5 @@ ERRORS = pa.schema([_RUN_ID, _IMAGE_URI, _IMAGE_VERSION, *_ERROR])
 
 
 def predictions_schema(confidence_maps: bool) -> pa.Schema:
-    """The schema of `predictions`, with the optional confidence maps or without."""
+    """Return the schema of `predictions`, with or without the optional column `confidence`."""
     return PREDICTIONS.append(_CONFIDENCE) if confidence_maps else PREDICTIONS

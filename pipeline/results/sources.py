@@ -1,4 +1,4 @@
-"""The images and labels that a run was made from, where they can still be read."""
+"""Reader of the images and labels that a run was made from, as far as they still exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sources:
-    """Reads inputs of a run by their URI; what cannot be read any more is None."""
+    """Reader of a run's inputs by URI; an input that cannot be read anymore is None, and a warning is logged."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._storage = run, run.storage
@@ -31,7 +31,10 @@ class Sources:
 
     @cached_property
     def manifest(self) -> pa.Table:
-        """image_uri, label_uri, size and version of every input, in order; read on first use, and kept."""
+        """Return `image_uri`, `label_uri`, `size` and `version` of every input, in order.
+
+        The table is read on first use and then kept.
+        """
         parts = sorted(info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
         return pa.concat_tables(
             [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
@@ -43,7 +46,7 @@ class Sources:
         return dict(zip(uris, self.manifest["label_uri"].to_pylist(), strict=True))
 
     def image(self, image_uri: str) -> NDArray[np.uint8] | None:
-        """(H, W, 3) uint8 RGB."""
+        """Return an image as (H, W, 3) uint8 RGB; None if it cannot be read or decoded anymore."""
         try:
             return decode_image(self._storage.read(image_uri))
         except PipelineError as error:
@@ -51,15 +54,22 @@ class Sources:
             return None
 
     def has_label(self, image_uri: str) -> bool:
-        """Whether the manifest pairs the image with a label."""
+        """Return whether the manifest pairs the image with a label."""
         return self._labels.get(image_uri) is not None
 
     def label(self, image_uri: str) -> NDArray[np.uint8] | None:
-        """(H, W) uint8 class ids; None also without a label."""
+        """Return an image's label as (H, W) uint8 class ids; None if there is none or it cannot be read anymore."""
         return self.read_label(self._labels.get(image_uri))
 
     def read_label(self, label_uri: str | None) -> NDArray[np.uint8] | None:
-        """The same by the label's own URI, for which the manifest is not read."""
+        """Return the label at a URI as (H, W) uint8 class ids, without reading the manifest.
+
+        Args:
+            label_uri: URI of the label; None for an image without a label.
+
+        Returns:
+            (H, W) uint8 class ids; None if `label_uri` is None or the label cannot be read anymore.
+        """
         if label_uri is None:
             return None
         try:

@@ -1,6 +1,6 @@
-"""docs/tables.md from the schemas.
+"""Generator of docs/tables.md from the table schemas.
 
-python -m pipeline.results.table_docs > docs/tables.md
+Usage: python -m pipeline.results.table_docs > docs/tables.md
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Athena can read of another run, `spark` instead of `athena` all tables.
 
 
 def tables_document() -> str:
-    """The page as Markdown."""
+    """Return docs/tables.md as Markdown."""
     sections = [_HEAD, *map(_section, TABLES)]
     location = "s3://bucket/out/x"
     core = [table for table in TABLES if table.name in ("predictions", "image_scores", "manifest")]
@@ -48,6 +48,7 @@ def tables_document() -> str:
 
 
 def _section(table: Table) -> str:
+    """Return the Markdown section of one table, with a second list of columns for each nested column."""
     text = f"## {table.path}\n\n{table.rows}{' ' + table.note if table.note else ''}\n\n{_columns(table.schema)}"
     for field in table.schema:
         if pa.types.is_list(field.type):
@@ -72,6 +73,7 @@ def _rows(fields: Iterable[pa.Field]) -> Iterator[str]:
             said.get("null", "never"),
             said.get("example", ""),
         )
+        # A bare | would end a Markdown cell.
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

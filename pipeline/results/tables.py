@@ -1,7 +1,8 @@
-"""An analyst's reader: data frames and numpy masks of a committed run, in two lines.
+"""Reader of a committed run for analysts: tables as data frames, masks as numpy arrays.
 
-run = Run("s3://bucket/out/x")
-run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
+Example:
+    run = Run("s3://bucket/out/x")
+    run.class_scores(), run.mask("s3://bucket/in/0001.jpg")
 """
 
 from __future__ import annotations
@@ -28,15 +29,25 @@ __all__ = ["RUN_FILE", "SUCCESS", "Run"]
 
 RUN_FILE, SUCCESS = "run.json", "_SUCCESS.json"
 _PATH = re.compile(r"[\w-]+(/[\w-]+)*\.\w+")
+# Columns that are cheap to read for every image: all but the masks and the nested counts.
 _LIGHT = tuple(name for name in PREDICTIONS.names if name not in ("mask", "classes"))
 
 
 class Run:
-    """A committed run below `output`.
+    """Reader of the tables and masks of a committed run.
+
+    Args:
+        output: URI of the folder that holds the run.
+        storage: Storage to read from; None for the default retries.
+
+    Attributes:
+        output: URI of the run, without a slash at the end.
+        storage: Storage that the run is read from.
+        success: Content of `_SUCCESS.json`.
 
     Raises:
-        IncompleteRun: if no run is committed there.
-        ConfigError: if its table format is unknown, or it names files elsewhere.
+        IncompleteRun: If no run is committed at `output`.
+        ConfigError: If the table format is unknown, or `_SUCCESS.json` names files outside the run.
     """
 
     def __init__(self, output: str, storage: Storage | None = None) -> None:
@@ -52,74 +63,92 @@ class Run:
                 f"{output} has table format {self.success.get('format')!r}, this version reads {TABLE_FORMAT}: upgrade"
             )
         for entry in self.success["files"]:
-            # Whoever wrote this file is not believed: readers open what it names.
+            # The file is not trusted: readers open the paths that it names, so they must stay below the run.
             if not _PATH.fullmatch(entry["path"]) or ".." in entry["path"]:
                 raise ConfigError(f"{output}/{SUCCESS} names {entry['path']!r}, which is no file below the run")
 
     @property
     def classes(self) -> list[str]:
-        """Class names by id."""
+        """Return the class names, by class id."""
         return list(self.success["classes"])
 
     def info(self) -> dict[str, Any]:
-        """What `run.json` says: identity, settings, checkpoint, manifest, provenance."""
+        """Return the content of `run.json`: identity, settings, checkpoint, manifest, provenance."""
         return json.loads(self.storage.read(self._uri(RUN_FILE)))
 
     def label_space(self) -> LabelSpace:
         """Return the label space in which the run read its labels."""
         info = self.info()
         named = info.get("settings", {}).get("label_space")
+        # Without a label space in its settings, the run read labels by the classes of its network.
         keys = ("classes", "palette", "ignore_label")
         own = {**info.get("network", {}), **{key: self.success[key] for key in keys}}
         return label_space(named) if named else network_label_space(own)
 
     def class_scores(self) -> pd.DataFrame:
-        """One row per class."""
+        """Return the `class_scores` table: one row per class."""
         return self._frame("class_scores.parquet")
 
     def confusion(self) -> pd.DataFrame:
-        """Pixels, rows the target class, columns the predicted class."""
+        """Return the confusion matrix in pixels: rows are target classes, columns are predicted classes."""
         long = self._frame("confusion.parquet")
         return long.pivot(index="target_name", columns="predicted_name", values="pixels").loc[
             self.classes, self.classes
         ]
 
     def errors(self) -> pd.DataFrame:
-        """One row per image that failed."""
+        """Return the `errors` table: one row per image that failed."""
         return self._frame("errors.parquet")
 
     def image_scores(self) -> pd.DataFrame:
-        """One row per image and class."""
+        """Return the `image_scores` table: one row per segmented image and class."""
         return self._frames("image_scores/", None)
 
     def manifest(self) -> pd.DataFrame:
-        """The inputs."""
+        """Return the `manifest` table: one row per input."""
         return self._frames("manifest/", None)
 
     def changes(self) -> pd.DataFrame:
-        """What was new, changed or gone since the run that `--since` named; no rows without one."""
+        """Return the images that are new, changed or gone since the run that `--since` named; empty without one."""
         return self._frames("changes/", None)
 
     def predictions(self, columns: Sequence[str] = _LIGHT) -> pd.DataFrame:
-        """One row per input image, in manifest order; masks only where `columns` asks for them."""
+        """Return the `predictions` table: one row per input image, in manifest order.
+
+        Args:
+            columns: Names of the columns to read. The default leaves out the masks and the counts per class.
+        """
         return self._frames("predictions/", list(columns))
 
     def tables(self, folder: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        """Columns (None: all) of the files below `folder`, such as "predictions/", in order, one at a time."""
+        """Yield the files of a table in order, one at a time.
+
+        Args:
+            folder: Folder of the table's files below the run, such as "predictions/".
+            columns: Names of the columns to read; None for all.
+        """
         for path, _ in self._parts(folder):
             yield read_parquet(self.storage, self._uri(path), columns)
 
     def inputs(self) -> Iterator[tuple[str, str | None]]:
-        """(image URI, label URI or None) of every input, in manifest order, a file at a time."""
+        """Yield (image URI, label URI or None) of every input, in manifest order; one file is in memory at a time."""
         for table in self.tables("manifest/", ["image_uri", "label_uri"]):
             yield from zip(table["image_uri"].to_pylist(), table["label_uri"].to_pylist(), strict=True)
 
     def row(self, folder: str, position: int, columns: Sequence[str]) -> dict[str, Any]:
-        """One row of "predictions/" or "manifest/", whose rows pair by position; fetches one row group of `columns`.
+        """Return the row at a position of a table, fetching only one row group of the columns.
+
+        Rows of "predictions/" and "manifest/" correspond by position.
+
+        Args:
+            folder: Folder of the table's files: "predictions/" or "manifest/".
+            position: Index of the row in the whole table, from 0.
+            columns: Names of the columns to read.
 
         Raises:
-            IndexError: if the folder has no such row.
+            IndexError: If the folder has no such row.
         """
+        # The committed file list holds row counts, so no file before the right one is opened.
         start = 0
         for path, rows in self._parts(folder):
             if start <= position < start + rows:
@@ -128,10 +157,13 @@ class Run:
         raise IndexError(f"{folder} of {self.output} has {start} rows, none at {position}: verify the run")
 
     def mask(self, image_uri: str) -> NDArray[np.uint8]:
-        """Class ids of one image, (H, W) uint8; fetches no more than one row group of masks.
+        """Return the mask of one image as (H, W) uint8 class ids, fetching at most one row group of masks.
+
+        Args:
+            image_uri: URI of the image, as in the manifest.
 
         Raises:
-            KeyError: if the image is not in the run, or failed.
+            KeyError: If the image is not in the run, or failed.
         """
         row = self.row("predictions/", self._position(image_uri), ["image_uri", "mask"])
         if row["image_uri"] != image_uri or row["mask"] is None:
@@ -139,7 +171,7 @@ class Run:
         return decode_mask(row["mask"]["bytes"])
 
     def masks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """(image URI, class ids (H, W)) of every segmented image, a row group in memory at a time."""
+        """Yield the URI and the (H, W) uint8 mask of every segmented image; one row group is in memory at a time."""
         for path, _ in self._parts("predictions/"):
             with self._open(path) as file:
                 for batch in pq.ParquetFile(file).iter_batches(100, columns=["image_uri", "mask"]):
@@ -156,6 +188,7 @@ class Run:
         return dict(found.to_pylist()[0])
 
     def _position(self, image_uri: str) -> int:
+        # The manifest is sorted by URI, so a binary search finds the row.
         uris = self.manifest()["image_uri"]
         position = int(uris.searchsorted(image_uri))
         if position == len(uris) or uris.iloc[position] != image_uri:

@@ -1,4 +1,4 @@
-"""The rows with the greatest keys among any number of rows, in memory of a few."""
+"""Streaming selection of the rows with the greatest keys, in memory that does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ __all__ = ["Top"]
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-# Rows that wait at least until they are sorted in: sorting for a few at a time would take most of the time.
+# Rows are buffered up to this number before a sort; sorting a few rows at a time would dominate the run time.
 _WAITING = 4096
 
 
 class Top:
-    """Keeps the `size` rows of the greatest keys; among equals the first.
+    """Accumulator that keeps the rows with the greatest keys; of rows with equal keys it keeps the first.
 
     With random keys it is a sample in which all rows are equally likely.
+
+    Args:
+        size: Maximum number of rows to keep.
     """
 
     def __init__(self, size: int) -> None:
@@ -27,14 +30,15 @@ class Top:
         self._rows = 0
 
     def add(self, keys: Floats, positions: Positions, values: Floats | None = None) -> None:
-        """Offers rows.
+        """Add N candidate rows.
 
         Args:
-            keys: (N,); rows whose key is NaN do not take part.
-            positions: (N,) of the rows, greater than all before.
-            values: (N,) to keep beside; None = the keys.
+            keys: (N,) sort keys. A row whose key is NaN is skipped.
+            positions: (N,) positions of the rows, greater than all positions before.
+            values: (N,) values to keep with the rows; None to keep the keys.
         """
         values = keys if values is None else values
+        # A comparison with NaN is false, so this also drops rows without a key.
         chosen = keys > self._threshold()
         self._waiting.append((keys[chosen], positions[chosen], values[chosen]))
         self._rows += int(chosen.sum())
@@ -43,23 +47,24 @@ class Top:
 
     @property
     def positions(self) -> Positions:
-        """Of the kept rows, the greatest key first."""
+        """Return the positions of the kept rows, greatest key first."""
         self._sort_in()
         return self._positions
 
     @property
     def values(self) -> Floats:
-        """Of the kept rows, in the same order."""
+        """Return the values of the kept rows, greatest key first."""
         self._sort_in()
         return self._values
 
     def _threshold(self) -> float:
-        # Rows that only equal the least kept key come later, and lose.
+        # A new row that only equals the smallest kept key comes later, so it is not kept.
         return float(self._keys[-1]) if len(self._keys) == self._size else -np.inf
 
     def _sort_in(self) -> None:
         kept = (self._keys, self._positions, self._values)
         keys, positions, values = (np.concatenate(columns) for columns in zip(kept, *self._waiting, strict=True))
+        # Descending by key, then ascending by position.
         order = np.lexsort((positions, -keys))[: self._size]
         self._keys, self._positions, self._values = keys[order], positions[order], values[order]
         self._waiting, self._rows = [], 0

@@ -1,8 +1,12 @@
-"""Is this run what it says it is? Its numbers recomputed from the masks, and from the labels if readable.
+"""Verification of a committed run: its numbers are recomputed from the masks, and from the labels if readable.
 
-Checked without the code that committed: each input exactly once and in order (I1), every listed file whole
-and none beside them (I2), no row missing (I4), and confusion = sum of the image scores = recomputed from the
-masks (I6). The pixels are counted anew; only the formulas of `scores` and `derived` are shared.
+The checks do not use the code that committed the run. The pixels are counted again; only the formulas of `scores` and
+`derived` are shared. The checks cover these invariants:
+
+- I1: each input appears exactly once and in order.
+- I2: every listed file is whole, and no other file is present.
+- I4: no row is missing.
+- I6: the confusion matrix equals the sum of the image scores, and the matrix recomputed from the masks.
 """
 
 from __future__ import annotations
@@ -34,19 +38,19 @@ from pipeline.results.tables import Run
 
 __all__ = ["Verdict", "verify"]
 
-_SHOWN = 20  # problems of one kind that are worth listing
+_SHOWN = 20  # maximum number of problems that a verdict lists
 _COUNTS = ("predicted_pixels", "target_pixels", "intersection")
 
 
 @dataclass
 class Verdict:
-    """What was checked, and what is wrong.
+    """Result of a verification: the extent of the checks and the problems found.
 
     Attributes:
-        problems: one sentence each; empty if the run is sound.
-        images: predicted images whose masks were recounted.
-        errors: images recorded as failed.
-        labels_unread: labels that cannot be read any more, so that their counts could not be redone.
+        problems: One sentence per problem; empty if the run is sound.
+        images: Number of predicted images whose masks were recounted.
+        errors: Number of images recorded as failed.
+        labels_unread: Number of labels that cannot be read anymore; the counts of their images were not recomputed.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -56,11 +60,11 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is wrong."""
+        """Return whether no problem was found."""
         return not self.problems
 
     def text(self) -> str:
-        """The verdict in words, one problem a line."""
+        """Return the verdict in words, with one problem per line and at most 20 of them."""
         checked = f"{self.images} masks recounted, {self.errors} failed images"
         if self.labels_unread:
             checked += f", {self.labels_unread} labels no longer readable (their counts were not redone)"
@@ -73,22 +77,22 @@ class Verdict:
 
 
 def verify(output: str, storage: Storage | None = None) -> Verdict:
-    """Check a committed run.
+    """Verify a committed run.
 
     Args:
-        output: the run's URI.
-        storage: how to read it; None = default retries.
+        output: URI of the run.
+        storage: Storage to read from; None for the default retries.
 
     Raises:
-        IncompleteRun: nothing is committed there.
-        ConfigError: the run has an unknown format.
-        StorageError: the storage cannot be reached.
+        IncompleteRun: If no run is committed at `output`.
+        ConfigError: If the run has an unknown table format, or lists files outside its folder.
+        StorageError: If storage cannot be reached.
     """
     return _Verification(Run(output, storage)).run()
 
 
 class _Verification:
-    """One walk over the files of a run, part by part."""
+    """Single pass over the files of a run, part by part."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -100,8 +104,10 @@ class _Verification:
         self._recount = Recount(run, self._sources, self._problem)
 
     def run(self) -> Verdict:
+        # 1. Files: the listing and the checksums.
         self._check_listing()
         self._check_files()
+        # 2. Rows: recount each part of predictions beside the rows of image_scores that belong to it.
         uris: list[str] = []
         stored_scores = _Rows(self._read_all("image_scores/"))
         failed: list[pa.Table] = []
@@ -112,6 +118,7 @@ class _Verification:
             uris += part["image_uri"].to_pylist()
             failed.append(errors_table(part))
             self._check_part(part, stored_scores)
+        # 3. Totals over the whole run.
         if stored_scores.take(1).num_rows:
             self._problem("image_scores has more rows than predictions imply")
         self._rows = len(uris)
@@ -128,7 +135,7 @@ class _Verification:
         self._problems.append(sentence)
 
     def _check_listing(self) -> None:
-        """No Parquet file beside the listed ones: a plain glob must see what the commit lists."""
+        """Report every file beside the committed ones: a plain glob must see exactly what the commit lists."""
         listed = {entry["path"] for entry in self._run.success["files"]}
         for folder in ("predictions/", "image_scores/"):
             found = self._run.storage.list(join(self._run.output, folder))
@@ -137,6 +144,7 @@ class _Verification:
                 self._problem(f"{extra} is not listed in _SUCCESS.json; a glob of {folder} would count it")
 
     def _check_files(self) -> None:
+        """Compare each listed file with the length, SHA-256 and row count of its entry in _SUCCESS.json."""
         for entry in self._run.success["files"]:
             data = self._read(entry["path"])
             if data is None:
@@ -147,6 +155,7 @@ class _Verification:
                 self._problem(f"{entry['path']} has {rows} rows, _SUCCESS.json says {entry['rows']}")
 
     def _check_manifest(self, uris: list[str]) -> None:
+        """Report inputs that are missing from `uris` (the images of predictions), repeated, unknown or out of order."""
         expected = self._sources.manifest["image_uri"].to_pylist()
         stated = self._run.info()["manifest"]["rows"]
         if stated != len(expected):
@@ -157,6 +166,7 @@ class _Verification:
                 self._problem(f"{uri} stands {counts[uri]} times in predictions, must be once")
         for uri in sorted(set(counts) - set(expected)):
             self._problem(f"{uri} stands in predictions but not in the manifest")
+        # A different order is a problem of its own only if the images are the same.
         if uris != expected and Counter(expected) == counts:
             self._problem("predictions is not in the manifest's order")
 
@@ -165,6 +175,7 @@ class _Verification:
             if row["run_id"] != self._run_id:
                 self._problem(f"{row['image_uri']} belongs to run {row['run_id']}, not {self._run_id}")
             self._recount.check(row)
+        # image_scores has one row per segmented image and class, in the order of predictions.
         expected = image_scores_table(part)
         self._sums.add(expected)
         stored = stored_scores.take(expected.num_rows)
@@ -180,9 +191,11 @@ class _Verification:
         for name, value in counted.items():
             if success[name] != value:
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, predictions gives {value}")
+        # Without all labels, the totals cannot be recomputed from the masks.
         if self._recount.labels_unread:
             self._check_margins()
             return
+        # Scores must be equal to the bit: both sides apply the same formulas to whole numbers.
         for name, score in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
             if success[name] != score(self._recount.confusion):
                 self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
@@ -194,13 +207,14 @@ class _Verification:
             self._problem("confusion is not what masks and labels give")
 
     def _check_margins(self) -> None:
-        """Without all labels: at least the matrix's diagonal and margins are the sums of the image scores."""
+        """Check the confusion matrix without all labels: its diagonal and margins must equal sums of image scores."""
         stored = self._run.confusion().to_numpy()
         sums = self._run.image_scores()[["class_id", *_COUNTS]]
         sums = sums[sums["target_pixels"].notna()].groupby("class_id").sum()
         if sums.empty:
             return
         pairs = {"intersection": np.diagonal(stored), "target_pixels": stored.sum(axis=1)}
+        # (C, C) matrix: rows are target classes, so columns sum to predicted pixels.
         pairs["predicted_pixels"] = stored.sum(axis=0)
         for name, expected in pairs.items():
             if sums[name].tolist() != expected.tolist():
@@ -226,14 +240,14 @@ def _table(data: bytes) -> pa.Table:
 
 
 class _Rows:
-    """The rows of a sequence of tables, taken in chunks of any size."""
+    """Reader that takes chunks of any size from the rows of a sequence of tables."""
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
         self._tables = tables
         self._rest: pa.Table = IMAGE_SCORES.empty_table()
 
     def take(self, rows: int) -> pa.Table:
-        """The next rows; fewer at the end."""
+        """Return the next `rows` rows, or fewer at the end."""
         while self._rest.num_rows < rows and (table := next(self._tables, None)) is not None:
             self._rest = pa.concat_tables([self._rest, table.select(self._rest.column_names)])
         taken = self._rest.slice(0, rows)
@@ -242,7 +256,11 @@ class _Rows:
 
 
 def _same(stored: pa.Table | None, expected: pa.Table | None) -> bool:
-    """Equal in names, types and values; doubles of the same formulas are equal to the bit."""
+    """Return whether two tables are equal in names, types and values.
+
+    Doubles are compared exactly, because the same formulas give the same bits. If a table is None, the result is
+    whether `stored` is None or has no rows.
+    """
     if stored is None or expected is None:
         return stored is None or stored.num_rows == 0
     return bool(stored.combine_chunks().equals(expected.combine_chunks()))

@@ -1,1 +1,1 @@
-"""Bulk dense prediction: a plan of shards, one part per shard, one commit."""
+"""Bulk semantic segmentation: a plan of shards, one part file per shard, one commit."""

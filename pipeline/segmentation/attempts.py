@@ -1,8 +1,8 @@
-"""What became of attempts at shards: which are done, where one died, and which image is to blame.
+"""Ledger of the attempts at shards: finished shards, attempts that died, and the images that killed them.
 
-A process that dies (a crash in a decoder, out of memory, a hang that was cut short) says nothing any more. So the
-attempt that follows a death is a careful one: it tells before each stage of each image where it stands. An image in
-which careful attempts died often enough is quarantined: it becomes an error row, and its shard is done without it.
+A process that dies (a crash in a decoder, out of memory, a hang that was cut short) cannot report the cause. The
+attempt that follows a death is therefore careful: it records each stage of each image before the stage starts. An image
+in which careful attempts died often enough is quarantined: it becomes an error row, and its shard is done without it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pipeline.segmentation.progress import Counts
 
 __all__ = ["Attempt", "Ledger"]
 
-# Attempts of one shard that may end outside any image before the run gives up on it.
+# The run gives up when this many attempts at one shard have died outside any image.
 _UNEXPLAINED = 8
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a shard is to be worked on.
+    """Instructions for one attempt at a shard.
 
     Attributes:
-        number: from 1; a later one makes all before it void.
-        careful: whether to tell before each stage, and to load nothing ahead.
-        quarantined: image's position in the shard → stage in which its process died.
+        number: Number of the attempt, from 1; a later attempt makes all earlier ones void. 0: the ledger gave no
+            number, and it ignores what such an attempt reports.
+        careful: Whether the attempt records each stage before it starts, and loads nothing ahead.
+        quarantined: Stage in which the process died, by position of the image in the shard.
     """
 
     number: int = 0
@@ -37,6 +38,18 @@ class Attempt:
 
 @dataclass
 class _Shard:
+    """State of a shard that has not ended.
+
+    Attributes:
+        number: Number of the newest attempt; 0 before the first one.
+        place: Position and stage that the newest attempt recorded last; None outside the images.
+        unexplained: Number of attempts that died outside any image.
+        deaths: Number of attempts that died in an image, by its position in the shard.
+        quarantined: Stage in which the process died, by position of the image in the shard.
+        images: Number of images that the newest attempt has done, failed ones included.
+        errors: Number of images that failed in the newest attempt.
+    """
+
     number: int = 0
     place: tuple[int, str] | None = None
     unexplained: int = 0
@@ -47,10 +60,10 @@ class _Shard:
 
 
 class Ledger:
-    """Kept by one process that outlives those that work on shards.
+    """Record of the attempts at all shards, kept in one process that outlives the workers.
 
     Args:
-        most: deaths of careful attempts in one image, after which it is quarantined.
+        most: Number of careful attempts that die in one image before it is quarantined.
     """
 
     def __init__(self, most: int) -> None:
@@ -60,55 +73,63 @@ class Ledger:
         self._images = self._errors = self._signs = 0
 
     def begin(self, shard: int) -> Attempt | None:
-        """The next attempt at a shard; None if it has ended: then there is nothing to do.
+        """Start the next attempt at a shard and return its instructions; None if the shard has ended already.
 
         Raises:
-            IncompleteRun: if too many attempts died, and no image is to blame.
+            IncompleteRun: If too many attempts died, and no image is to blame.
         """
         if shard in self._ended:
             return None
         state = self._open.setdefault(shard, _Shard())
+        # A shard is begun again only because its last attempt died: nothing else reports a death.
         if state.number:
             self._blame(shard, state)
         state.number += 1
+        # The new attempt starts from the first image, so the counts of the last one are dropped.
         state.place, state.images, state.errors = None, 0, 0
         return Attempt(state.number, state.number > 1, dict(state.quarantined))
 
     def stand(self, shard: int, number: int, place: tuple[int, str] | None) -> None:
-        """An attempt is about to begin a stage of an image; None: it is done with images."""
+        """Record the (position, stage) that an attempt is about to start; None: all its images are done."""
         if (state := self._current(shard, number)) is not None:
             state.place = place
 
     def images(self, shard: int, number: int, done: int, failed: int) -> None:
-        """So many more images are done; those that failed among them."""
+        """Add `done` images to an attempt's progress, `failed` of which failed."""
         if (state := self._current(shard, number)) is not None:
             state.images += done
             state.errors += failed
 
     def alive(self) -> None:
-        """Something went on within an image."""
+        """Count a heartbeat from work within an image."""
         self._signs += 1
 
     def end(self, shard: int) -> None:
-        """A shard's part is there."""
+        """Record that the part of a shard is written; the shard is not attempted again."""
         state = self._open.pop(shard, _Shard())
+        # Two attempts may both end, if the first was given up while it went on: images count once.
         if shard not in self._ended:
             self._ended.add(shard)
             self._images += state.images
             self._errors += state.errors
 
     def counts(self) -> Counts:
-        """Images once each, however often they were tried."""
+        """Return the progress of the run; each image counts once, regardless of the number of attempts."""
         images = self._images + sum(state.images for state in self._open.values())
         errors = self._errors + sum(state.errors for state in self._open.values())
         return Counts(images, errors, len(self._ended), self._signs)
 
     def _current(self, shard: int, number: int) -> _Shard | None:
-        """Of an attempt that was given up, and yet goes on, nothing is heard any more."""
+        """Return the state of a shard, or None, which discards the report, if a newer attempt has started."""
         state = self._open.get(shard)
         return state if state is not None and state.number == number else None
 
     def _blame(self, shard: int, state: _Shard) -> None:
+        """Attribute the death of the newest attempt to the image that it recorded last.
+
+        Raises:
+            IncompleteRun: If too many attempts died outside any image.
+        """
         if state.place is None:
             state.unexplained += 1
             if state.unexplained >= _UNEXPLAINED:

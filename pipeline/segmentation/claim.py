@@ -1,4 +1,4 @@
-"""A run makes an output its own: `run.json` first, so that whoever finds it can tell whose all the rest is."""
+"""Claim of an output by a run: `run.json` is written first and names the owner of all other files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,19 @@ __all__ = ["claim", "refuse_other_run"]
 
 
 def claim(plan: Plan, storage: Storage) -> None:
-    """Makes the output this run's own, or finds that it is already.
+    """Claim the output for this run, or confirm an earlier claim; then write the frozen files that are missing.
+
+    Args:
+        plan: Plan of the run.
+        storage: Storage of the output.
 
     Raises:
-        ConfigError: if nothing can be written there.
-        RunConflict: if it belongs to another run; the message says what differs.
+        ConfigError: If nothing can be written to the output.
+        RunConflict: If the output belongs to another run; the message lists the differences.
+        StorageUnavailable: If storage does not answer.
     """
     output = plan.config.output
+    # An outage passes through unchanged, because it is no fault of the configuration.
     try:
         storage.check_writable(output)
     except StorageUnavailable:
@@ -39,14 +45,15 @@ def claim(plan: Plan, storage: Storage) -> None:
     except StorageError as error:
         raise ConfigError(f"the output {output} cannot be written: {error}") from error
     run_uri = join(output, RUN_FILE)
-    # The claim comes before all other files, so whoever finds it can tell whose they are.
+    # The claim is written before all other files, so that their owner is always known. It holds the time of writing, so
+    # an earlier claim of this same run has other bytes: only the identity is compared.
     if not storage.write_once(run_uri, _run_json(plan)):
         refuse_other_run(plan, storage, json.loads(storage.read(run_uri)))
     files = plan.frozen_files()
     there = {info.uri for folder in {_folder(file) for file in files} for info in storage.list(join(output, folder))}
     for file in files:
-        # Another version of pyarrow may encode the same rows differently: what counts is that some complete file of
-        # these rows is there, and its name is this run's alone.
+        # Another version of pyarrow may encode the same rows differently. A complete file of these rows is enough, and
+        # only this run uses the name in this output.
         if (uri := join(output, file.path)) not in there:
             storage.write_once(uri, parquet_bytes(file.rows()))
 
@@ -56,6 +63,7 @@ def _folder(file: FrozenFile) -> str:
 
 
 def _run_json(plan: Plan) -> bytes:
+    """Return the content of `run.json`: identity, settings, inputs and provenance of the run."""
     config = plan.config
     labels = {key: value for key, value in describe(plan.spec).items() if key.startswith("label_")}
     description = {
@@ -80,10 +88,15 @@ def _run_json(plan: Plan) -> bytes:
 
 
 def refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> None:
-    """Compares a run with the `run.json` that lies in its output.
+    """Check that the `run.json` in an output belongs to this run.
+
+    Args:
+        plan: Plan of this run.
+        storage: Storage of the output.
+        other: Content of the `run.json`.
 
     Raises:
-        RunConflict: if that is another run's; the message says what differs.
+        RunConflict: If it belongs to another run; the message lists the differences.
     """
     if other.get("identity") == plan.identity:
         return

@@ -1,4 +1,4 @@
-"""From parts to a committed run: every row checked, tables derived, `_SUCCESS.json` last."""
+"""Commit of a run: every row of the parts is checked, tables are derived, `_SUCCESS.json` comes last."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ from pipeline.segmentation.shards import FrozenFile
 
 __all__ = ["commit"]
 
+# Parts in memory at a time, each with its own thread.
 _THREADS = 8
 
 
 @dataclass(frozen=True)
 class _Derived:
-    """What one part adds to the run; no pixels, no image names but those that failed."""
+    """Contribution of one part to the run; it holds no pixels, and only the names of images that failed.
+
+    Attributes:
+        files: Entries of `_SUCCESS.json` for the part and for its image scores.
+        errors: Rows of `errors`.
+        sums: Rows of `image_scores` without the image URI.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+    """
 
     files: list[dict[str, Any]]
     errors: pa.Table
@@ -46,6 +54,16 @@ class _Derived:
 
 @dataclass
 class _Totals:
+    """Sums over the parts that were added so far.
+
+    Attributes:
+        classes: Number of classes C.
+        files: Entries of `_SUCCESS.json`.
+        errors: Rows of `errors`, one table per part.
+        sums: Sums of the image scores by class.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+    """
+
     classes: int
     files: list[dict[str, Any]] = field(default_factory=list)
     errors: list[pa.Table] = field(default_factory=list)
@@ -55,6 +73,7 @@ class _Totals:
         self.confusion = np.zeros((self.classes, self.classes), np.int64)
 
     def add(self, derived: _Derived) -> None:
+        """Add the contribution of one part."""
         self.files += derived.files
         self.errors.append(derived.errors)
         self.sums.add(derived.sums)
@@ -62,17 +81,22 @@ class _Totals:
 
 
 def commit(plan: Plan, storage: Storage) -> dict[str, Any]:
-    """Derives all tables from the parts and declares the run complete.
+    """Derive all tables from the parts, and mark the run as complete.
 
-    Every file is the same whoever derives it, so a second driver that commits at the same time does no harm.
-    Parts pass through one at a time (a few in parallel): memory does not grow with the run.
+    Two drivers derive equal files, so a second driver that commits at the same time does no harm. Only a few parts are
+    in memory at a time; the memory for pixels does not grow with the run.
+
+    Args:
+        plan: Plan of the run.
+        storage: Storage of the output.
 
     Returns:
-        The content of `_SUCCESS.json`.
+        Content of `_SUCCESS.json`.
 
     Raises:
-        IncompleteRun: if a part is missing or its rows are not the manifest's, or too many images failed; nothing
-            is committed, and all parts stay.
+        IncompleteRun: If a part is missing, its rows are not the manifest's, its counts contradict each other, or too
+            many images failed; nothing is committed, and all parts stay.
+        RunConflict: If a file of another run lies among the parts.
     """
     missing = set(range(plan.shards)) - finished_shards(storage, plan.config.output, plan.identity)
     if missing:
@@ -88,19 +112,27 @@ def commit(plan: Plan, storage: Storage) -> dict[str, Any]:
     _check_sums(totals)
     totals.files += _write_run_tables(plan, storage, totals, errors)
     success = _success(plan, totals, errors.num_rows)
-    # Last of all: its presence is the commit. Nothing in it depends on who writes it or when.
+    # The presence of this file is the commit, so it comes last. No value in it depends on the writer or the time.
     storage.write_once(join(plan.config.output, SUCCESS), json.dumps(success, indent=1).encode())
     return success
 
 
 def _derive_all(plan: Plan, storage: Storage) -> Iterator[_Derived]:
+    """Yield the contributions of all parts, in the order of the shards."""
     with ThreadPoolExecutor(_THREADS) as pool:
+        # `map` starts all its calls at once. Groups of shards keep unread results from piling up in memory.
         for start in range(0, plan.shards, _THREADS):
             shards = range(start, min(start + _THREADS, plan.shards))
             yield from pool.map(lambda shard: _derive(plan, storage, shard), shards)
 
 
 def _derive(plan: Plan, storage: Storage, shard: int) -> _Derived:
+    """Check a part against the manifest, write its image scores, and return its contribution.
+
+    Raises:
+        IncompleteRun: If the rows of the part are not the manifest's.
+        RunConflict: If the part belongs to another run or shard.
+    """
     data = storage.read(part_uri(plan.config.output, shard, plan.identity))
     part = read_part(data, shard, plan.identity)
     expected = plan.shard_slice(shard)["image_uri"]
@@ -116,6 +148,7 @@ def _derive(plan: Plan, storage: Storage, shard: int) -> _Derived:
 
 
 def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.Table) -> list[dict[str, Any]]:
+    """Write the tables of the whole run; return their entries and those of the frozen files."""
     names = plan.spec.classes
     tables = {
         "class_scores.parquet": class_scores_table(plan.run_id, names, totals.sums),
@@ -129,10 +162,12 @@ def _write_run_tables(plan: Plan, storage: Storage, totals: _Totals, errors: pa.
 
 
 def _frozen_entry(plan: Plan, storage: Storage, file: FrozenFile) -> dict[str, Any]:
+    # Read back, not encoded again: another version of pyarrow may have written other bytes.
     return _entry(file.path, file.rows().num_rows, storage.read(join(plan.config.output, file.path)))
 
 
 def _write(plan: Plan, storage: Storage, path: str, table: pa.Table) -> dict[str, Any]:
+    """Write a table below the output; return its entry of `_SUCCESS.json`."""
     data = parquet_bytes(table)
     storage.write(join(plan.config.output, path), data)
     return _entry(path, table.num_rows, data)
@@ -143,6 +178,7 @@ def _entry(path: str, rows: int, data: bytes) -> dict[str, Any]:
 
 
 def _check_errors(plan: Plan, errors: int) -> None:
+    """Raise IncompleteRun if more images failed than `max_error_fraction` allows."""
     images, limit = plan.manifest.num_rows, plan.config.max_error_fraction
     if errors > limit * images:
         raise IncompleteRun(
@@ -153,7 +189,7 @@ def _check_errors(plan: Plan, errors: int) -> None:
 
 
 def _check_sums(totals: _Totals) -> None:
-    """The confusion matrix comes from footers, the sums from columns: two witnesses that must agree."""
+    """Raise IncompleteRun if the confusion matrix, from footers, and the sums, from columns, disagree."""
     for row in totals.sums.rows():
         inter, of_class = row["intersection"], totals.confusion[row["class_id"]]
         if inter is not None and (inter != of_class[row["class_id"]] or row["target"] != of_class.sum()):
@@ -161,6 +197,7 @@ def _check_sums(totals: _Totals) -> None:
 
 
 def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
+    """Return the content of `_SUCCESS.json`."""
     labelled = totals.sums.labelled > 0
     since = {} if plan.since is None else {"since": dict(plan.since)}
     return {

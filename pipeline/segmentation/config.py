@@ -1,4 +1,4 @@
-"""What a user can ask of `jobs/segment_bucket.py`."""
+"""Options of `jobs/segment_bucket.py`."""
 
 from __future__ import annotations
 
@@ -15,79 +15,80 @@ from pipeline.data.label_spaces import LabelSpace, label_space, network_label_sp
 
 __all__ = ["SegmentConfig", "labels_of", "setting_differences"]
 
-# Left out of identities: runs that were begun before these settings were known keep theirs.
+# Defaults that an identity leaves out, so that runs that began before these settings existed keep their identity.
 _UNUSED: dict[str, Any] = {"flip": False, "scales": [1.0]}
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 class SegmentConfig(BaseModel):
-    """Segments every image of a prefix, glob or manifest into Parquet tables."""
+    """Options of a run that segments every image of a prefix, glob or manifest into Parquet tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     images: str
     """Input: a prefix, a glob, or a manifest (.parquet, .csv, .jsonl, .txt) with image_uri[, label_uri]."""
     checkpoint: str
-    """URI of a network.safetensors."""
+    """URI of the network, a file network.safetensors."""
     output: str
-    """Prefix for the tables. A run that was interrupted goes on where it stood; another run is refused."""
+    """Prefix for the tables. An interrupted run resumes there; an output of another run is refused."""
     labels: str | None = None
-    """Prefix of label files that pair with the images by relative path without extension."""
+    """Prefix of label files, which pair with the images by relative path without extension."""
     label_space: str | None = None
-    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: the checkpoint's own."""
+    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: that of the checkpoint."""
     geometry: Literal["image", "reference"] = "image"
-    """image: seamless, any size. reference: tile by tile as the released nets, for parity."""
+    """image: seamless, any size. reference: tile by tile like the released networks, for parity with them."""
     flip: bool = False
-    """Also predict each image mirrored, and average the probabilities: twice the time."""
+    """Also predict each image mirrored, and average the probabilities; this takes twice the time."""
     scales: tuple[Annotated[float, Field(ge=0.25, le=2)], ...] = (1.0,)
-    """Predict each image at these scales of its height and width, and average the probabilities."""
+    """Scales of height and width, 0.25 to 2, at which to predict each image; the probabilities are averaged."""
     actors: Positive | None = None
-    """Actors that predict; default: as many as the cluster's CPUs or GPUs hold."""
+    """Number of actors that predict; default: as many as the cluster's CPUs or GPUs hold."""
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs (and torch threads) of each actor."""
+    """CPUs of each actor; rounded down, but at least 1, also its number of torch threads."""
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of each actor; 0 predicts on the CPU."""
+    """GPUs of each actor; 0: predict on the CPU."""
     shard_images: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Images per part file: what is lost at most when an actor dies."""
+    """Images per shard, which becomes one part file; a shard is started over when its actor dies."""
     window: Annotated[int, Field(ge=380)] = 1236
-    """Longest side of a front-end window in pixels, 372 of them margin: bounds memory, changes no result."""
+    """Longest side of a front-end window in pixels, 372 of them margin; bounds memory, changes no result."""
     batch_images: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Images of one size in a shard that the network takes at a time; default: 8 on a GPU, 1 on a CPU."""
+    """Largest batch of the network, in images of one size and shard; default: 8 on a GPU, 1 on a CPU."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
-    """GiB for weights of a CPU actor's faster convolutions, half of its CPUs' share of memory at most; 0: none."""
+    """GiB for the weights of a CPU actor's faster convolutions, at most half of its CPUs' share of memory; 0: none."""
     compile: bool = False
-    """Compile the front end with torch.compile: a slower first image of each size, fewer passes over memory."""
+    """Compile the front end with torch.compile: slower first image of each size, fewer passes over memory."""
     confidence_maps: bool = False
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
     since: str | None = None
-    """Output of a committed run with the same network and settings: only images that are new or changed since then."""
+    """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
     limit: Annotated[int, Field(ge=0)] | None = None
-    """Only the first so many images, in order of URI."""
+    """Largest number of images, the first ones in order of URI; default: all."""
     plan: bool = False
-    """Print what the run would read, write and take, and end: nothing is started or written."""
+    """Print the run's reads, writes and estimated time, then exit; nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest share of images that may fail before nothing is committed."""
+    """Largest fraction of images that may fail, 0 to 1; if more fail, nothing is committed."""
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
-    """Larger images become error rows before they are decoded."""
+    """Largest image in pixels; larger ones become error rows before they are decoded."""
     step_seconds: Annotated[float, Field(gt=0)] = 100.0
-    """Seconds that decoding an image, or one window of the network, may take; then its process is ended."""
+    """Seconds that decoding an image, or one window of the network, may take before the process is ended."""
     image_attempts: Positive = 3
-    """Processes that may die in one image, after a first one died in its shard, before it becomes an error row."""
+    """Processes that die in one image, after a first death in its shard, before it becomes an error row."""
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """Minutes without a finished image or shard after which the run ends with an error."""
+    """Minutes without a finished image, shard or network window after which the run ends with an error."""
 
     @field_validator("scales")
     @classmethod
     def _distinct(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
         if not scales or len(set(scales)) < len(scales):
             raise ValueError("it needs one scale or more, each of them once")
+        # Sorted: the order of the options changes no result, so it must not change the identity.
         return tuple(sorted(scales))
 
     @field_validator("images", "checkpoint", "output", "labels", "since")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
-        # Actors may run in another folder than whoever gave a relative path.
+        # Actors may run in another folder than the one to which a relative path refers.
         return None if uri is None else normalise(uri)
 
     @field_validator("since")
@@ -98,7 +99,7 @@ class SegmentConfig(BaseModel):
         return since
 
     def identity_settings(self) -> dict[str, Any]:
-        """The settings that can change a pixel, a column or a file name: the same run has the same ones."""
+        """Return the settings that can change a pixel, a column or a file name; equal runs have equal settings."""
         names = ("geometry", "label_space", "confidence_maps", "shard_images", "max_pixels")
         settings = {name: getattr(self, name) for name in names}
         later = {"flip": self.flip, "scales": list(self.scales)}
@@ -119,7 +120,7 @@ def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:
 
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two runs' `identity_settings` do not have in common, one phrase each."""
+    """Return one phrase for each setting in which the `identity_settings` of two runs differ."""
     was, is_now = ({**_UNUSED, **settings} for settings in (before, now))
     return [
         f"{name} was {was.get(name)!r}, now {is_now.get(name)!r}"

@@ -1,4 +1,4 @@
-"""Runs that a bucket's images were segmented in before, for `--since`: what need not be segmented again."""
+"""Earlier runs over a bucket's images, for `--since`: their unchanged images need not be segmented again."""
 
 from __future__ import annotations
 
@@ -16,41 +16,45 @@ __all__ = ["EarlierRuns", "earlier_runs"]
 
 _CHANGE = ("image_uri", "change")
 _INPUT = ("image_uri", "label_uri", "size", "version")
-# Changes the names of files, but no pixel and no number.
+# Settings that change the names of files, but no pixel and no number.
 _FREE = frozenset({"shard_images"})
 
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """A committed run, and those that it was made since itself.
+    """Committed run and the chain of earlier runs on which it builds through its own `--since`.
 
     Attributes:
-        runs: the oldest first.
+        runs: Runs of the chain, the oldest first.
     """
 
     runs: tuple[Run, ...]
 
     @property
     def last(self) -> Run:
-        """The one that was asked for."""
+        """Return the run that `--since` names, the newest of the chain."""
         return self.runs[-1]
 
     @property
     def outputs(self) -> list[str]:
-        """Where they lie."""
+        """Return the URIs of the runs, the oldest first."""
         return [run.output for run in self.runs]
 
     def recall(self, table: ManifestTable) -> None:
-        """Adds the inputs of all of them; of an image that several have, the newest run's counts."""
+        """Add the inputs of all runs to `table` as known; of an image in several runs, the newest run's row counts."""
+        # Oldest first: a newer run first removes the images that were gone, then replaces inputs that changed.
         for run in self.runs:
             table.forget(row["image_uri"] for row in _rows(run, "changes/", _CHANGE) if row["change"] == "gone")
             table.add_known(tuple(row.values()) for row in _rows(run, "manifest/", _INPUT))
 
     def refuse_others(self, ingredients: Mapping[str, Any]) -> None:
-        """Compares the network and the settings with those of a new run.
+        """Check that a new run has the network and the settings of these runs.
+
+        Args:
+            ingredients: Ingredients of the new run's identity; `checkpoint` and `settings` are compared.
 
         Raises:
-            RunConflict: if they differ, so that rows of the runs would not go together; the message says in what.
+            RunConflict: If they differ, so that rows of the runs cannot be combined; the message lists the differences.
         """
         theirs = self.last.info()["ingredients"]
         differences = []
@@ -69,11 +73,15 @@ class EarlierRuns:
 
 
 def earlier_runs(storage: Storage, output: str) -> EarlierRuns:
-    """Opens the run at `output` and all that it says it was made since.
+    """Open the run at `output` and the chain of earlier runs on which it builds.
+
+    Args:
+        storage: Storage of the runs.
+        output: URI of the newest run.
 
     Raises:
-        IncompleteRun: if one of them is not committed.
-        ConfigError: if they go round in a circle.
+        IncompleteRun: If one of the runs is not committed.
+        ConfigError: If the chain is a circle.
     """
     runs = [Run(output, storage)]
     while (since := runs[0].success.get("since")) is not None:
@@ -84,5 +92,6 @@ def earlier_runs(storage: Storage, output: str) -> EarlierRuns:
 
 
 def _rows(run: Run, folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the tables below `folder`, with the columns in this order."""
     for table in run.tables(folder, columns):
         yield from table.select(columns).to_pylist()

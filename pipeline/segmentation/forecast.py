@@ -1,4 +1,4 @@
-"""What a run would do, for `--plan`: rows, bytes, shards, requests and hours, without a cluster and without a write."""
+"""Forecast of a run for `--plan`: rows, bytes, shards, requests and hours, without a cluster and without a write."""
 
 from __future__ import annotations
 
@@ -24,14 +24,21 @@ from pipeline.segmentation.segmenter import Segmenter
 
 __all__ = ["Forecast", "Pace", "Requests", "forecast"]
 
+# Images that are segmented to measure the pace.
 _TRIED = 4
-# Names in an answer to LIST.
+# Largest number of names in one response to LIST.
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
 class Requests:
-    """How often an object store is asked, without retries: docs/scale.md derives the constants."""
+    """Number of requests to the object store, without retries; docs/scale.md derives the constants.
+
+    Attributes:
+        get: Number of GET requests.
+        put: Number of PUT requests.
+        list: Number of LIST requests.
+    """
 
     get: int
     put: int
@@ -40,11 +47,11 @@ class Requests:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast one actor would be.
+    """Expected speed of one actor.
 
     Attributes:
-        seconds: an image; None if it was not tried, or no image could be segmented.
-        source: of the figure, or why there is none.
+        seconds: Seconds per image; None if no image was tried, or none could be segmented.
+        source: Origin of the figure, or the reason why there is none.
     """
 
     seconds: float | None
@@ -53,19 +60,19 @@ class Pace:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a submission would do.
+    """Expected work of a submission.
 
     Attributes:
-        images: rows of the manifest.
-        labelled: of them, those with a label.
-        size: bytes of the images whose size is known.
-        shards: parts to write.
-        finished: of them, those that lie in the output already.
-        images_left: in the others.
-        requests: of the whole run.
-        pace: of one actor.
-        actors: that were asked for; None if the cluster's size decides.
-        since: the run whose images are left out; None without one.
+        images: Number of rows of the manifest.
+        labelled: Number of images with a label.
+        size: Bytes of the images whose size is known.
+        shards: Number of parts of the run.
+        finished: Number of parts that lie in the output already.
+        images_left: Number of images in the unfinished shards.
+        requests: Number of requests of the whole run.
+        pace: Expected speed of one actor.
+        actors: Configured number of actors; None if the size of the cluster decides.
+        since: Earlier run whose unchanged images are left out, as in `Plan.since`; None without one.
     """
 
     images: int
@@ -80,7 +87,7 @@ class Forecast:
     since: Mapping[str, Any] | None
 
     def text(self) -> str:
-        """For a terminal, a subject a line."""
+        """Return the forecast as text for a terminal, one subject per line."""
         lines = [
             ("images", f"{self.images:,}, {self.labelled:,} of them labelled; {_bytes(self.size)} to read"),
             ("shards", f"{self.shards:,}, {self.finished:,} of them finished already"),
@@ -102,10 +109,14 @@ class Forecast:
 
 
 def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
-    """Lists the inputs, reads the checkpoint, and segments a few images here to see how long they take.
+    """Forecast a run: list the inputs, read the checkpoint, and time a few images on this machine.
+
+    Args:
+        config: Configuration of the run.
+        storage: Storage of the inputs, the checkpoint and the output.
 
     Raises:
-        PipelineError: as the run itself would before it starts.
+        PipelineError: If the run itself would raise it before it starts.
     """
     plan = make_plan(config, storage)
     _refuse_other(plan, storage)
@@ -130,6 +141,7 @@ def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
 
 
 def _refuse_other(plan: Plan, storage: Storage) -> None:
+    """Raise RunConflict if another run has claimed the output."""
     try:
         there = storage.read(join(plan.config.output, RUN_FILE))
     except ObjectMissing:
@@ -138,6 +150,7 @@ def _refuse_other(plan: Plan, storage: Storage) -> None:
 
 
 def _requests(plan: Plan, labelled: int) -> Requests:
+    """Return the number of requests of the whole run, with the constants that docs/scale.md derives."""
     images, shards, files, actors = (
         plan.manifest.num_rows,
         plan.shards,
@@ -153,18 +166,21 @@ def _requests(plan: Plan, labelled: int) -> Requests:
 
 
 def _more_pages(names: int) -> int:
+    """Return the number of LIST requests that so many names need beyond the first one."""
     return max(0, math.ceil(names / _PAGE) - 1)
 
 
 def _pace(plan: Plan, storage: Storage) -> Pace:
+    """Segment a few images of the manifest on this machine, and return the seconds per image."""
     config, rows = plan.config, plan.manifest.num_rows
     if config.gpus_per_actor and not torch.cuda.is_available():
         return Pace(None, "an actor has a GPU, this machine has none to try it on")
     segmenter = _segmenter(plan, storage)
-    # From all over the manifest: neighbours tend to be of one kind.
+    # Positions spread over the whole manifest, because neighboring images tend to be alike.
     chosen = sorted({position * (rows - 1) // max(1, _TRIED - 1) for position in range(_TRIED)})
     images = [plan.manifest.slice(position, 1).to_pylist()[0] for position in chosen]
-    segmenter.segment(images[:1])  # compiles, and fills caches
+    # A first pass without timing compiles kernels and fills caches.
+    segmenter.segment(images[:1])
     started = time.perf_counter()
     statuses = segmenter.segment(images).table["status"].to_pylist()
     if "ok" not in statuses:
@@ -175,6 +191,7 @@ def _pace(plan: Plan, storage: Storage) -> Pace:
 
 
 def _segmenter(plan: Plan, storage: Storage) -> Segmenter:
+    """Return a segmenter with the network and the threads of one actor."""
     config = plan.config
     torch.set_num_threads(max(1, math.floor(config.cpus_per_actor)))
     network = from_bytes(storage.read(config.checkpoint)).to("cuda" if config.gpus_per_actor else "cpu")

@@ -1,4 +1,4 @@
-"""From a manifest row to what the network starts from: fetch, decode, window, label."""
+"""Loading of an image: fetch, decode, network input and label of one manifest row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ Row = Mapping[str, Any]
 
 
 class ImageError(Exception):
-    """One image's own fault: it becomes an error row, and no more than that."""
+    """Failure of one image, which becomes an error row and does not end the run.
+
+    Args:
+        stage: Stage in which the image failed, such as `decode`.
+        cause: Exception that was raised there.
+    """
 
     def __init__(self, stage: str, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -38,15 +43,15 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image before the network.
+    """Image that is ready for the network.
 
     Attributes:
-        position: in the shard.
-        uri: of the image.
-        size: its height and width, pixels.
-        source: what the network starts from, one input per view; the image itself for `reference` geometry.
-        label: (H, W) class ids.
-        seconds: that it took so far.
+        position: Position of the image in the shard, from 0.
+        uri: URI of the image.
+        size: Height and width in pixels.
+        source: Network input, one per view; for `reference` geometry the (H, W, 3) image itself.
+        label: (H, W) class ids; None for an image without a label.
+        seconds: Seconds that loading took.
     """
 
     position: int
@@ -58,13 +63,13 @@ class Loaded:
 
 
 class Loader:
-    """Reads images and labels of a run.
+    """Reader of the images and labels of a run.
 
     Args:
-        network: that they are for.
-        config: of the run.
-        storage: where they are read.
-        stream: of the device, in which images become what the network takes.
+        network: Network for which the images are prepared.
+        config: Configuration of the run.
+        storage: Storage of images and labels.
+        stream: Stream of the device in which images become network input.
     """
 
     def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
@@ -73,16 +78,16 @@ class Loader:
         self._space = labels_of(config, network.spec)
 
     def load(self, row: Row, position: int, around: Surroundings) -> Loaded:
-        """An image and its label.
+        """Load an image and its label.
 
         Args:
-            row: of the manifest.
-            position: in the shard.
-            around: told of every stage.
+            row: Row of the manifest.
+            position: Position of the image in the shard, from 0.
+            around: Observer of every stage.
 
         Raises:
-            ImageError: if the image or its label cannot be used, or is quarantined.
-            StorageError: if storage does not do its work.
+            ImageError: If the image or its label cannot be used, or the image is quarantined.
+            StorageError: If storage fails.
         """
         if (stage := around.quarantined.get(position)) is not None:
             raise ImageError(stage, ProcessDied(f"processes died or hung repeatedly in stage {stage}"))
@@ -100,15 +105,22 @@ class Loader:
         return Loaded(position, row["image_uri"], size, self._source(image), label, time.perf_counter() - started)
 
     def _source(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | tuple[WindowInput, ...]:
+        """Return the network input of a (H, W, 3) image, one per view; for `reference` geometry the image."""
         if self._config.geometry == "reference":
             return image
         window, stream = self._config.window, self._stream
         return tuple(network_input(self._network, view.of(image), window, stream) for view in self._views)
 
     def _fetch(self, row: Row) -> bytes:
+        # Size and version come from the manifest: an object that was replaced later must not count as this image.
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
 
     def _label(self, uri: str, image: NDArray[np.uint8], around: Surroundings) -> NDArray[np.uint8]:
+        """Return the (H, W) class ids of a label file.
+
+        Raises:
+            DecodeError: If the file cannot be decoded, or has another size than the image.
+        """
         spec, data, limit = self._network.spec, self._storage.read(uri), self._config.max_pixels
         with around.step(f"decoding {uri}"):
             label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit, name=uri)
@@ -121,10 +133,12 @@ class Loader:
 
 
 def image_stage(name: str, work: Callable[[], Any]) -> Any:
-    """Runs a step; what is one image's own fault becomes an error of that stage, all else passes through.
+    """Return the result of `work`; an exception that is the image's own fault becomes an ImageError of stage `name`.
+
+    All other exceptions, such as those of an unavailable storage, pass through.
 
     Raises:
-        ImageError: if it fails for such a reason.
+        ImageError: If the image or label is missing, changed or not decodable, or cannot be predicted.
     """
     try:
         return work()
@@ -133,14 +147,22 @@ def image_stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
-    """Images as the network takes them: at most so many whose score maps have one size.
+    """Group loaded images into network batches of consecutive images whose score maps have one size.
 
-    What failed stands alone, and so does an image of several views.
+    Images are awaited in their order, regardless of which is loaded first: equal rows give equal batches, and so equal
+    bits of the results.
 
-    Awaits each in order, whatever is done first: the same rows give the same batches, and so the same bits.
+    Args:
+        loading: Images in the order of the shard.
+        most: Largest number of images in a batch.
+
+    Yields:
+        Batch of images, or the error of one image that failed. An image of several views, or of `reference` geometry,
+        is a batch of its own.
     """
     batch: list[Loaded] = []
     for image in map(_outcome, loading):
+        # A failed image or another size closes the open batch.
         if batch and (isinstance(image, ImageError) or _cells(image) != _cells(batch[0])):
             yield batch
             batch = []
@@ -156,12 +178,14 @@ def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Lo
 
 
 def _cells(image: Loaded) -> tuple[int, int] | None:
+    """Return rows and columns of the score map; None for an image that cannot share a batch."""
     if isinstance(image.source, tuple) and len(image.source) == 1:
         return image.source[0].cells
     return None
 
 
 def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:
+    """Wait for an image; return its ImageError instead of raising it."""
     try:
         return loading.result()
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""How much an actor has under way beside its network."""
+"""Concurrency of an actor: the amount of work in progress beside its network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ __all__ = ["ONE_BY_ONE", "Overlap"]
 
 @dataclass(frozen=True)
 class Overlap:
-    """Enough to hide slow GETs and the labelling of a batch, little enough to bound memory.
+    """Limits of the work in progress: enough to hide slow GETs and the labeling of a batch, with bounded memory.
 
     Attributes:
-        batch: images of one size that the network takes at a time.
-        ahead: images that are loaded ahead of the network, and as many that are finished behind it.
-        threads: that load, and as many that finish.
-        shards: in one actor's hands: one is predicted, another loads its first images, another is written.
+        batch: Largest number of images of one size in a network batch.
+        ahead: Number of images that are loaded ahead of the network; as many again are finished behind it.
+        threads: Number of threads that load images; as many again finish them.
+        shards: Number of shards of one actor in progress: one is predicted, another loads its first images, another
+            is written.
     """
 
     batch: int
@@ -27,14 +28,15 @@ class Overlap:
 
     @classmethod
     def of(cls, config: SegmentConfig, *, on_gpu: bool) -> Overlap:
-        """What suits the device, unless the configuration says otherwise."""
-        # One image leaves an H200 a quarter slower than eight do; on a CPU one image is work enough for all cores.
-        # A GPU takes hundreds of images a second, so that several GETs must be under way at any time.
-        # It is done with a shard of 64 in less time than Ray takes to hand it another one.
+        """Return the limits that suit the device; `batch_images` of the configuration overrides the batch size."""
+        # Batch: an H200 is a quarter slower with one image than with eight; on a CPU, one image occupies all cores.
+        # Threads: a GPU predicts hundreds of images a second, so several GETs must be in progress at any time.
+        # Shards: a GPU finishes a shard of 64 images before Ray delivers the next one.
         batch, threads, shards = (8, 8, 4) if on_gpu else (1, 2, 2)
         batch = config.batch_images or batch
-        # While the network works on one batch, the next is complete and the one before is finished.
+        # While the network runs on one batch, the next one is loaded completely and the previous one is finished.
         return cls(batch, max(4, 2 * batch), threads, shards)
 
 
+# One stage of one image at a time, so that a process that dies has one suspect.
 ONE_BY_ONE = Overlap(1, 0, 1, 1)

@@ -1,4 +1,4 @@
-"""A shard's part: its name, its bytes with counts in the footer, its one PUT."""
+"""Part file of a shard: its name, and its bytes with counts in the footer, which one PUT writes."""
 
 from __future__ import annotations
 
@@ -25,37 +25,50 @@ _NAME = re.compile(r"part-(\d{6,})-([0-9a-f]{12})\.parquet")
 
 @dataclass(frozen=True)
 class Part:
-    """A part as read back: rows without pixels, and the confusion matrix of its labelled images."""
+    """Part as read back from storage.
+
+    Attributes:
+        table: Rows of `predictions` without masks and confidence maps.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+    """
 
     table: pa.Table
     confusion: Matrix
 
 
 def part_name(shard: int, identity: str) -> str:
-    """Only the shard and the run's identity decide it, so whoever does the work again meets the same name."""
+    """Return the file name of a part, which depends on the shard and the run's identity alone.
+
+    A retry, or another driver, therefore writes to the same name.
+    """
     return f"part-{shard:06d}-{identity[:12]}.parquet"
 
 
 def part_uri(output: str, shard: int, identity: str) -> str:
-    """Where the part of a shard lies."""
+    """Return the URI of the part of a shard."""
     return join(output, "predictions", part_name(shard, identity))
 
 
 def part_bytes(table: pa.Table, confusion: Matrix, shard: int, identity: str) -> bytes:
-    """A `predictions` table as a complete Parquet file.
+    """Return a `predictions` table as a complete Parquet file, with the confusion matrix in its footer.
 
-    The confusion matrix travels in the footer: it cannot be had from the columns, and whoever commits may be
-    another driver than the one that saw the labels.
+    The matrix cannot be computed from the columns, and the driver that commits may not be the one that saw the labels.
+
+    Args:
+        table: Rows of the shard.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+        shard: Number of the shard, from 0.
+        identity: Identity of the run.
     """
     footer = {"identity": identity, "shard": shard, "confusion": confusion.tolist()}
     return parquet_bytes(table, row_group_rows=MASK_ROWS_PER_GROUP, metadata={FOOTER_KEY: json.dumps(footer)})
 
 
 def read_part(data: bytes, shard: int, identity: str) -> Part:
-    """Decodes a part's bytes, masks left out.
+    """Decode the bytes of a part, without masks and confidence maps.
 
     Raises:
-        RunConflict: if the file belongs to another run or shard.
+        RunConflict: If the file belongs to another run or shard.
     """
     parquet = pq.ParquetFile(io.BytesIO(data))
     footer: dict[str, Any] = json.loads((parquet.schema_arrow.metadata or {}).get(FOOTER_KEY.encode(), b"{}"))
@@ -69,10 +82,11 @@ def read_part(data: bytes, shard: int, identity: str) -> Part:
 
 
 def finished_shards(storage: Storage, output: str, identity: str) -> set[int]:
-    """Shards whose part is there.
+    """Return the numbers of the shards whose part exists.
 
     Raises:
-        RunConflict: if a part of another run lies among them: a plain glob would count its rows too.
+        RunConflict: If any other file lies among the parts, such as a part of another run. A plain glob of the folder
+            would count its rows too.
     """
     finished = set()
     for info in storage.list(join(output, "predictions")):

@@ -1,4 +1,4 @@
-"""What a run is: its identity, its frozen manifest, its shards."""
+"""Plan of a run: its identity, its frozen manifest, its shards."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from pipeline.segmentation.shards import FrozenFile, frozen_files
 
 __all__ = ["Plan", "make_plan"]
 
+# Labels that are decoded before the run starts.
 _LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run. Two submissions with equal identities are the same run and leave the same files.
+    """Plan of one run; two submissions with equal identities are the same run and leave the same files.
 
     Attributes:
-        config: as asked for.
-        spec: of the network.
-        manifest: one row per input, sorted by URI.
-        ingredients: what the identity is the digest of.
-        since: output and run_id of the run whose images are left out, and how many are new, changed, unchanged and
-            gone; None without one.
+        config: Configuration of the submission.
+        spec: Description of the network (classes, palette, …).
+        manifest: Inputs of the run, one row each, sorted by URI.
+        ingredients: Values whose digest is the identity.
+        since: Output and run_id of the earlier run whose images are left out, and the numbers of new, changed,
+            unchanged and gone images; None without an earlier run.
     """
 
     config: SegmentConfig
@@ -51,40 +52,45 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the ingredients."""
+        """Return the SHA-256 of the ingredients, as 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.ingredients, sort_keys=True).encode()).hexdigest()
 
     @property
     def run_id(self) -> str:
-        """The identity's first 16 digits."""
+        """Return the first 16 digits of the identity."""
         return self.identity[:16]
 
     @property
     def shards(self) -> int:
-        """How many parts the run has."""
+        """Return the number of shards, and so of parts, of the run."""
         return -(-self.manifest.num_rows // self.config.shard_images)
 
     def frozen_files(self) -> list[FrozenFile]:
-        """What lies in the output before the first part: the manifest, and in a run since another one the changes."""
+        """Return the files that precede the first part: the manifest, and with `--since` the changes."""
         files = frozen_files(self.manifest, "manifest", self.config.shard_images)
         if self.manifest.changes is not None:
             files += frozen_files(self.manifest.changes.table, "changes", self.config.shard_images)
         return files
 
     def shard_slice(self, shard: int) -> pa.Table:
-        """The manifest rows of a shard."""
+        """Return the manifest rows of a shard."""
         return self.manifest.slice(shard * self.config.shard_images, self.config.shard_images)
 
 
 def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
-    """Reads the checkpoint, lists the inputs and refuses what cannot work; writes nothing.
+    """Plan a run: read the checkpoint, list the inputs, and refuse what cannot work; nothing is written.
+
+    Args:
+        config: Configuration of the submission.
+        storage: Storage of the checkpoint, the inputs and the earlier runs.
 
     Raises:
-        ConfigError: naming the value and the remedy.
-        IncompleteRun: if the run since which images count is not committed.
-        RunConflict: if that run is one of another network or other settings.
-        StorageUnavailable: if storage does not answer.
+        ConfigError: If a value cannot work; the message names the value and the remedy.
+        IncompleteRun: If the run that `--since` names is not committed.
+        RunConflict: If that run has another network or other settings.
+        StorageUnavailable: If storage does not answer.
     """
+    # An outage passes through, because it is no fault of the configuration; all other storage errors are one.
     try:
         checkpoint = storage.read(config.checkpoint)
         spec = from_bytes(checkpoint).spec
@@ -114,12 +120,14 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
 
 
 def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> EarlierRuns:
+    """Return the run at `since` and its chain, after a check of its network and settings."""
     earlier = earlier_runs(storage, since)
     earlier.refuse_others(ingredients)
     return earlier
 
 
 def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | None) -> Manifest:
+    # Outputs may lie among the images, but their files are no inputs.
     leave_out, recall = [config.output], None
     if earlier is not None:
         leave_out, recall = [config.output, *earlier.outputs], earlier.recall
@@ -127,6 +135,7 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | No
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
+    """Raise ConfigError for settings that contradict each other or the checkpoint."""
     if config.geometry == "reference" and spec.reference_window is None:
         raise ConfigError("the checkpoint names no reference_window: use --geometry image")
     if config.geometry == "reference" and config.views(spec.resize) != PLAIN:
@@ -146,7 +155,10 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
 
 
 def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, storage: Storage) -> None:
-    """Looks into the first labels: if none of them speaks of the network's classes, the others will not either."""
+    """Decode the first labels; raise ConfigError if none of them has the network's classes.
+
+    The remaining labels would then hardly have them either, and every labeled image would become an error row.
+    """
     space = labels_of(config, spec)
     labelled = (uri for table in manifest.tables() for uri in table["label_uri"].to_pylist() if uri is not None)
     refused = []
@@ -158,7 +170,7 @@ def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, 
         except UnknownClasses as error:
             refused.append(str(error))
         except (DecodeError, ObjectMissing):
-            # One bad file is an error row later, and says nothing about the others.
+            # One bad file becomes an error row later; it is no evidence about the other files.
             return
     if refused:
         raise ConfigError(f"the labels contradict the checkpoint's {len(spec.classes)} classes: {refused[0]}")

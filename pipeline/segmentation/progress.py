@@ -9,12 +9,20 @@ from typing import TextIO
 
 __all__ = ["Counts", "ProgressLine"]
 
+# Shortest interval between plain lines.
 _PLAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What actors have reported since the start of this submission; signs are those of life within images."""
+    """Totals that actors reported since the start of this submission.
+
+    Attributes:
+        images: Number of images that are done, failed ones included.
+        errors: Number of images that failed.
+        shards: Number of shards whose part is written.
+        signs: Number of heartbeats from work within images.
+    """
 
     images: int = 0
     errors: int = 0
@@ -23,12 +31,12 @@ class Counts:
 
 
 class ProgressLine:
-    """Prints counts at a bearable pace.
+    """Progress display that limits how often plain lines are printed.
 
     Args:
-        total: images of the run.
-        before: images that earlier submissions finished.
-        stream: where to print.
+        total: Number of images of the run.
+        before: Number of images that earlier submissions finished.
+        stream: Text stream to which the progress is printed.
     """
 
     def __init__(self, total: int, before: int = 0, stream: TextIO = sys.stderr) -> None:
@@ -38,7 +46,7 @@ class ProgressLine:
         self._last_print = float("-inf")
 
     def show(self, counts: Counts, *, final: bool = False) -> None:
-        """Prints where the run stands, if it is time to."""
+        """Print the progress, unless the last plain line is too recent; `final` prints always and ends the line."""
         now = time.monotonic()
         if counts.images and self._first is None:
             self._first = (now, counts.images)
@@ -47,6 +55,7 @@ class ProgressLine:
         self._last_print = now
         text = self._text(counts, now)
         end = "\n" if final or not self._terminal else ""
+        # On a terminal, \r and \033[K clear the line that is rewritten.
         self._stream.write(f"\r\033[K{text}{end}" if self._terminal else f"{text}\n")
         self._stream.flush()
 
@@ -59,7 +68,7 @@ class ProgressLine:
         return text + self._pace(counts, now)
 
     def _pace(self, counts: Counts, now: float) -> str:
-        """Measured from the first image on: start-up would spoil the estimate of a long run."""
+        """Return rate and time left, measured from the first image on, because start-up would distort the estimate."""
         if self._first is None or counts.images <= self._first[1]:
             return ", waiting for the first images" if not counts.images else ""
         rate = (counts.images - self._first[1]) / max(1e-9, now - self._first[0])
@@ -68,6 +77,7 @@ class ProgressLine:
 
 
 def _duration(seconds: float) -> str:
+    """Return a duration as h:mm:ss, or m:ss below an hour."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

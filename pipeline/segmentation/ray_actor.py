@@ -1,4 +1,4 @@
-"""What runs in Ray's actors: one board that outlives the others, and actors that turn shards into parts."""
+"""Ray actors of a run: one that keeps the ledger and outlives the others, and those that turn shards into parts."""
 
 from __future__ import annotations
 
@@ -34,16 +34,24 @@ from pipeline.segmentation.watchdog import Watchdog
 __all__ = ["ActorTask", "ShardActor", "start_board"]
 
 logger = logging.getLogger(__name__)
+# Longest wait for an answer of the ledger.
 _ANSWER_SECONDS = 30.0
+# Shortest intervals between heartbeats, and between reports of finished images.
 _SIGN_SECONDS = 1.0
 _NEWS_SECONDS = 0.25
-# Threads that load and encode ask for the interpreter's lock often; the one that drives the network must not wait for
-# it longer than this. Python's default is 5 ms, half of an image's time on a GPU.
+# Threads that load and encode request the interpreter's lock often. The thread that drives the network must not wait
+# longer than this for it. Python's default is 5 ms, half of an image's time on a GPU.
 _SWITCH_SECONDS = 0.0005
 
 
 def start_board(config: SegmentConfig) -> Any:
-    """An actor that keeps the run's ledger, on the driver's own node: images that kill nodes do not kill it."""
+    """Start the actor that keeps the run's ledger, if possible on the driver's node.
+
+    An image that kills a worker's node then does not kill the ledger.
+
+    Returns:
+        Handle of the actor.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger)
     return board.remote(config.image_attempts)
@@ -51,7 +59,15 @@ def start_board(config: SegmentConfig) -> Any:
 
 @dataclass(frozen=True)
 class ActorTask:
-    """All that an actor needs to know; small, since Ray keeps it to restart the actor."""
+    """Constructor argument of an actor; small, because Ray keeps it to restart the actor.
+
+    Attributes:
+        config: Configuration of the run.
+        checkpoint_sha256: Expected SHA-256 of the checkpoint file.
+        identity: Identity of the run.
+        board: Handle of the actor that keeps the ledger.
+        transform_bytes: Bytes that transformed convolution weights may take.
+    """
 
     config: SegmentConfig
     checkpoint_sha256: str
@@ -61,7 +77,16 @@ class ActorTask:
 
 
 class ShardActor:
-    """Turns shards into parts. Everything heavy is built here, in the actor, so that a restart builds it again."""
+    """Actor that turns shards into parts.
+
+    The constructor runs in the actor and builds everything heavy, so that a restart builds it again.
+
+    Args:
+        task: Configuration, checkpoint and ledger of the run.
+
+    Raises:
+        RunConflict: If the checkpoint was replaced after the plan was made.
+    """
 
     def __init__(self, task: ActorTask) -> None:
         self._task, self._storage = task, Storage()
@@ -78,15 +103,27 @@ class ShardActor:
         self._turns = Turns()
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
-        """What predicts, on the device that predicts."""
+        """Build the network from the bytes of a checkpoint, prepared for the device that predicts."""
         network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
         return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
     def streams(self, network: DilatedNetwork) -> Streams:
-        """Of its device."""
+        """Return new streams of the network's device."""
         return Streams.of(next(network.parameters()).device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Turn a shard into a part, unless its part is written already; Ray Data calls this from several threads.
+
+        Args:
+            row: Row of the dataset, with the number of the `shard`.
+
+        Returns:
+            Receipt: the `shard`, its number of `images`, and `created`, which is True if storage holds exactly this
+            result.
+
+        Raises:
+            IncompleteRun: If too many attempts at the shard died outside any image.
+        """
         shard = int(row["shard"])
         with self._turns.together():
             attempt = self._begin(shard)
@@ -94,34 +131,52 @@ class ShardActor:
                 return {"shard": shard, "images": 0, "created": False}
             if not attempt.careful:
                 return self._work(shard, attempt)
-        # If this process dies now, it must be clear of which image.
+        # No other shard may run beside a careful attempt: if the process dies, the recorded image must be the cause.
+        # Shared access is released first, because exclusive access waits for all who have it.
         with self._turns.alone():
             return self._work(shard, attempt)
 
     def _work(self, shard: int, attempt: Attempt) -> dict[str, Any]:
+        """Segment the images of a shard and write its part; return the receipt."""
         task = self._task
         around = _Reporter(task.board, shard, attempt, self._watchdog)
         result = self._segmenter.segment(self._manifest.rows(shard), around)
         around.images_done()
         data = part_bytes(result.table, result.confusion, shard, task.identity)
-        # Whoever comes second (a retry, a zombie, another driver) finds the part there, and drops its own.
+        # The first PUT wins; a later writer (a retry, a zombie, another driver) discards its result.
         created = self._storage.write_once(part_uri(task.config.output, shard, task.identity), data)
+        # Only after the PUT: the ledger never starts another attempt at a shard that has ended.
         task.board.end.remote(shard)
         return {"shard": shard, "images": result.table.num_rows, "created": created}
 
     def _begin(self, shard: int) -> Attempt | None:
-        """What the board says of this shard; an attempt like any other where it does not answer."""
+        """Start the shard's next attempt in the ledger; return an ordinary attempt if the ledger does not answer.
+
+        Returns:
+            Instructions for the attempt; None if the shard has ended.
+
+        Raises:
+            IncompleteRun: If the ledger gives up on the shard.
+        """
         try:
             attempt: Attempt | None = ray.get(self._task.board.begin.remote(shard), timeout=_ANSWER_SECONDS)
         except PipelineError:
             raise
         except ray.exceptions.RayError:
+            # Without an answer, this attempt has no quarantine and reports no progress, but its results are complete.
             return Attempt()
         return attempt
 
 
 class _Reporter(Surroundings):
-    """Tells the board of images, and in a careful attempt of every stage before it begins."""
+    """Observer that reports images to the ledger, and in a careful attempt every stage before it starts.
+
+    Args:
+        board: Handle of the actor that keeps the ledger.
+        shard: Number of the shard.
+        attempt: Instructions for the attempt.
+        watchdog: Watchdog of the process, which limits the time of every step.
+    """
 
     def __init__(self, board: Any, shard: int, attempt: Attempt, watchdog: Watchdog) -> None:
         self._board, self._shard, self._attempt, self._watchdog = board, shard, attempt, watchdog
@@ -131,31 +186,36 @@ class _Reporter(Surroundings):
         self.overlapping = not attempt.careful
 
     def image(self, ok: bool) -> None:
+        """Count an image, and report the counts if the last report is old enough."""
         self._done += 1
         self._failed += not ok
-        # Not one by one: on a GPU that would be hundreds of messages a second.
+        # One message per image would be hundreds of messages a second on a GPU.
         if time.monotonic() - self._last_news > _NEWS_SECONDS:
             self._tell()
 
     def stage(self, position: int, name: str) -> None:
+        """Record the stage of the image in the ledger, if the attempt is careful."""
         self._stand((position, name))
 
     def images_done(self) -> None:
-        """What dies from here on is no image's fault."""
+        """Report the last images, and record that no image is to blame if the process dies from here on."""
         self._tell()
         self._stand(None)
 
     def _tell(self) -> None:
+        """Send the counts of images since the last report to the ledger, without waiting for it."""
         self._last_news = time.monotonic()
         self._board.images.remote(self._shard, self._attempt.number, self._done, self._failed)
         self._done = self._failed = 0
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:
+        """Limit the time of a step; each call of the yielded function renews the limit and sends a heartbeat."""
         with self._watchdog.step(name) as renew:
 
             def on_part() -> None:
                 renew()
+                # A heartbeat a second at most: images with many small parts must not flood the ledger.
                 if time.monotonic() - self._last_sign > _SIGN_SECONDS:
                     self._last_sign = time.monotonic()
                     self._board.alive.remote()
@@ -163,8 +223,9 @@ class _Reporter(Surroundings):
             yield on_part
 
     def _stand(self, place: tuple[int, str] | None) -> None:
+        """Record the position and stage in the ledger, if the attempt is careful; None: outside any image."""
         if not self._attempt.careful:
             return
         with contextlib.suppress(ray.exceptions.RayError):
-            # Awaited: a message still in this process would die with it.
+            # The answer is awaited, because a message that is still in this process would be lost with it.
             ray.get(self._board.stand.remote(self._shard, self._attempt.number, place), timeout=_ANSWER_SECONDS)

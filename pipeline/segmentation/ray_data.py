@@ -1,4 +1,4 @@
-"""Shards are rows of a Ray dataset, actors make them parts; the driver watches."""
+"""Execution of a run in Ray Data: shards are rows of a dataset, actors turn them into parts, the driver watches."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from pipeline.segmentation.ray_actor import ActorTask, ShardActor, start_board
 __all__ = ["check_resources", "run_shards"]
 
 logger = logging.getLogger(__name__)
+# Longest interval between two readings of the ledger.
 _POLL_SECONDS = 1.0
+# Largest number of blocks of the dataset: the greater of a constant and a number per actor.
 _BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
 
 
 def check_resources(config: SegmentConfig) -> int:
-    """Number of actors to start.
+    """Return the number of actors to start.
 
     Raises:
-        ConfigError: if the cluster cannot hold them; Ray would wait for ever, silently.
+        ConfigError: If the cluster cannot hold them; Ray would wait forever without a message.
     """
     most = places(config.cpus_per_actor, config.gpus_per_actor)
     wanted = config.actors or max(1, most)
@@ -44,11 +46,16 @@ def check_resources(config: SegmentConfig) -> int:
 
 
 def run_shards(plan: Plan, shards: list[int], actor: type[ShardActor] = ShardActor) -> None:
-    """Makes the parts of `shards` by actors of a class, with progress on standard error.
+    """Write the parts of `shards` with Ray actors, and print the progress on standard error.
+
+    Args:
+        plan: Plan of the run, which has claimed its output.
+        shards: Numbers of the shards without a part.
+        actor: Class of the actors.
 
     Raises:
-        IncompleteRun: if nothing is finished for `no_progress_minutes`, or Ray gives up.
-        PipelineError: what an actor raised, such as a storage error.
+        IncompleteRun: If nothing is finished for `no_progress_minutes`, or Ray gives up.
+        PipelineError: If an actor raised it, such as a storage error.
     """
     actors = min(check_resources(plan.config), len(shards))
     board = start_board(plan.config)
@@ -64,8 +71,10 @@ def run_shards(plan: Plan, shards: list[int], actor: type[ShardActor] = ShardAct
 
 
 def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors: int) -> ray.data.Dataset:
+    """Return the lazy dataset whose rows are the receipts of the shards."""
     quiet_data()
-    # Ray retries whole blocks: one shard in each, unless there are so many that keeping them in mind costs the driver.
+    # Ray retries whole blocks, so each block holds one shard. Above the limit, blocks hold more, because the driver has
+    # to keep track of every block.
     blocks = min(len(shards), max(_BLOCKS, _BLOCKS_PER_ACTOR * actors))
     in_flight = Overlap.of(task.config, on_gpu=task.config.gpus_per_actor > 0).shards
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks)
@@ -74,18 +83,24 @@ def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(
             size=actors,
+            # Several shards at once: an actor need not wait for Ray to deliver the next one.
             max_concurrent_calls_per_actor=in_flight,
             max_tasks_in_flight_per_actor=in_flight,
             enable_true_multi_threading=True,
         ),
         num_cpus=task.config.cpus_per_actor,
         num_gpus=task.config.gpus_per_actor or None,
-        # Of the process, not of the actor: the allocator looks at it before Ray has started a thread.
+        # In the environment of the process, not set by the actor: the allocator reads it before Ray starts a thread.
         runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT},
     )
 
 
 def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset) -> None:
+    """Execute the dataset, and print the progress until all receipts have arrived.
+
+    Raises:
+        NoProgress: If nothing is finished for `no_progress_minutes`.
+    """
     before = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in shards)
     line = ProgressLine(plan.manifest.num_rows, before)
     patience = Patience(plan.config.no_progress_minutes, "no image and no shard was finished")
@@ -95,8 +110,10 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
         for receipt in dataset.iter_rows():
             put(receipt)
 
+    # Reading receipts blocks, so a background thread does it while this thread checks for a stall.
     for receipt in in_background(receipts, _POLL_SECONDS):
         received += receipt is not None
+        # Any change of the counts is progress, heartbeats from within one slow image included.
         latest = _read(board, counts)
         alive, counts = latest != counts or receipt is not None, latest
         line.show(counts)
@@ -105,7 +122,7 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
 
 
 def _read(board: Any, last: Counts) -> Counts:
-    """The board's counts; the last ones if it does not answer, for progress must never end a run."""
+    """Return the ledger's counts, or the `last` ones if it does not answer: the display must never end a run."""
     try:
         counts: Counts = ray.get(board.counts.remote(), timeout=5)
     except ray.exceptions.RayError:
@@ -114,7 +131,7 @@ def _read(board: Any, last: Counts) -> Counts:
 
 
 def _explained(error: Exception) -> PipelineError:
-    """The error that an actor raised, out of Ray's wrappings; or that Ray itself gave up."""
+    """Return the error that an actor raised, unwrapped from Ray's errors; IncompleteRun if Ray itself gave up."""
     known = known_cause(error)
     if known is None:
         logger.error("the run ended early", exc_info=error)

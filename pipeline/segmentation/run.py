@@ -1,4 +1,4 @@
-"""A submission, start to end: plan, claim, the shards that are missing, commit."""
+"""Submission of a run from start to end: plan, claim, missing shards, commit."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ def segment_bucket(
     run_shards: Callable[[Plan, list[int]], None],
     storage: Storage | None = None,
 ) -> dict[str, Any]:
-    """Segments what is not segmented yet, and commits.
+    """Segment the images that have no result yet, and commit the run.
 
     Args:
-        config: what to do.
-        check: refuses a cluster that is too small, before anything is written.
-        run_shards: makes the parts of the given shards.
-        storage: for everything the driver reads and writes.
+        config: Configuration of the run.
+        check: Function that refuses a cluster that is too small, before anything is written.
+        run_shards: Function that writes the parts of the given shards.
+        storage: Storage for everything that the driver reads and writes; None: default retries.
 
     Returns:
-        The content of `_SUCCESS.json`.
+        Content of `_SUCCESS.json`.
 
     Raises:
-        PipelineError: see `pipeline.errors` for the kinds.
+        PipelineError: If the run cannot be planned, executed or committed; `pipeline.errors` lists the kinds.
     """
     storage = storage or Storage()
     plan = make_plan(config, storage)
     check(config)
+    # The claim comes before any look at parts, so that files of another run are refused and never counted.
     claim(plan, storage)
     committed = _committed(storage, config.output)
     if committed is not None:
         logger.info("run %s is committed already: nothing to do", plan.run_id)
         return committed
+    # An interrupted submission resumes here: parts of earlier submissions of the same run are final.
     finished = finished_shards(storage, config.output, plan.identity)
     missing = [shard for shard in range(plan.shards) if shard not in finished]
     logger.info(
@@ -61,6 +63,7 @@ def segment_bucket(
 
 
 def _committed(storage: Storage, output: str) -> dict[str, Any] | None:
+    """Return the content of `_SUCCESS.json`; None if the run is not committed yet."""
     try:
         success: dict[str, Any] = json.loads(storage.read(join(output, SUCCESS)))
     except ObjectMissing:

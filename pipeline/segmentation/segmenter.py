@@ -1,4 +1,4 @@
-"""One shard, start to end: fetch, decode, predict, score, encode. Plain Python; one bad image is one error row."""
+"""Segmentation of one shard without Ray: fetch, decode, predict, score, encode. A bad image is one error row."""
 
 from __future__ import annotations
 
@@ -41,7 +41,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard's `predictions` table, and the confusion matrix of its labelled images."""
+    """Result of a shard.
+
+    Attributes:
+        table: Rows of `predictions`, in the order of the manifest.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+    """
 
     table: pa.Table
     confusion: Matrix
@@ -49,21 +54,26 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class _Scored:
-    """An image after the network: what labels it, and the seconds it took so far."""
+    """Image after the network.
+
+    Attributes:
+        label: Function that computes the label map; it may run in any thread.
+        seconds: Seconds that the image took so far, with its share of its batch.
+    """
 
     label: Callable[[], LabelMap]
     seconds: float
 
 
 class Segmenter:
-    """Holds the network of an actor and turns manifest rows into a `predictions` table.
+    """Conversion of manifest rows into a `predictions` table with the network of an actor.
 
     Args:
-        network: in evaluation mode, on the device that predicts.
-        config: of the run.
-        run_id: for the rows.
-        storage: where images and labels are read.
-        streams: of the device that predicts; default: new ones.
+        network: Network in evaluation mode, on the device that predicts.
+        config: Configuration of the run.
+        run_id: Value of the column `run_id`.
+        storage: Storage of images and labels.
+        streams: Streams of the device that predicts; None: new ones.
     """
 
     def __init__(
@@ -85,22 +95,23 @@ class Segmenter:
         self._turn = threading.Lock()
 
     def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
-        """Segments the images of a shard, in order.
+        """Segment the images of a shard, in order.
 
-        While the network works on one image, later ones are fetched and decoded and earlier ones labelled and encoded.
-        Several threads may call this at once; the network serves one shard at a time.
+        While the network runs on one image, later images are fetched and decoded, and earlier ones are labeled and
+        encoded. Several threads may call this method at once; the network processes one shard at a time.
 
         Args:
-            rows: of the manifest.
-            around: told of every image and stage.
+            rows: Rows of the manifest.
+            around: Observer of every image and stage; None: no observer.
 
         Raises:
-            StorageError: if storage does not do its work; never for one missing or replaced image.
+            StorageError: If storage fails; never for a single missing or replaced image.
         """
         around = around or Surroundings()
         overlap = self._overlap if around.overlapping else ONE_BY_ONE
         confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
         done: list[dict[str, Any]] = []
+        # Three stages overlap: `_scored` loads in threads and predicts in this thread, `_finish` runs in threads.
         scored = self._scored(rows, around, overlap)
         finish = partial(self._finish, around=around)
         with contextlib.closing(scored):
@@ -112,12 +123,13 @@ class Segmenter:
         return ShardResult(pa.Table.from_pylist(done, schema=self._schema), confusion)
 
     def _head(self, row: Row) -> dict[str, Any]:
+        """Return the columns that do not depend on the outcome."""
         return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
 
     def _scored(
         self, rows: Sequence[Row], around: Surroundings, overlap: Overlap
     ) -> Generator[tuple[Row, _Scored | ImageError]]:
-        """Each row and its image after the network, in order; later images load meanwhile."""
+        """Yield each row with its image after the network, in order; later images load meanwhile."""
 
         def load(item: tuple[int, Row]) -> Loaded:
             return self._loader.load(item[1], item[0], around)
@@ -128,14 +140,16 @@ class Segmenter:
             batches = neighbours((loading for _, loading in loads), overlap.batch)
             for number, batch in enumerate(batches):
                 if number == 0:
-                    # Not before the first images load: they load while the shard before this one is being predicted.
+                    # The lock is taken only now, so that the first batch loads while the network still predicts the
+                    # shard before this one. It is held until the shard's last batch.
                     turn.enter_context(self._turn)
                 scored = [batch] if isinstance(batch, ImageError) else self._score(batch, around)
-                # Rows last: `zip` must not take one more than there are images.
+                # `remaining` comes last: `zip` must not take a row before it finds that the images are used up.
                 for image, row in zip(scored, remaining, strict=False):
                     yield row, image
 
     def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
+        """Run the network on a batch; return each image's scores, or the error of the batch for each image."""
         started, more = time.perf_counter(), f" and {len(batch) - 1} more" if len(batch) > 1 else ""
         for image in batch:
             around.stage(image.position, "predict")
@@ -148,13 +162,13 @@ class Segmenter:
         return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
 
     def _finish(self, item: tuple[Row, _Scored | ImageError], around: Surroundings) -> tuple[dict[str, Any], Matrix]:
-        """An image's columns, and its confusion matrix, zeros without a label."""
+        """Label and encode an image; return its columns and its (C, C) confusion matrix, zeros without a label."""
         row, scored = item
         started = time.perf_counter()
         try:
             if isinstance(scored, ImageError):
                 raise scored
-            # On a GPU this is where the network is waited for.
+            # On a GPU, this call waits until the network has computed the scores.
             with around.step(f"labelling {row['image_uri']}"):
                 columns, counts = self._columns(image_stage("predict", scored.label))
         except ImageError as error:
@@ -166,8 +180,9 @@ class Segmenter:
         return np.zeros((len(self._classes), len(self._classes)), np.int64)
 
     def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
-        """Runs the network on a batch; what is returned is the rest, for other threads."""
+        """Run the network on a batch; return a function for each image that computes its label map in any thread."""
         inputs = [item.source for item in items if isinstance(item.source, tuple)]
+        # Images of `reference` geometry have no network input: each is a batch of its own, and is labeled here.
         if not inputs:
             (item,) = items
             result = predict(
@@ -181,11 +196,14 @@ class Segmenter:
             return [lambda: result]
         stream = self._streams.network
         with stream.use():
+            # Inputs by image and view -> by view: one view of all images is one batch of the network.
             of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
+            # Scores by view and image -> by image: each image is labeled on its own, in another stream.
             of_images = [stream.hand_over(scores) for scores in zip(*of_views, strict=True)]
         return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
 
     def _label(self, item: Loaded, scores: Handed) -> LabelMap:
+        """Return the label map of an image, averaged over its views, from one score map per view."""
         with self._streams.labels.use():
             return label_map(
                 self._network.spec,
@@ -197,13 +215,18 @@ class Segmenter:
             )
 
     def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:
-        """(C, rows, columns) of each."""
+        """Return the score map (C, rows, columns) of each input; out of memory, try again with less at a time.
+
+        Raises:
+            PredictionError: If one image with the smallest windows is still out of memory.
+        """
         window = self._config.window
         while True:
             try:
                 return score_maps(self._network, sources, max_window=window, on_window=on_window).unbind()
             except (MemoryError, RuntimeError) as error:
-                # Fewer images, then smaller windows, need less memory; other runtime errors are not the images'.
+                # First fewer images, then smaller windows, since both need less memory. Other runtime errors are no
+                # fault of the images, and pass through.
                 if not _out_of_memory(error):
                     raise
                 if len(sources) > 1:
@@ -215,6 +238,7 @@ class Segmenter:
                 logger.warning("out of memory, trying windows of %d pixels", window)
 
     def _columns(self, prediction: LabelMap) -> tuple[dict[str, Any], Matrix]:
+        """Return the columns of a segmented image and its (C, C) confusion matrix, zeros without a label."""
         counts = prediction.confusion
         columns: dict[str, Any] = {
             "height": prediction.labels.shape[0],
@@ -232,11 +256,12 @@ class Segmenter:
 
 
 def _error_columns(error: ImageError) -> dict[str, str]:
+    """Return the columns of a failed image: stage, type and message of its error."""
     names: dict[type[Exception], str] = {ObjectMissing: "missing", ObjectChanged: "changed"}
     kind = names.get(type(error.cause), type(error.cause).__name__)
     return {"error_stage": error.stage, "error_type": kind, "error_message": str(error)}
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # Torch's CPU allocator has no exception of its own, only this text.
+    # Torch's CPU allocator has no exception type of its own; only the text tells its errors apart.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""Shards of the frozen manifest: which rows one has, and in which of the manifest's files they lie."""
+"""Shards of the frozen manifest: the rows of each shard, and the manifest file that holds them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from pipeline.data.storage import Storage, join
 
 __all__ = ["FrozenFile", "ShardReader", "frozen_files", "manifest_difference", "part_rows"]
 
-# Rows of one manifest file, about a megabyte: what an actor holds of a manifest of any length.
+# Rows of one manifest file, about a megabyte; an actor holds no more of a manifest of any length.
 _PART_ROWS = 16_384
 
 
 def part_rows(shard_images: int) -> int:
-    """Rows of each file of the manifest but the last: as many whole shards as fit."""
+    """Return the number of rows of each manifest file but the last: as many whole shards as fit, at least one."""
     return max(1, _PART_ROWS // shard_images) * shard_images
 
 
 @dataclass(frozen=True)
 class FrozenFile:
-    """One of the files that a run lays down when it begins.
+    """File that a run writes when it begins, and never changes.
 
     Attributes:
-        path: below the output.
-        offset, length: which rows of the table it has.
+        table: Table that the file is a part of.
+        path: Path below the output.
+        offset: Position of the file's first row in the table.
+        length: Largest number of rows of the file; the last file may have fewer.
     """
 
     table: FrozenTable
@@ -42,12 +44,20 @@ class FrozenFile:
     length: int
 
     def rows(self) -> pa.Table:
-        """What is in it."""
+        """Return the rows of the file."""
         return self.table.slice(self.offset, self.length)
 
 
 def frozen_files(table: FrozenTable, folder: str, shard_images: int) -> list[FrozenFile]:
-    """The files of the manifest or of the changes; of no rows there is one too, so that every run has its schema."""
+    """Return the files of the manifest or of the changes.
+
+    A table without rows has one file too, so that the schema exists in every run.
+
+    Args:
+        table: Table to divide.
+        folder: Folder of the files, below the output.
+        shard_images: Images per shard; no shard crosses the border of two files.
+    """
     rows = part_rows(shard_images)
     parts = max(1, -(-table.num_rows // rows))
     return [FrozenFile(table, _path(folder, part), part * rows, rows) for part in range(parts)]
@@ -58,21 +68,21 @@ def _path(folder: str, part: int) -> str:
 
 
 class ShardReader:
-    """Reads the rows of shards from the manifest in storage, as an actor does.
+    """Reader of the manifest rows of shards from storage, for actors.
 
     Args:
-        storage: where the manifest lies.
-        output: of the run.
-        shard_images: images per shard.
+        storage: Storage of the output.
+        output: URI of the run's output.
+        shard_images: Images per shard.
     """
 
     def __init__(self, storage: Storage, output: str, shard_images: int) -> None:
         self._storage, self._output, self._shard_images = storage, output, shard_images
-        # Shards come in order, so that the next one nearly always lies in the file of the last.
+        # Shards come in order, so the next one is nearly always in the file that was read last.
         self._part = lru_cache(maxsize=1)(self._read)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
-        """The manifest rows of a shard."""
+        """Return the manifest rows of a shard."""
         part, offset = divmod(shard * self._shard_images, part_rows(self._shard_images))
         rows: list[dict[str, Any]] = self._part(part).slice(offset, self._shard_images).to_pylist()
         return rows
@@ -82,10 +92,20 @@ class ShardReader:
 
 
 def manifest_difference(storage: Storage, output: str, manifest: Manifest) -> str:
-    """How the manifest that lies in an output differs from another one, in words; neither is ever whole in memory."""
+    """Describe in words how the manifest in an output differs from another one; neither is ever whole in memory.
+
+    Args:
+        storage: Storage of the output.
+        output: URI of the output.
+        manifest: Manifest of the new submission.
+
+    Returns:
+        Clause for an error message, with the numbers of new, gone and changed images and one example.
+    """
     parts = sorted(info.uri for info in storage.list(join(output, "manifest")))
     before = (row for uri in parts for row in _table(storage, uri).to_pylist())
     counts, examples = {"new": 0, "gone": 0, "changed": 0}, dict[str, str]()
+    # Both manifests are sorted by URI, so a merge brings the two rows of an image together.
     merged = merge((("gone", row) for row in before), (("new", row) for row in manifest.rows()), key=_uri)
     for uri, group in groupby(merged, key=_uri):
         (kind, row), *other = group

@@ -1,4 +1,4 @@
-"""What a segmenter tells whoever runs it, and hears from there."""
+"""Interface between a segmenter and the process that runs it: events of a shard, and instructions for it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ __all__ = ["Surroundings"]
 
 
 class Surroundings:
-    """These do nothing with it.
+    """Observer of the events of a shard; this default ignores them.
 
     Attributes:
-        quarantined: image's position in the shard → stage; such an image is not touched.
-        overlapping: whether images are loaded and labelled beside the network; else one stage of one image at a time.
+        quarantined: Stage at which earlier attempts died, by position of the image in the shard. The segmenter writes
+            an error row for such an image without touching it.
+        overlapping: Whether later images load, and earlier ones are labeled, while the network runs. Otherwise one
+            stage of one image runs at a time, so that a process that dies has one suspect.
     """
 
     quarantined: Mapping[int, str] = {}
     overlapping = True
 
     def image(self, ok: bool) -> None:
-        """An image is done."""
+        """Record that an image is done; `ok` is False if it became an error row."""
 
     def stage(self, position: int, name: str) -> None:
-        """A stage of an image begins; stages of several images overlap, if they are `overlapping`."""
+        """Record that a stage of the image at `position` starts; stages of several images overlap if `overlapping`."""
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:
-        """Around work that may not come back; what is yielded is called when a part of it is done."""
+        """Surround work that may hang; the yielded function must be called whenever a part of the work is done."""
         yield lambda: None

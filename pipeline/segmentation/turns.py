@@ -1,4 +1,4 @@
-"""Shards that are worked on by one process at the same time: together, or one of them alone."""
+"""Exclusive and shared access of shards to a worker process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Who may be in a process at a time."""
+    """Exclusive and shared access to the worker process; threads that wait for exclusive access have priority."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -19,8 +19,9 @@ class Turns:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """With others, but with nobody who has to be alone."""
+        """Hold shared access; wait while another thread holds exclusive access or waits for it."""
         with self._changed:
+            # Waiting for exclusive access blocks new shared access, which could otherwise delay it without end.
             self._changed.wait_for(lambda: not self._alone and not self._wanting)
             self._inside += 1
         try:
@@ -32,7 +33,7 @@ class Turns:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Without anybody else in this process: if it dies, it is clear of what."""
+        """Hold exclusive access, so that the cause is known if the process dies."""
         with self._changed:
             self._wanting += 1
             self._changed.wait_for(lambda: not self._alone and not self._inside)

@@ -1,4 +1,4 @@
-"""Ends this process when a step does not come back: nothing else stops a decoder that loops in C."""
+"""Watchdog that ends this process when a step hangs; nothing else stops a decoder that loops in C."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _LOOK_SECONDS = 1.0
 
 
 class Watchdog:
-    """Watches the steps that are under way in this process, on any thread.
+    """Time limit for the steps that run in this process, at most one in each thread.
 
     Args:
-        seconds: that a step may take; then the process ends, with all threads' stacks on standard error.
+        seconds: Seconds that a step may take; after that the process ends, with the stacks of all threads on standard
+            error.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -32,7 +33,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:
-        """A step; calling what it yields says that it goes on, and gives it its time anew."""
+        """Watch a step; each call of the yielded function restarts the step's time limit."""
         key = threading.get_ident()
 
         def renew() -> None:
@@ -45,11 +46,13 @@ class Watchdog:
             self._steps.pop(key, None)
 
     def _watch(self) -> None:
+        """Check all steps about once a second; end the process if one takes too long."""
         while True:
-            # Python's threads stand still while a library keeps the interpreter's lock; this timer does not need it.
-            # Set anew each time, it goes off only if this thread itself does not get to run.
+            # No Python thread runs while a library keeps the interpreter's lock, but this timer needs no lock. It is
+            # set again in every round, so it expires only if this thread itself cannot run.
             faulthandler.dump_traceback_later(self._seconds + 2 * _LOOK_SECONDS, exit=True)
             now = time.monotonic()
+            # The list is a copy, because other threads start and end steps meanwhile.
             for name, since in list(self._steps.values()):
                 if now - since > self._seconds:
                     logger.error("%s took longer than %g seconds: this process ends", name, self._seconds)

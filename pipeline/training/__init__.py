@@ -1,1 +1,1 @@
-"""Training by recipe: front end, context module, joint. The loop is plain torch; Ray Train only starts it."""
+"""Training by recipe: front end, context module, then both jointly, in a plain torch loop that Ray Train starts."""

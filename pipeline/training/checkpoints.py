@@ -1,4 +1,4 @@
-"""Training state in one object per checkpoint, written with one PUT and never unpickled."""
+"""Training checkpoints: one safetensors object each, written with one PUT and read without unpickling."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _KEY = "dilated_training"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands.
+    """Position of a run: the next iteration, and the scores so far.
 
     Attributes:
-        stage: that is under way.
-        iteration: the next one of it.
-        metrics: of the stages that have ended.
-        best: highest mean IoU of a validation on the whole split so far.
+        stage: Name of the current stage.
+        iteration: Number of the next iteration of the stage, counted from 0.
+        metrics: Validation scores of the finished stages, by name of the stage.
+        best: Highest mean IoU (0–1) of a validation on the whole split so far; None before the first one.
     """
 
     stage: StageName
@@ -44,7 +44,12 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """A checkpoint as read: position, and tensors by name."""
+    """Content of a checkpoint.
+
+    Attributes:
+        position: Position of the run.
+        tensors: Tensors of network and optimizer, by name.
+    """
 
     position: Position
     tensors: Mapping[str, Tensor]
@@ -60,7 +65,19 @@ def save_state(
     named: list[tuple[str, nn.Parameter]],
     keep: int = 2,
 ) -> None:
-    """Writes a checkpoint, then removes all but the `keep` newest."""
+    """Write a checkpoint, then delete all but the `keep` newest.
+
+    Args:
+        storage: Storage of the run's output.
+        output: URI of the run's output.
+        recipe_digest: Digest of the recipe, which a resumed run must match.
+        position: Position of the run.
+        network: Network in training.
+        optimizer: Optimizer whose state is saved.
+        named: Parameters whose optimizer state is saved, with their names; empty at the start of a stage.
+        keep: Number of checkpoints to keep.
+    """
+    # Names: network.<parameter>, and optimizer.<slot>.<parameter> for momenta and step counters.
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network_tensors(network).items()}
     for name, parameter in named:
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -69,8 +86,8 @@ def save_state(
     folder = join(output, "checkpoints")
     name = f"{STAGES.index(position.stage):02d}-{position.stage}-{position.iteration:07d}.safetensors"
     storage.write(join(folder, name), save(tensors, metadata))
-    # Deleting comes after the new one is whole: there is always one to resume from. Those that sort before it are later
-    # ones that were passed over as damaged.
+    # Delete only after the new checkpoint is complete, so that there is always one to resume from. Checkpoints that
+    # sort before the new one are later ones that were skipped as damaged.
     found = _by_age(storage, folder)
     place = [uri.rsplit("/", 1)[-1] for uri in found].index(name)
     for uri in [*found[:place], *found[place + keep :]]:
@@ -78,9 +95,9 @@ def save_state(
 
 
 def newest(storage: Storage, output: str, recipe_digest: str) -> State | None:
-    """The newest checkpoint of this recipe that is whole; None if there is none.
+    """Return the newest complete checkpoint of this recipe; None if there is none.
 
-    A damaged one is passed over with a warning.
+    Damaged checkpoints, and those of other recipes, are skipped with a warning.
     """
     for uri in _by_age(storage, join(output, "checkpoints")):
         try:
@@ -91,10 +108,14 @@ def newest(storage: Storage, output: str, recipe_digest: str) -> State | None:
 
 
 def load_state(data: bytes, recipe_digest: str) -> State:
-    """Decodes a checkpoint.
+    """Decode a checkpoint.
+
+    Args:
+        data: Bytes of the safetensors object.
+        recipe_digest: Digest of the recipe, which the checkpoint must match.
 
     Raises:
-        CheckpointError: if it is damaged or belongs to another recipe.
+        CheckpointError: If the checkpoint is damaged or belongs to another recipe.
     """
     described = read_metadata(data, _KEY)
     if described.get("recipe") != recipe_digest:
@@ -110,18 +131,24 @@ def load_state(data: bytes, recipe_digest: str) -> State:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, named: list[tuple[str, nn.Parameter]], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Puts momenta back where they were."""
+    """Restore momenta and step counters of the optimizer from the tensors of a checkpoint.
+
+    Args:
+        optimizer: Optimizer to restore, in place.
+        named: Parameters of the optimizer with their names.
+        tensors: Tensors of the checkpoint; empty for a fresh optimizer.
+    """
     for name, parameter in named:
         for key, value in tensors.items():
             kind, _, rest = key.partition(".")
             slot, _, owner = rest.partition(".")
             if kind == "optimizer" and owner == name:
-                # AdamW's step counter stays on the CPU, all else lies beside its parameter.
+                # AdamW keeps its step counter on the CPU; all other state is on the device of the parameter.
                 place = value if slot == "step" else value.to(parameter.device)
                 optimizer.state[parameter][slot] = place.clone()
 
 
 def _by_age(storage: Storage, folder: str) -> list[str]:
-    """Newest first."""
+    """Return the URIs of all checkpoints, newest first; their names sort by stage and iteration."""
     found = [info.uri for info in storage.list(folder) if CHECKPOINT_NAME.fullmatch(info.uri.rsplit("/", 1)[-1])]
     return sorted(found, reverse=True)

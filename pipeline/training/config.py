@@ -1,4 +1,4 @@
-"""What a user can ask of `jobs/train.py`."""
+"""Command-line configuration of `jobs/train.py`."""
 
 from __future__ import annotations
 
@@ -16,73 +16,75 @@ __all__ = ["FrozenData", "TrainConfig"]
 
 
 class FrozenData(BaseModel):
-    """Lists of images and labels that a run has frozen."""
+    """Lists of images and labels that a run froze when it began."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lists: dict[str, str]
-    """Path below the output of each split's list."""
+    """Path of each split's list below the output, by name of the split."""
 
 
 class TrainConfig(BaseModel):
-    """Trains one recipe on one data set; submitted again, it goes on where it stood."""
+    """Configuration of a training run; the same command resumes a run that was interrupted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: tuple[str, ...]
-    """URIs of data sets with the same classes: as published, or folders of images and labels that pair by name."""
+    """URIs of data sets with the same classes: published data sets, or folders whose images and labels pair by name."""
     output: str
     """URI for checkpoints, TensorBoard files and network.safetensors."""
     maps: str | None = None
-    """URI for cached maps of whole images, which runs may share: each lies under a digest of the weights and the image
-    that it comes from. Default: the output."""
+    """URI for cached maps of whole images; default: the output. Several runs may share it, as each map lies under a
+    digest of its weights and its image."""
     layout: str = "auto"
-    """How --data is laid out (docs/datasets.md); auto looks."""
+    """Name of the layout of --data (docs/datasets.md); auto detects it."""
     classes: str | None = None
-    """URI of a classes file (.csv or .json) for --data; default: classes.csv or classes.json in it, for the recipes
-    custom and custom_vgg16."""
+    """URI of a classes file (.csv or .json) for --data. Default for the recipes custom and custom_vgg16: classes.csv or
+    classes.json in the data set."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the images that is set aside for validation where there is no val; by a hash of each path, so that it
-    stays while the data grow. Default: 0.1 of a folder without splits."""
+    """Share of the images (0–1) that is set aside for validation where there is no val split; default: 0.1 of a folder
+    without splits. A hash of each path decides, so the choice stays the same while the data grow."""
     val_group: str | None = None
-    """Regular expression whose first group (or match) in a path names what stays together in train or val, such as
-    '(seq[0-9]+)_' for the frames of a drive."""
+    """Regular expression whose first group (or whole match) in a path names a group of images, which stays together in
+    train or val; for example '(seq[0-9]+)_' for the frames of a drive."""
     require_labels: bool = False
     """Refuse data in which an image has no label, instead of leaving such images out."""
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the training images that the front end's stage takes where its iterations are -1; default: as many
-    as make 600 to 6,000 steps, about 30."""
+    """Passes over the training images in the front end's stage, if its iterations are -1; default: about 30, within
+    600 to 6,000 steps."""
     extra_data: str | None = None
-    """URI of a second data set, for the stages whose recipe mixes one in (COCO for voc_coco_front_end)."""
+    """URI of a second data set for the stages that mix one in (COCO for voc_coco_front_end)."""
     extra_layout: str = "auto"
-    """How --extra-data is laid out."""
+    """Name of the layout of --extra-data (docs/datasets.md); auto detects it."""
 
-    # Without a prefix of its own: --front-end.iterations, not --recipe.front-end.iterations.
+    # The empty name removes the prefix: --front-end.iterations, not --recipe.front-end.iterations.
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    """What to compute."""
+    """Settings of the recipe: network, stages and schedules."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Training processes; their number changes no result beyond rounding."""
+    """Number of training processes; it changes no result beyond rounding."""
     min_workers: Annotated[int, Field(ge=1)] | None = None
-    """Go on with as few as this when machines are lost, and with more when they come back; default: --workers."""
+    """Smallest number of workers with which the run continues after machines are lost; default: --workers. The group
+    grows again when machines come back."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs (and torch threads) of each."""
+    """CPUs per worker, and its number of torch threads (rounded down, at least 1)."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of each: 0 trains on CPUs with gloo, 1 on GPUs with nccl in bfloat16."""
+    """GPUs per worker: 0 trains on CPUs with gloo, 1 on GPUs with nccl in bfloat16."""
     compile: bool = False
-    """Compile the network with torch.compile: a slower start, faster steps."""
+    """Compile the network with torch.compile: slower start, faster steps."""
     recompute: bool = False
-    """Compute the convolutions' maps again on the way back instead of keeping them: less memory, more time."""
+    """Recompute the maps of the convolutions in the backward pass instead of keeping them: less memory, more time."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Lost workers, or storage errors, that may follow one another without a new checkpoint between them."""
+    """Most failures in a row (lost workers or storage errors) without a new checkpoint between them; one more ends the
+    job."""
     no_progress_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """Give up when no step, map or validated image was finished for so long."""
+    """Minutes without a finished step, map or validated image after which the job gives up."""
     dry_run: bool = False
-    """Look at the data, draw one batch of each stage into <output>/dry-run, take one step on it, print time and
-    memory, and end."""
+    """Survey the data, draw one batch of each stage into <output>/dry-run, measure a step on it, print time and memory,
+    and exit."""
     frozen: Annotated[FrozenData | None, tyro.conf.Suppress] = None
-    """Lists of images that were frozen when the run began; None: look at the data."""
+    """Lists of images that were frozen when the run began; None: the data sets are listed anew."""
     data_classes: Annotated[tuple[OwnClasses | None, ...], tyro.conf.Suppress] = ()
-    """Classes in the label files of each data set, where they are not written as the network's classes are."""
+    """Classes in the label files of each data set; None for files that are encoded like the network's classes."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -100,7 +102,7 @@ class TrainConfig(BaseModel):
     @field_validator("output", "extra_data", "maps", "classes")
     @classmethod
     def _absolute(cls, uri: str | None) -> str | None:
-        # Workers may run in another folder than whoever gave a relative path.
+        # Workers may run in another folder than the driver, so a relative path would mean another place.
         return uri and normalise(uri)
 
     @field_validator("val_group")
@@ -126,5 +128,9 @@ class TrainConfig(BaseModel):
         return self
 
     def classes_of(self, number: int) -> OwnClasses | None:
-        """Return the classes in the label files of a data set; None: they are written as the network's classes are."""
+        """Return the classes in the label files of a data set; None if they are encoded like the network's classes.
+
+        Args:
+            number: Position of the data set in `data`.
+        """
         return self.data_classes[number] if number < len(self.data_classes) else None

@@ -1,4 +1,4 @@
-"""Labeled images of a split, read from data sets as they are laid out, or from a frozen list."""
+"""Labeled images of a split, read from data sets of any known layout or from a frozen list."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Result = TypeVar("Result")
 
 
 class LabelledImages:
-    """A fixed list of pairs, sorted by image, loaded one at a time.
+    """Fixed list of image and label pairs, sorted by image URI and loaded one pair at a time.
 
     Args:
         storage: Storage from which everything is read.
         data: URI of the data set.
-        split: `train` or `val`.
-        space: Label space whose class ids the labels are given in.
-        layout: Name of the data set's layout (docs/datasets.md); `auto` looks.
-        division: Rule that makes train and val where the data set has no val; None: the default rule, for a folder
+        split: Name of the split, `train` or `val`.
+        space: Label space that defines the class ids of the labels.
+        layout: Name of the data set's layout (docs/datasets.md); `auto` detects it.
+        division: Rule that divides a data set without val into train and val; None: the default rule, for a folder
             without any split.
 
     Attributes:
         data: URI of the data set.
         layout: Name of the layout that was found.
-        pairs: Image and label of each, with their versions.
+        pairs: URIs and versions of each image and its label.
 
     Raises:
         ConfigError: If the layout does not fit, or the split is empty.
@@ -65,7 +65,8 @@ class LabelledImages:
 
     @classmethod
     def of(cls, data_set: DataSet, found: Split) -> LabelledImages:
-        """Return the pairs of a split that was read before."""
+        """Return the pairs of a split that has been read already."""
+        # __init__ would read the split again.
         images = cls.__new__(cls)
         images._take(data_set, found)
         return images
@@ -82,7 +83,7 @@ class LabelledImages:
         return len(self.pairs)
 
     def digest(self) -> str:
-        """Return the SHA-256 over every URI and version, in order."""
+        """Return the SHA-256 digest (hex) over all URIs and versions, in order."""
         content = hashlib.sha256()
         for pair in self.pairs:
             line = [pair.image_uri, pair.label_uri, pair.version, pair.label_version]
@@ -90,10 +91,10 @@ class LabelledImages:
         return content.hexdigest()
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return image (H, W, 3) and label (H, W).
+        """Return an image, (H, W, 3) uint8 RGB, and its label, (H, W) uint8 class ids.
 
         Raises:
-            ConfigError: If one cannot be decoded, or their sizes differ.
+            ConfigError: If one of them cannot be decoded, or their sizes differ.
         """
         image = self.image(index)
         label = self.label(index)
@@ -108,7 +109,7 @@ class LabelledImages:
         """Return an image, (H, W, 3) uint8 RGB.
 
         Raises:
-            ConfigError: If it cannot be decoded: training data are the user's own, and every one counts.
+            ConfigError: If it cannot be decoded; training skips no image, as the data are the user's own choice.
         """
         uri = self.pairs[index].image_uri
         return _usable(uri, lambda: decode_image(self._storage.read(uri)))
@@ -117,23 +118,27 @@ class LabelledImages:
         """Return a label, (H, W) uint8 class ids of the label space.
 
         Raises:
-            ConfigError: If it cannot be decoded, or holds other classes.
+            ConfigError: If it cannot be decoded, or holds values of no class.
         """
         pair = self.pairs[index]
+        # The table maps the class ids of the label files to those of the network.
         return self._table[_usable(pair.label_uri, lambda: self._read_label(pair))]
 
 
 class DataSet:
-    """One data set as it is laid out.
+    """Data set with its detected layout and its label space.
 
     Args:
         storage: Storage from which everything is read.
         data: URI of the data set.
         space: Label space of the network.
-        layout: Name of the layout; `auto` looks.
-        files: Label space in which the label files are written; None: `space`.
+        layout: Name of the layout; `auto` detects it.
+        files: Label space that decodes the label files; None: `space`.
 
     Attributes:
+        storage: Storage from which everything is read.
+        data: URI of the data set.
+        space: Label space of the network.
         layout: Name of the layout that was found.
     """
 
@@ -149,30 +154,35 @@ class DataSet:
         self.layout = self._layout.name
 
     def has(self, split: str) -> bool:
-        """Tell whether the data set has a split: `train`, `val` or `WHOLE`."""
+        """Return whether the data set has a split: `train`, `val` or `WHOLE`."""
         return self._layout.has_split(self._folder, split)
 
     def read(self, split: str) -> Split:
-        """Return a split as the data set has it."""
+        """Return a split that the data set defines: `train`, `val` or `WHOLE`."""
         return self._layout.read(self._folder, split, self._files)
 
     @cached_property
     def undivided(self) -> Split:
-        """Pairs of a data set without val, listed once."""
+        """All pairs of a data set without val, sorted by image URI and listed once."""
         found = self.read("train" if self.has("train") else WHOLE)
         return replace(found, pairs=sorted(found.pairs, key=lambda pair: pair.image_uri))
 
     def paths(self) -> list[str]:
-        """Return the paths by which the images of `undivided` are divided."""
+        """Return the paths of the images in `undivided`, relative and without extension, by which they are divided."""
         root = self.undivided.root
         return [posixpath.splitext(pair.image_uri.removeprefix(root).lstrip("/"))[0] for pair in self.undivided.pairs]
 
     def frozen(self, split: str, pairs: Sequence[LabelledImage]) -> Split:
-        """Return frozen pairs, and how their labels are read; new files do not matter.
+        """Return a split with frozen pairs; files added since the run began do not matter.
+
+        Args:
+            split: Name of the split that holds the pairs.
+            pairs: Pairs that were frozen when the run began.
 
         Raises:
-            RunConflict: If a pair is not there as it was.
+            RunConflict: If a pair was replaced or removed.
         """
+        # A plain label file can be read from its pair alone; other layouts must be listed again.
         if self._layout.plain_labels:
             return Split(pairs, LabelFiles(self.storage, self._files), self._files.classes)
         found = self.read(split)
@@ -185,19 +195,20 @@ class DataSet:
 
 
 def read_split(data_sets: Sequence[DataSet], split: str, division: Division | None = None) -> list[Split]:
-    """Return `train` or `val` of each data set; those without val are divided together.
+    """Return `train` or `val` of each data set; data sets without val are divided together.
 
-    So a group of images that lies in several data sets is on one side, and a data set may be as small as one image.
+    A group of images that spans several data sets therefore stays on one side, and a data set may hold a single image.
 
     Args:
         data_sets: Data sets of one run.
-        split: Name of the split.
-        division: Rule as the user gave it; None: folders without any split are divided by the default rule, and a
-            folder with train alone only adds to train.
+        split: Name of the split, `train` or `val`.
+        division: Rule that the user gave; None: the default rule divides folders without any split, and a folder with
+            train alone only adds to train.
 
     Raises:
-        ConfigError: If a split is empty, or there is nothing for a given rule to divide.
+        ConfigError: If a split is empty, or a given rule finds no data set to divide.
     """
+    # Step 1: divide the paths of all data sets without val as one list, so that groups stay together.
     divided = [each for each in data_sets if _is_divided(each, division)]
     if division is not None and not divided:
         raise ConfigError(f"{data_sets[0].data} has a val split of its own: leave out --val-fraction and --val-group")
@@ -205,12 +216,14 @@ def read_split(data_sets: Sequence[DataSet], split: str, division: Division | No
     others_validate = any(each.has("val") for each in data_sets)
     rule = division or Division()
     aside = iter(rule.is_validation(paths, data_sets[0].data, optional=others_validate) if divided else ())
+    # Step 2: read the split of each data set; `aside` yields its flags in the order of `paths`.
     found = []
     for each in data_sets:
         if each in divided:
             pairs = [pair for pair in each.undivided.pairs if next(aside) == (split == "val")]
             found.append(replace(each.undivided, pairs=pairs, notes=_notes(each.undivided, rule, each.paths())))
         elif split == "val" and not each.has("val") and each.has("train") and (divided or others_validate):
+            # The data set has train alone, and others validate: its val is empty.
             found.append(replace(each.read("train"), pairs=(), notes=()))
         else:
             own = each.read(split)
@@ -219,13 +232,14 @@ def read_split(data_sets: Sequence[DataSet], split: str, division: Division | No
 
 
 def _is_divided(data_set: DataSet, division: Division | None) -> bool:
+    """Return whether a data set is divided: it has no split at all, or train without val and a rule is given."""
     if data_set.has("val"):
         return False
     return division is not None if data_set.has("train") else data_set.has(WHOLE)
 
 
 def _notes(found: Split, division: Division | None = None, paths: Sequence[str] = ()) -> list[str]:
-    """Return sentences about images and files that are left out, and about a division."""
+    """Return notes for the user about images and files that are left out, and about a division."""
     notes = []
     if found.unlabeled:
         everything = len(found.pairs) + len(found.unlabeled)
@@ -246,6 +260,7 @@ def _notes(found: Split, division: Division | None = None, paths: Sequence[str] 
 
 
 def _usable(uri: str, load: Callable[[], Result]) -> Result:
+    """Return the result of `load`; an object that is damaged or missing becomes a ConfigError that names it."""
     try:
         return load()
     except (DecodeError, ObjectMissing) as error:

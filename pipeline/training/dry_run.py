@@ -1,4 +1,4 @@
-"""A look at a run before it starts: data surveyed, a batch of each stage drawn, time and memory estimated."""
+"""Dry run before training: a survey of the data, a drawn batch of each stage, estimates of time and memory."""
 
 from __future__ import annotations
 
@@ -39,24 +39,31 @@ from pipeline.training.world import World
 
 __all__ = ["dry_run"]
 
+# Most samples of a stage that are drawn.
 _MOST_DRAWN = 8
+# Seconds between two samples of the resident memory of the process.
 _POLL_SECONDS = 0.01
 
 
 def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None = None) -> Iterator[str]:
-    """Yield what there is to know before training; leave pictures and a page below `<output>/dry-run`, nothing else.
+    """Yield survey, first losses and estimates as text; write pictures and a page below `<output>/dry-run` only.
 
-    A step is measured on one worker's micro-batch and multiplied: what it does not know is how much workers wait for
+    A step is measured on one worker's micro-batch and multiplied. The estimate omits the time that workers wait for
     each other, for data and for validation.
 
+    Args:
+        config: Configuration of the run.
+        storage: Storage of the data and the output.
+        device: Device on which a step is measured; None: the CPU.
+
     Raises:
-        ConfigError: At the end, if pairs cannot be trained on.
+        ConfigError: If pairs cannot be trained on; raised at the end, after everything else.
     """
     sources = Sources(config, storage)
     space = config.recipe.space()
     survey = survey_data(sources.own_train, sources.val, space, space.ignore_label, sources.notes())
     yield "\n".join([survey.table(), survey.sizes(), *survey.warnings()])
-    # Pairs that cannot be trained on are reported at the end; the others are drawn.
+    # Pairs that cannot be trained on are reported at the end; all others can be drawn.
     sources.leave_out(survey.problems)
     network, _ = initial_network(config.recipe, storage)
     network.to(device or torch.device("cpu")).to(memory_format=torch.channels_last)
@@ -73,10 +80,12 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     for stage in config.recipe.stages:
         images, cache = sources.of(stage), _Computed.of(config, stage, storage, network)
         sample = sampler(config.recipe, stage, network.spec, images, cache)
+        # Rank 0 has the largest share of a batch, and its first samples are drawn.
         share = World(0, config.workers).share(config.recipe.stage(stage).batch)
         batch = [sample(0, position) for position in share[: max(_MOST_DRAWN, 1)]]
         picture = _picture(config, stage, batch, images, network)
         storage.write(join(config.output, "dry-run", f"{stage}.png"), _png(picture))
+        # A step is measured on one micro-batch only.
         few = batch[: min(len(batch), config.recipe.stage(stage).micro_batch)]
         seconds, estimate = _estimate(config, stage, len(share), _measure(config, stage, network, few, weights))
         total += seconds
@@ -95,6 +104,8 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
 
 @dataclass(frozen=True)
 class _Measured:
+    """Measurement of one step: number of samples, seconds, loss, and most bytes in use."""
+
     samples: int
     seconds: float
     loss: float
@@ -104,7 +115,10 @@ class _Measured:
 def _measure(
     config: TrainConfig, stage: StageName, network: DilatedNetwork, batch: list[Sample], weights: Tensor | None
 ) -> _Measured:
-    """The second of two steps: the first one also finds out which kernels to use."""
+    """Measure the second of two steps, because the first one includes the search for kernels.
+
+    The weights are restored afterwards. The loss is that of the first step, before any update.
+    """
     device = network.front_end.final.weight.device
     set_modes(network, stage, config.recipe)
     optimizer = build_optimizer(config.recipe.stage(stage), trainable(network, stage, config.recipe))
@@ -121,8 +135,16 @@ def _measure(
 
 
 def _estimate(config: TrainConfig, stage: StageName, share: int, measured: _Measured) -> tuple[float, str]:
-    """Return seconds of a stage, and a sentence about its time and memory."""
+    """Return the seconds of a stage, and a sentence about its time and memory.
+
+    Args:
+        config: Configuration of the run.
+        stage: Name of the stage.
+        share: Number of samples per step on one worker.
+        measured: Measurement of one micro-batch.
+    """
     settings = config.recipe.stage(stage)
+    # A worker accumulates its share in micro-batches of the measured size.
     seconds = measured.seconds * math.ceil(share / measured.samples)
     crop = "whole images" if settings.crop is None else f"crops of {settings.crop} pixels"
     whole = seconds * settings.iterations
@@ -139,22 +161,23 @@ def _hours(seconds: float) -> str:
 
 
 class _Computed(MapCache):
-    """Maps computed when they are asked for, and kept nowhere."""
+    """Map cache that computes every map on request and stores nothing."""
 
     @classmethod
     def of(cls, config: TrainConfig, stage: StageName, storage: Storage, network: DilatedNetwork) -> MapCache | None:
+        """Return the cache of the maps on which a stage learns; None if it learns on images."""
         kind = config.recipe.stage_input(stage)
         return None if kind == "images" else cls(storage, config.output, network, kind)
 
     def load(self, images: Images, index: int, mirror: bool) -> Tensor:
-        """The map of an image."""
+        """Compute and return the map of an image."""
         return self.compute(images, index, mirror)
 
 
 def _picture(
     config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: DilatedNetwork
 ) -> Image.Image:
-    """Draw the samples with their labels; the whole images, where a stage learns on maps of them."""
+    """Draw the samples with their labels, or the whole images if the stage learns on maps."""
     kind, spec = config.recipe.stage_input(stage), network.spec
     panels = []
     for position, sample in enumerate(batch):
@@ -163,6 +186,7 @@ def _picture(
             pixels = _pixels(sample.inputs, spec.mean_bgr)
             label = _full_size(sample.target, sample_rule(config.recipe, stage, spec).target_stride)
         else:
+            # A map cannot be shown, so the same random choice is repeated to find its image.
             batch_size = config.recipe.stage(stage).batch
             index = draw(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
             pixels, label = images.pair(index)
@@ -179,18 +203,26 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _pixels(inputs: Tensor, mean_bgr: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """The interior of a crop, as it was before the mean was subtracted: (H, W, 3) uint8 RGB."""
+    """Return the interior of a crop without its margin and with the mean added back, (H, W, 3) uint8 RGB."""
+    # (3, H + 372, W + 372) BGR -> (H, W, 3) RGB
     interior = inputs[:, MARGIN:-MARGIN, MARGIN:-MARGIN] + torch.tensor(mean_bgr).view(3, 1, 1)
     return interior.flip(0).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
 
 
 def _full_size(target: Tensor, stride: int) -> NDArray[np.uint8]:
-    """A label for every pixel; at stride 8 each stands for its cell's 8×8 pixels."""
+    """Return a label for every pixel; at stride 8 each label is repeated over the 8×8 pixels of its cell."""
     return target.numpy().repeat(stride, axis=0).repeat(stride, axis=1)
 
 
 class _PeakMemory:
-    """Most bytes while entered: allocated on a GPU, resident in a process on a CPU."""
+    """Context manager that measures peak memory: bytes allocated on a GPU, or resident in the process on a CPU.
+
+    Args:
+        device: Device whose memory is measured.
+
+    Attributes:
+        peak: Most bytes in use while the context was entered.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._done, self.peak = device, threading.Event(), 0

@@ -1,4 +1,4 @@
-"""A recipe's network before its first step."""
+"""Initial network of a recipe, and the sources of its weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ __all__ = ["initial_network", "is_network"]
 
 
 def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, dict[str, Any]]:
-    """Builds the network, the same on every worker, and loads the recipe's first weights.
+    """Build the network, identically on every worker, and load the recipe's initial weights.
 
     Returns:
-        The network, and the weights' provenance.
+        The network, and the provenance of its weights.
 
     Raises:
-        ConfigError: if the weights cannot be had or do not fit.
+        ConfigError: If the weights cannot be read or do not fit.
     """
     config = recipe.network
+    # The seed makes random weights equal on all workers, which never exchange them.
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.spec(), config.widths(), large=config.context == "large")
     if config.context_init == "random" and network.context is not None:
@@ -48,13 +49,14 @@ def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, d
 
 
 def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str, Any]:
+    """Load the weights that the recipe names into the network, and return their provenance."""
     weights = recipe.network.weights
     if weights != "torchvision":
         data = storage.read(weights)
         if is_network(data):
             return _go_on_from(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
         return load_vgg16_bytes(network.front_end, data, weights)
-    # Imported for those recipes alone: it takes as long as torch itself, in every worker of every job.
+    # Imported only when needed: torchvision takes as long to import as torch, in every worker of every job.
     from torchvision.models import VGG16_Weights, vgg16
 
     try:
@@ -67,7 +69,7 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
 
 
 def is_network(data: bytes) -> bool:
-    """Tell a network.safetensors of this project from other weights."""
+    """Return whether the bytes are a network.safetensors of this project rather than other weights."""
     try:
         read_metadata(data, METADATA_KEY)
     except CheckpointError:
@@ -76,11 +78,15 @@ def is_network(data: bytes) -> bool:
 
 
 def _go_on_from(network: DilatedNetwork, other: DilatedNetwork, source: str, sha256: str) -> dict[str, Any]:
-    """Copies a trained network; what depends on the classes only if they are the same, in the same order."""
+    """Copy the weights of a trained network, and return their provenance.
+
+    The score layer and the context module are copied only if the classes are equal and in the same order.
+    """
     _check_same_input(network, other)
     same_classes = network.spec.classes == other.spec.classes
     tensors = other.front_end.state_dict()
     copied = {name: tensor for name, tensor in tensors.items() if same_classes or not name.startswith("final.")}
+    # Not strict: the score layer of other classes is missing, and keeps its random weights.
     network.front_end.load_state_dict(copied, strict=False)
     parts = ["front end" if same_classes else "front end without its score layer"]
     if same_classes and network.context is not None and other.context is not None and _same_shape(network, other):
@@ -90,6 +96,7 @@ def _go_on_from(network: DilatedNetwork, other: DilatedNetwork, source: str, sha
 
 
 def _check_same_input(network: DilatedNetwork, other: DilatedNetwork) -> None:
+    """Raise ModelError unless both networks have the same layer widths and the same mean."""
     if network.front_end.widths != other.front_end.widths:
         raise ModelError(
             f"its layers have {other.front_end.widths}, the recipe's {network.front_end.widths}: "
@@ -101,6 +108,7 @@ def _check_same_input(network: DilatedNetwork, other: DilatedNetwork) -> None:
 
 
 def _same_shape(network: DilatedNetwork, other: DilatedNetwork) -> bool:
+    """Return whether the context modules of both networks have equal shapes and equal settings."""
     shapes = [
         [tensor.shape for tensor in each.context.state_dict().values()]
         for each in (network, other)

@@ -1,8 +1,9 @@
-"""One driver per run, without a lock server and without trusting clocks.
+"""Lease that admits one driver per run, without a lock server and without trusting clocks.
 
-Drivers are numbered: each one creates `<output>/drivers/<number>.json`, which only one can, and from then on rewrites
-`<number>.beat`. Whoever finds a driver before it watches that beat: one that goes on belongs to a living driver, one
-that stands still for a while to a dead one, whose run is taken over under the next number.
+Drivers are numbered. Each driver creates `<output>/drivers/<number>.json`, which succeeds for one driver only, and then
+rewrites `<number>.beat` at regular intervals. A driver that finds an earlier one watches that beat. A beat that changes
+shows a living driver. A beat that stays the same for a while shows a dead one, and the new driver takes over the run
+under the next number.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """The right to drive a run, held while the context is entered.
+    """Exclusive right to drive a run, held while the context is entered.
 
     Args:
-        storage: where the run's objects lie.
-        output: of the run.
-        beat_seconds: between two signs of life.
-        patience_seconds: after which a driver without a sign of life counts as dead; several beats.
+        storage: Storage of the run's output.
+        output: URI of the run's output.
+        beat_seconds: Seconds between two signs of life.
+        patience_seconds: Seconds without a sign of life after which a driver counts as dead; several beats.
 
     Attributes:
-        number: of this driver; valid once entered.
+        number: Number of this driver; 0 until the context is entered.
 
     Raises:
-        RunConflict: on entering, if another driver is alive; it is named.
+        RunConflict: If another driver is alive when the context is entered; the message names it.
     """
 
     def __init__(
@@ -58,20 +59,21 @@ class Lease:
         return self
 
     def renew(self) -> None:
-        """Goes on under the next number, so that whoever still acts under the last one is told so by `check_driver`.
+        """Take the next number, so that `check_driver` refuses workers that still act under the last one.
 
         Raises:
-            RunConflict: if another driver has taken the run over.
+            RunConflict: If another driver has taken over the run.
         """
         check_driver(self._storage, self._output, self.number)
         self._take(self.number + 1)
 
     def _take(self, number: int) -> None:
+        """Claim a number for this driver, or raise RunConflict if another driver has it."""
         owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex})
-        # Created by one alone: of two that find the same dead driver, the other one is refused here.
+        # Only one driver can create the object: of two that find the same dead driver, the second fails here.
         if not self._storage.write_once(self._uri("json", number), owner.encode()):
             raise RunConflict(self._refusal(number))
-        # A number that was free may be an old one whose owner has gone on and tidied up.
+        # The number may be free because its owner has taken a later one and deleted the object.
         check_driver(self._storage, self._output, number)
         self.number = number
         self._storage.write(self._uri("beat"), b"0")
@@ -88,17 +90,23 @@ class Lease:
             logger.warning("the next driver will wait for this one: %s", failure)
 
     def _beat(self) -> None:
+        """Rewrite the beat object until the context ends; runs in a thread of its own."""
         for count in range(1, 2**62):
             try:
                 self._storage.write(self._uri("beat"), str(count).encode())
             except StorageError as error:
-                # One beat that fails may be followed by one that does not; if none does, another may take over.
+                # A later beat may succeed; if none does, another driver may take over, as intended.
                 logger.warning("no sign of life could be given: %s", error)
             if self._done.wait(self._beat_seconds):
                 return
 
     def _await_silence(self, number: int) -> None:
-        """Returns when driver `number` has ended, or gave no sign of life for the time of patience."""
+        """Wait until driver `number` has ended, or has given no sign of life for `patience_seconds`.
+
+        Raises:
+            RunConflict: If the driver gives a sign of life.
+        """
+        # Only changes of the beat count, measured by this machine's monotonic clock: clocks are never compared.
         first, started = self._read(number, "beat"), time.monotonic()
         logger.warning("%s: waiting %g s for a sign of life", self._describe(number), self._patience_seconds)
         while time.monotonic() - started < self._patience_seconds:
@@ -106,7 +114,7 @@ class Lease:
             if self._ended(number):
                 return
             if self._read(number, "beat") != first:
-                # Another beat, or none at all: then somebody else has taken the run over meanwhile.
+                # A new beat shows a living driver. A deleted one shows that another driver has taken over meanwhile.
                 raise RunConflict(self._refusal(_newest(self._storage, self._output)))
         logger.warning("it gave none: this driver takes over")
 
@@ -114,6 +122,7 @@ class Lease:
         return self._storage.exists(self._uri("ended", number))
 
     def _read(self, number: int, kind: str) -> bytes:
+        """Return the content of a driver's object, or no bytes if the object is missing."""
         try:
             return self._storage.read(self._uri(kind, number))
         except ObjectMissing:
@@ -130,7 +139,7 @@ class Lease:
         return f"{self._describe(number)} is at work on this run: wait for its end, or stop it first"
 
     def _forget(self, before: int) -> None:
-        """Removes what earlier drivers left."""
+        """Delete the objects of the two numbers up to `before`."""
         for number in range(max(1, before - 1), before + 1):
             for kind in ("beat", "ended", "json"):
                 self._storage.delete(self._uri(kind, number))
@@ -140,10 +149,17 @@ class Lease:
 
 
 def check_driver(storage: Storage, output: str, number: int) -> None:
-    """Lets driver `number` go on, unless another has taken the run over since.
+    """Check that no other driver has taken over the run from driver `number`.
+
+    A driver that was suspended or disconnected does not notice by itself that it was replaced.
+
+    Args:
+        storage: Storage of the run's output.
+        output: URI of the run's output.
+        number: Number under which the caller acts.
 
     Raises:
-        RunConflict: if one has. A driver that was stopped or cut off may wake up later than it thinks.
+        RunConflict: If a later driver exists.
     """
     newest = _newest(storage, output)
     if newest > number:
@@ -151,5 +167,6 @@ def check_driver(storage: Storage, output: str, number: int) -> None:
 
 
 def _newest(storage: Storage, output: str) -> int:
+    """Return the highest number of any driver; 0 if there is none."""
     names = [info.uri.rsplit("/", 1)[-1] for info in storage.list(join(output, "drivers"))]
     return max((int(name.split(".")[0]) for name in names if name.endswith(".json")), default=0)

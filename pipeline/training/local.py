@@ -1,4 +1,4 @@
-"""A run in this process alone, without Ray: for tests, benchmarks, and a machine that has no cluster."""
+"""Training in a single process without Ray, for tests, benchmarks, and machines without a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ __all__ = ["compute_maps", "run_phases", "train_here"]
 
 
 def train_here(config: TrainConfig, storage: Storage, hooks: Hooks | None = None, world: World | None = None) -> None:
-    """Trains from wherever the run stands to its end, as the only worker; unlike a job it claims nothing."""
+    """Train from the newest checkpoint to the end as the only worker; unlike a job, this claims no output.
+
+    Args:
+        config: Configuration of the run.
+        storage: Storage for all reads and writes.
+        hooks: Callbacks of the worker; None: no callbacks.
+        world: Device of the worker; None: the CPU.
+    """
     alone = world or World()
     run_phases(config, storage, alone, lambda stages: Trainer(config, alone, storage, hooks).run(stages))
 
@@ -24,7 +31,7 @@ def train_here(config: TrainConfig, storage: Storage, hooks: Hooks | None = None
 def run_phases(
     config: TrainConfig, storage: Storage, world: World, run_stages: Callable[[tuple[StageName, ...]], object]
 ) -> None:
-    """Phase after phase until the network is there: maps in this process, stages by `run_stages`."""
+    """Run all phases until the final network exists: maps in this process, stages by `run_stages`."""
     while not storage.exists(join(config.output, NETWORK_FILE)):
         phase = current_phase(config.recipe, storage, config.output)
         compute_maps(config, phase, storage, world)
@@ -32,7 +39,7 @@ def run_phases(
 
 
 def compute_maps(config: TrainConfig, phase: Phase, storage: Storage, world: World) -> None:
-    """Computes the maps of a phase that are not there yet, on this worker's device."""
+    """Compute the missing maps of a phase on this worker's device."""
     for kind in phase.maps:
         work = MapWork(config, kind, storage, world.device)
         work.compute(work.missing())

@@ -1,4 +1,4 @@
-"""The training loop of one stage: plain torch, the same on one worker or many, resumable at any iteration."""
+"""Training loop of one stage in plain torch, for one or many workers, resumable at any iteration."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pipeline.training.step import Batch, Step
 
 __all__ = ["StepResult", "run_steps"]
 
-# Batches prepared while the network works on one.
+# Number of batches that are prepared while the network processes one.
 _AHEAD = 2
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step.
+    """Result of one optimizer step.
 
     Attributes:
-        iteration: from 0.
-        loss: mean over the valid cells of the whole batch, before the step.
-        rate: learning rate of weights.
-        seconds: of the step, waiting for data included.
-        waited: seconds of those spent waiting for data.
-        leaving: whether the machine of some worker is about to be taken away.
+        iteration: Number of the step in its stage, counted from 0.
+        loss: Mean loss over the valid cells of the whole batch, before the step.
+        rate: Learning rate of weights.
+        seconds: Duration of the step in seconds, including the wait for data.
+        waited: Part of `seconds` spent waiting for data.
+        leaving: Whether the workers must regroup, because a machine is about to leave or another one has joined.
     """
 
     iteration: int
@@ -40,16 +40,16 @@ class StepResult:
 
 
 def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, loaders: int = 2) -> Iterator[StepResult]:
-    """Runs the steps of a stage from iteration `first` to its end, yielding after each.
+    """Run the steps of a stage from iteration `first` to its end, and yield the result of each.
 
     Args:
-        step: of the stage.
-        sample: (iteration, position in the global batch) → sample; called from other threads.
-        first: iteration to begin with.
-        loaders: threads that prepare samples.
+        step: Optimizer step of the stage.
+        sample: Function from (iteration, position in the global batch) to a sample; called from other threads.
+        first: Iteration of the first step.
+        loaders: Number of threads that prepare samples.
 
     Raises:
-        PipelineError: if the loss is not finite.
+        PipelineError: If the loss is not finite.
     """
     config = step.recipe.stage(step.stage)
     positions = step.world.share(config.batch)
@@ -59,9 +59,10 @@ def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, load
         def prepare(iteration: int) -> None:
             if iteration < config.iterations:
                 parts = [pool.submit(sample, iteration, position) for position in positions]
-                # The pool begins its work in this order: what a thread waits for here is done or being done.
+                # No deadlock: the pool starts tasks in order, so the parts are done or running when this task waits.
                 ahead.append(pool.submit(lambda: step.batches([part.result() for part in parts])))
 
+        # Fill the queue before the first step; each step then adds one batch.
         for iteration in range(first, first + _AHEAD):
             prepare(iteration)
         try:
@@ -74,5 +75,5 @@ def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, load
                 seconds = time.perf_counter() - started
                 yield StepResult(iteration, loss, rate(config, iteration), seconds, waited, leaving)
         finally:
-            # After an error nobody wants the batches that are still being prepared.
+            # After an error, or at an early end, the batches in preparation are no longer needed.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The maps that a phase needs, as work to be shared out: what is missing, and how to compute a part of it."""
+"""Computation of the maps that a phase needs, as tasks that can be shared between workers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.training.sources import Images, Sources
 
 __all__ = ["MapWork", "Task", "map_caches"]
 
-# Split, number of the image in it, mirrored.
+# One map to compute: split, index of the image in the split, and whether the image is mirrored.
 Task = tuple[Literal["train", "val"], int, bool]
 
 
 def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
-    """The caches that a recipe uses, by kind, on the weights that `network` has now."""
+    """Return the map caches that a recipe uses, by kind, keyed by the current weights of `network`."""
     recipe, root, caches = config.recipe, config.maps or config.output, dict[StageInput, MapCache]()
     precision = "bfloat16" if config.gpus_per_worker else "float32"
     if recipe.frozen_convolutions:
@@ -34,31 +34,37 @@ def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -
 
 
 class MapWork:
-    """All maps of one kind.
+    """Computation of all maps of one kind for the images of a run.
 
     Args:
-        config: of the run.
-        kind: which maps.
-        storage: for reading and writing.
-        device: to compute on.
+        config: Configuration of the run.
+        kind: Kind of the maps, `features` (conv5_3 maps) or `scores`.
+        storage: Storage of images, weights and maps.
+        device: Device that computes the maps; None: the CPU.
     """
 
     def __init__(
         self, config: TrainConfig, kind: StageInput, storage: Storage, device: torch.device | None = None
     ) -> None:
         self._config, self._sources = config, Sources(config, storage)
+        # Only the context stage uses score maps; conv5_3 maps serve every stage.
         self._learned = self._sources.of("context") if kind == "scores" else self._sources.all
         network = _network(config, kind, storage).to(device or torch.device("cpu"))
         self._cache = map_caches(config, storage, network.to(memory_format=torch.channels_last))[kind]
 
     def missing(self) -> list[Task]:
-        """What has not been computed yet; validation images first, and never mirrored."""
+        """Return the tasks that are not computed yet: validation images first, which are never mirrored."""
         mirrors = (False, True) if self._config.recipe.mirror else (False,)
         tasks: list[Task] = [("val", *key) for key in self._cache.missing(self._sources.working_val, [False])]
         return [*tasks, *(("train", *key) for key in self._cache.missing(self._learned, mirrors))]
 
     def compute(self, tasks: Sequence[Task], on_map: Callable[[], None] = lambda: None) -> None:
-        """Computes and writes some of them."""
+        """Compute the maps of some tasks and write them to the cache.
+
+        Args:
+            tasks: Tasks to compute.
+            on_map: Callback after each map.
+        """
         for split in ("val", "train"):
             keys = [(index, mirror) for name, index, mirror in tasks if name == split]
             self._cache.fill(self._images(split), keys, on_map)
@@ -68,7 +74,7 @@ class MapWork:
 
 
 def _network(config: TrainConfig, kind: StageInput, storage: Storage) -> DilatedNetwork:
-    """The network whose maps are wanted: as it starts, or as the stages before the context stage left it."""
+    """Return the network that computes the maps: the initial one, or the one after the last front-end stage."""
     before = [stage for stage in config.recipe.stages if stage in ("front_end", "fine_tune")]
     if kind == "features" or not before:
         return initial_network(config.recipe, storage)[0]

@@ -1,4 +1,4 @@
-"""Lines of progress of a stage: loss, rate, images per second, time left; and a warning about a strange start."""
+"""Progress lines of a stage (loss, rate, images per second, time left) and a warning about an unusual first loss."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from pipeline.training.recipe_schema import StageConfig, StageName
 
 __all__ = ["Pace"]
 
+# Seconds between two lines.
 _SECONDS = 5.0
 
 
 class Pace:
-    """Averages over the steps since the last line.
+    """Progress lines with averages over the steps since the last line.
 
     Args:
-        stage: of the steps.
-        config: of the stage.
-        classes: C.
+        stage: Name of the stage.
+        config: Configuration of the stage.
+        classes: Number of classes, C.
+
+    Attributes:
+        images_per_second: Throughput of the last step over all workers.
     """
 
     def __init__(self, stage: StageName, config: StageConfig, classes: int) -> None:
@@ -29,7 +33,7 @@ class Pace:
         self.images_per_second = 0.0
 
     def lines(self, result: StepResult) -> Iterator[str]:
-        """What to print after a step, if anything."""
+        """Yield the lines to print after a step; most steps yield none."""
         self.images_per_second = self._config.batch / max(1e-9, result.seconds)
         if result.iteration == 0 and self._stage == "front_end":
             yield from self._first(result.loss)
@@ -48,7 +52,7 @@ class Pace:
         )
 
     def _first(self, loss: float) -> Iterator[str]:
-        """A network that knows nothing yet has a loss near ln C (fyu/dilation, issue 12)."""
+        """Yield a warning if the first loss is far from ln C, that of an untrained network (fyu/dilation, issue 12)."""
         expected = math.log(self._classes)
         if not 0.3 * expected <= loss <= 3 * expected:
             yield (

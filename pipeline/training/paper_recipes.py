@@ -1,8 +1,9 @@
-"""The paper's recipes (Yu & Koltun 2016), and what was chosen where it is silent.
+"""Recipes of the paper (Yu & Koltun 2016), with the choices made where the paper gives no value.
 
-Silent everywhere, and so the reference code's (fyu/dilation, train.py and the training nets): weight decay 5e-4 on
-weights alone, biases at twice the rate, dropout 0.5 after fc6 and fc7, mirroring, a rate of a tenth after 100,000
-iterations. Silent in both, and so not done: random scale. `micro_batch` changes memory alone.
+Values that the paper gives for no data set follow the reference code (fyu/dilation, train.py and the training nets).
+Weight decay is 5e-4 on weights only, and biases learn at twice the rate. Dropout is 0.5 after fc6 and fc7, samples are
+mirrored, and the rate drops to a tenth after 100,000 iterations. Neither source gives a random scale, so no recipe uses
+one. `micro_batch` changes memory only.
 """
 
 from __future__ import annotations
@@ -33,42 +34,43 @@ _CITYSCAPES_MEAN = (72.39, 82.91, 73.16)
 def voc_front_end() -> Recipe:
     """VOC 2012 with the annotations of Hariharan et al. 2011 (Sec. 4): 60K iterations of 14 crops at 1e-3.
 
-    Momentum 0.9. The crop of 500 pixels is the reference code's (docs/training.md), whose rate of 1e-4 contradicts the
-    paper's 1e-3; the paper's is taken.
+    Momentum is 0.9. The crop of 500 pixels comes from the reference code (docs/training.md). The reference code's rate
+    of 1e-4 contradicts the paper's 1e-3; this recipe uses the paper's.
     """
     return _voc(name="voc_front_end", front_end=_voc_stage(iterations=60_000))
 
 
 def voc_coco_front_end() -> Recipe:
-    """VOC and COCO (--extra-data) together, 100K iterations at 1e-3, 40K at 1e-4; VOC alone, 50K at 1e-5 (Sec. 5).
+    """VOC plus COCO (--extra-data), 100K iterations at 1e-3, 40K at 1e-4; then VOC alone, 50K at 1e-5 (Sec. 5).
 
-    Batches of 14, momentum 0.9, crops as in `voc_front_end`. The two rates of the first stage are the step schedule.
-    Images are drawn as if both were one data set; the paper does not say how.
+    Batches hold 14 crops as in `voc_front_end`; momentum is 0.9. The step schedule yields the two rates of the first
+    stage. Images are drawn as if both data sets were one; the paper does not describe the mixture.
     """
+    # The step schedule divides the rate by 10 after 100,000 of the 140,000 iterations.
     together = _voc_stage(iterations=140_000, extra_data=True)
     return _voc(name="voc_coco_front_end", front_end=together, fine_tune=_voc_stage(iterations=50_000, rate=1e-5))
 
 
 def voc_context_basic() -> Recipe:
-    """The basic context module on the maps of a trained front end, which stays as it is, at 1e-3 (Sec. 5).
+    """VOC's basic context module on score maps of a trained front end, which does not learn, at 1e-3 (Sec. 5).
 
-    Padded once at the input, by 33 cells of zeros. Batches of 60 maps are the reference code's (docs/training.md);
-    there all maps had 66x66 cells, here each has its image's own. Momentum and iterations are not stated: those of the
-    front end's own training.
+    The module pads its input once, by 33 cells of zeros. Batches of 60 maps follow the reference code
+    (docs/training.md), where all maps had 66x66 cells; here each map has the size of its image. The paper gives neither
+    momentum nor iterations: this recipe uses those of the front end's training.
     """
     return _voc_context("basic")
 
 
 def voc_context_large() -> Recipe:
-    """The large context module, all else as `voc_context_basic` (Sec. 5, Table 1)."""
+    """VOC's large context module; every other setting is that of `voc_context_basic` (Sec. 5, Table 1)."""
     return _voc_context("large")
 
 
 def camvid_dilation8() -> Recipe:
     """CamVid (Appendix A): front end 20K iterations of eight 628-pixel crops at 1e-4, momentum 0.99; then joint.
 
-    No separate context stage. Joint training on one 852-pixel crop at 1e-5, momentum 0.9; its iterations are not
-    stated: 20K chosen, as many as the front end's.
+    There is no separate context stage. Joint training uses one 852-pixel crop at 1e-5 and momentum 0.9. The paper does
+    not give its iterations; this recipe takes 20K, as many as for the front end.
     """
     return Recipe(
         name="camvid_dilation8",
@@ -83,8 +85,8 @@ def camvid_dilation8() -> Recipe:
 def kitti_dilation7() -> Recipe:
     """KITTI (Appendix A): front end 10K iterations, otherwise CamVid's; joint 20K on 900-pixel crops, momentum 0.99.
 
-    Layer 6 is removed from the context module, which has no stage of its own. The joint rate is 1e-5; the joint batch
-    is not stated: 1, as for CamVid.
+    The context module lacks layer 6 and has no stage of its own. The joint rate is 1e-5. The paper does not give the
+    joint batch; it is 1, as for CamVid.
     """
     return Recipe(
         name="kitti_dilation7",
@@ -99,9 +101,9 @@ def kitti_dilation7() -> Recipe:
 def cityscapes_dilation10() -> Recipe:
     """Cityscapes (Appendix A): front end 40K; context 24K of 100 whole images at 1e-4; joint 60K on halves at 1e-5.
 
-    Momentum 0.99 throughout; two more context layers; joint batches of one input of 1396 pixels with its margin, whose
-    halves are taken at random places instead of left and right. The deconvolution that ends the network was part of
-    its training (fyu/dilation, issue 18), so losses look at every pixel.
+    Momentum is 0.99 in every stage, and the context module has two more layers. A joint batch is one input of 1396
+    pixels including the margin; the halves lie at random places instead of left and right. The deconvolution that ends
+    the network was part of its training (fyu/dilation, issue 18), so the loss covers every pixel.
     """
     window = (1396, 1396)
     return Recipe(
@@ -120,7 +122,7 @@ def cityscapes_dilation10() -> Recipe:
 
 
 def _urban_front_end(iterations: int) -> StageConfig:
-    """Appendix A, all three data sets: eight crops of 628 pixels, 1e-4, momentum 0.99."""
+    """Return the front-end stage of the urban data sets (Appendix A): 8 crops of 628 pixels, 1e-4, momentum 0.99."""
     return StageConfig(
         iterations=iterations, batch=8, micro_batch=2, crop=628, learning_rate=1e-4, momentum=0.99, dropout=0.5
     )

@@ -1,4 +1,4 @@
-"""The order of a run's work: which maps have to be there before which stages."""
+"""Phases of a run in order: maps to compute first, then the stages that need them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from pipeline.training.recipe_schema import STAGES, Recipe, StageInput, StageNam
 
 __all__ = ["CHECKPOINT_NAME", "Phase", "current_phase", "newest_place", "phases"]
 
+# Stage number, stage name and iteration; the padding makes names sort in the order of training.
 CHECKPOINT_NAME = re.compile(r"(\d\d)-([a-z_]+)-(\d{7,})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Maps that are computed first, then stages that one group of workers runs."""
+    """Maps that are computed first, and the stages that one group of workers then runs.
+
+    Attributes:
+        maps: Kinds of maps in the order of their computation.
+        stages: Names of the stages in order.
+    """
 
     maps: tuple[StageInput, ...]
     stages: tuple[StageName, ...]
 
 
 def phases(recipe: Recipe) -> tuple[Phase, ...]:
-    """A run's phases in order. Score maps can only be computed once the front end has been trained."""
+    """Return the phases of a run in order; score maps start a new phase, as they need a trained front end."""
     features: tuple[StageInput, ...] = ("features",) if recipe.frozen_convolutions else ()
     if "context" not in recipe.stages or recipe.stage_input("context") != "scores":
         return (Phase(features, recipe.stages),)
@@ -33,14 +39,14 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
 
 
 def current_phase(recipe: Recipe, storage: Storage, output: str) -> Phase:
-    """The phase in which the newest checkpoint lies."""
+    """Return the phase of the newest checkpoint, or the first phase if there is none."""
     place = newest_place(storage, output)
     reached = 0 if place is None else place[0]
     return next(phase for phase in phases(recipe) if STAGES.index(phase.stages[-1]) >= reached)
 
 
 def newest_place(storage: Storage, output: str) -> tuple[int, int] | None:
-    """Stage number and iteration of the newest checkpoint, told by its name; None if there is none."""
+    """Return stage number and iteration of the newest checkpoint, read from its name; None if there is none."""
     names = [info.uri.rsplit("/", 1)[-1] for info in storage.list(join(output, "checkpoints"))]
     found = [match for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
     return max(((int(match[1]), int(match[3])) for match in found), default=None)

@@ -1,4 +1,4 @@
-"""Where training meets Ray Data: actors compute the maps of whole images that a phase starts from."""
+"""Ray Data side of the map computation: actors compute the maps of whole images on which a phase trains."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from pipeline.training.recipe_schema import StageInput
 
 __all__ = ["compute_maps"]
 
+# Seconds between two progress lines, and between two checks for progress.
 _LINE_SECONDS = 10.0
 _POLL_SECONDS = 1.0
-# Maps per row: few enough that a lost actor loses seconds, and that the last rows keep all actors busy.
+# Maps per row: few, so that a lost actor loses only seconds of work, and the last rows keep all actors busy.
 _CHUNK = 4
 
 
 class _MapActor:
-    """Computes maps. The network is built here, in the actor, so that a restart builds it again."""
+    """Actor that computes maps; it builds the network itself, so that a restarted actor builds it again."""
 
     def __init__(self, settings: dict[str, Any], kind: StageInput, board: Any) -> None:
         config, self._board = TrainConfig(**settings), board
@@ -44,10 +45,10 @@ class _MapActor:
 
 
 def compute_maps(config: TrainConfig, kind: StageInput) -> None:
-    """Computes the maps that are missing, with progress on standard output.
+    """Compute the maps of one kind that are missing, with progress on standard output.
 
     Raises:
-        PipelineError: what an actor raised, or `NoProgress` if no map was finished for `no_progress_minutes`.
+        PipelineError: If an actor raised it, or `NoProgress` if no map was finished for `no_progress_minutes`.
     """
     tasks = MapWork(config, kind, Storage()).missing()
     if not tasks:
@@ -67,6 +68,7 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
             if done and (now - printed >= _LINE_SECONDS or done == len(tasks)):
                 printed = now
                 print(_line(kind, done, len(tasks), now - started), flush=True)
+            # Single maps count as progress as well, because a row of large ones may exceed the time limit.
             patience.look(bool(count) or _any_map(board))
     except PipelineError:
         raise
@@ -75,7 +77,7 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
 
 
 def _any_map(board: Any) -> bool:
-    """Whether a map was finished since the last look; a chunk of large ones may take longer than patience lasts."""
+    """Return whether a map was finished since the last call; a row of large maps may take long by itself."""
     try:
         return bool(ray.get(board.take.remote(), timeout=10)[1])
     except ray.exceptions.RayError:
@@ -89,8 +91,10 @@ def _line(kind: StageInput, done: int, total: int, seconds: float) -> str:
 
 
 def _dataset(config: TrainConfig, kind: StageInput, tasks: list[Task], board: Any) -> ray.data.Dataset:
+    """Return the lazy data set whose rows are small chunks of tasks, mapped by a pool of actors."""
     chunks = [tasks[first : first + _CHUNK] for first in range(0, len(tasks), _CHUNK)]
     quiet_data()
+    # One block per row: Ray schedules blocks, so each chunk can go to any idle actor.
     rows = ray.data.from_items([{"tasks": json.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks))
     return rows.map(
         _MapActor,

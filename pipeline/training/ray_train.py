@@ -1,4 +1,4 @@
-"""Where a driver meets Ray Train: it starts the workers, watches them, and says when one is lost."""
+"""Ray Train side of the driver: starts the workers, watches their progress, and reports lost ones."""
 
 from __future__ import annotations
 
@@ -36,27 +36,29 @@ from pipeline.training.ray_worker import Board, TorchConfig, train_as_worker
 
 __all__ = ["check_workers", "run_dry", "run_phase"]
 
-# Seconds after which a silent peer counts as dead; the default of half an hour would be a hang.
-# Longer than a request to storage may take, which a sample can wait for.
+# Seconds after which a silent peer counts as dead; the default of half an hour would look like a hang.
+# The value exceeds the longest request to storage, for which a sample may wait.
 _PEER_TIMEOUT = 120
+# Failed starts of a group after which Ray's controller gives up.
 _MAX_STARTS = 10
+# Seconds between two polls of the progress of the workers, and between two polls of the room in the cluster.
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 10.0
 _SETTINGS = {
-    # A worker that does not answer Ray's controller counts as lost after this; ten minutes by default.
+    # Seconds after which a worker that does not answer Ray's controller counts as lost; the default is ten minutes.
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
-    # How often the cluster is asked whether one of their machines is to be taken away, seconds.
+    # Seconds between two checks whether a machine of the workers is to be taken away.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
 }
 
 
 def check_workers(config: TrainConfig) -> None:
-    """Refuses workers that the cluster cannot hold; Ray would wait for ever.
+    """Refuse workers that do not fit the cluster, for which Ray would wait forever.
 
     Raises:
-        ConfigError: saying what is there.
+        ConfigError: If the workers do not fit; the message names the resources of the cluster.
     """
-    # Ray Train's own controller needs no CPU, the workers need all of theirs at once.
+    # Ray Train's controller needs no CPU; the workers need all of their resources at once.
     fit, needed = places(config.cpus_per_worker, config.gpus_per_worker), config.min_workers or config.workers
     if fit < needed:
         raise ConfigError(
@@ -67,10 +69,15 @@ def check_workers(config: TrainConfig) -> None:
 
 
 def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
-    """Computes the maps that a phase needs, then trains its stages, with progress on standard output.
+    """Compute the maps that a phase needs, then train its stages, with progress on standard output.
+
+    Args:
+        config: Configuration of the run.
+        phase: Maps and stages of the phase.
+        lease: Lease of this driver, whose number the workers check before they write.
 
     Raises:
-        PipelineError: what a worker raised, or `IncompleteRun` if one is lost or nothing goes on.
+        PipelineError: If a worker raised it. It is `IncompleteRun` if a worker is lost or there is no progress.
     """
     for kind in phase.maps:
         compute_maps(config, kind)
@@ -84,18 +91,23 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
             if size < config.workers and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
                 if places(config.cpus_per_worker, config.gpus_per_worker) > size:
-                    # Ray's own elasticity would end the group without a word, and its work since the last checkpoint.
+                    # Ray's own elasticity would end the group at once and lose the work since the last checkpoint.
                     board.regroup.remote()
     except PipelineError:
         raise
     except Exception as error:
         raise _explained(error) from error
     finally:
+        # Print the lines that arrived after the last poll.
         _show(board)
 
 
 def _await_places(config: TrainConfig) -> int:
-    """How many workers to start: as many as there is room for, once that is enough."""
+    """Wait until the smallest group of workers fits, and return the number of workers to start.
+
+    Raises:
+        NoProgress: If the cluster has no room for `no_progress_minutes`.
+    """
     least, started, said = config.min_workers or config.workers, time.monotonic(), 0.0
     while (fit := places(config.cpus_per_worker, config.gpus_per_worker)) < least:
         if time.monotonic() - started > 60 * config.no_progress_minutes:
@@ -111,7 +123,11 @@ def _await_places(config: TrainConfig) -> int:
 
 
 def run_dry(config: TrainConfig) -> None:
-    """Looks at the run on a worker's resources, and prints what there is to see."""
+    """Run the dry run as a task with the resources of a worker, and print its findings.
+
+    Raises:
+        PipelineError: If the dry run raised it, or `IncompleteRun` if Ray lost the task.
+    """
 
     @ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_retries=0)
     def look() -> Iterator[str]:
@@ -127,8 +143,8 @@ def run_dry(config: TrainConfig) -> None:
 
 
 def _show(board: Any) -> bool:
-    """Prints the lines that have come; returns whether there was any sign of life."""
-    # Progress is worth no error: the next look may succeed.
+    """Print the lines that have arrived, and return whether there was any sign of life."""
+    # A failed poll is no reason to fail the run: the next one may succeed.
     with suppress(ray.exceptions.RayError):
         lines, active = ray.get(board.take.remote(), timeout=10)
         for line in lines:
@@ -138,6 +154,7 @@ def _show(board: Any) -> bool:
 
 
 def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any, size: int) -> ray.train.torch.TorchTrainer:
+    """Return the Ray trainer of a phase with `size` workers."""
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
@@ -160,7 +177,8 @@ def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any, size: i
             name="ray",
             storage_path=storage_path,
             storage_filesystem=filesystem,
-            # Workers that cannot start within a minute count as one failure of the controller, for ever by default.
+            # The driver retries lost workers itself. A start that takes over a minute counts as a controller failure;
+            # by default, Ray would repeat such starts forever.
             failure_config=ray.train.FailureConfig(
                 max_failures=0, max_preemption_failures=0, controller_failure_limit=_MAX_STARTS
             ),
@@ -169,13 +187,13 @@ def _trainer(config: TrainConfig, phase: Phase, driver: int, board: Any, size: i
 
 
 def _ray_storage(output: str) -> tuple[str, Any]:
-    """Where Ray keeps its own small records; the checkpoints are ours and lie beside them."""
+    """Return path and filesystem for Ray's own small records, which lie in the output beside our checkpoints."""
     filesystem, path = Storage().filesystem(join(output, "ray-train"))
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
 
 
 def _explained(error: Exception) -> PipelineError:
-    """The error that a worker raised, out of Ray's wrappings; or that Ray itself gave up."""
+    """Return the error that a worker raised, unwrapped from Ray's errors, or `IncompleteRun` if Ray gave up."""
     if isinstance(error, ray.train.PreemptionError):
         return MachineLeaving("a worker's machine was taken away")
     return known_cause(error) or IncompleteRun(f"training ended early: {last_line(error)}")

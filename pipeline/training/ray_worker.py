@@ -1,4 +1,4 @@
-"""Where a worker meets Ray Train: its place in the group, its way to the driver, and notices about its machine."""
+"""Ray Train side of a worker: rank in the group, messages to the driver, and preemption notices."""
 
 from __future__ import annotations
 
@@ -24,27 +24,32 @@ from pipeline.training.world import World
 
 __all__ = ["Board", "TorchConfig", "train_as_worker"]
 
+# Seconds between two signs of life to the driver.
 _BEAT_SECONDS = 1.0
 
 
 class _TorchBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's torch backend that selects the network interface of gloo before the process group starts."""
+
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_use_own_interface)
         super().on_start(worker_group, backend_config)
 
 
 class TorchConfig(ray.train.torch.TorchConfig):  # type: ignore[misc]
-    """Ray's own, with gloo on the address by which Ray knows each host."""
+    """Ray's torch configuration, with gloo bound to the address under which Ray knows each host."""
 
     @property
     def backend_cls(self) -> type:
+        """Class of the backend that Ray starts."""
         return _TorchBackend
 
 
 def _use_own_interface() -> None:
-    """Makes gloo talk over the address by which Ray knows this host.
+    """Bind gloo to the network interface whose address Ray uses for this host.
 
-    By itself it takes what the host's name resolves to, which on Debian is 127.0.1.1: its peers would wait in vain.
+    The default of gloo is the address to which the host name resolves. On Debian that is 127.0.1.1, which peers cannot
+    reach.
     """
     address = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
@@ -54,35 +59,47 @@ def _use_own_interface() -> None:
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Board:
-    """Carries lines and signs of life from rank 0 to the driver, which a worker's own output would reach garbled."""
+    """Ray actor that carries progress lines and signs of life from rank 0 to the driver.
+
+    Output that a worker prints itself would reach the driver garbled.
+    """
 
     def __init__(self) -> None:
         self._lines, self._active, self._regroup = list[str](), False, False
 
     def put(self, line: str) -> None:
+        """Add a line for the driver to print; it counts as a sign of life."""
         self._lines.append(line)
         self._active = True
 
     def alive(self) -> bool:
-        """Takes a sign of life; says whether the workers are to be regrouped."""
+        """Record a sign of life, and return whether the workers must regroup."""
         self._active = True
         return self._regroup
 
     def regroup(self) -> None:
+        """Request that the workers stop after a checkpoint, so that the driver can start another group."""
         self._regroup = True
 
     def take(self) -> tuple[list[str], bool]:
+        """Return the lines since the last call, and whether there was any sign of life; then clear both."""
         taken = self._lines, self._active
         self._lines, self._active = [], False
         return taken
 
 
 def train_as_worker(settings: dict[str, Any]) -> None:
-    """One worker's part of a phase; Ray Train calls it on each."""
+    """Run one worker's part of a phase; Ray Train calls this function on every worker.
+
+    Args:
+        settings: Configuration (`config`), stages of the phase (`stages`), number of the driver (`driver`), and handle
+            of the `Board` actor (`board`).
+    """
     config, board, storage = TrainConfig(**settings["config"]), settings["board"], Storage()
     torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
     context = ray.train.get_context()
     size = context.get_world_size()
+    # A group with a long timeout, for barriers during uploads and validations.
     patient = World.patient_group() if size > 1 else None
     world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
     contact = _Contact(board, world.rank)
@@ -96,7 +113,12 @@ def train_as_worker(settings: dict[str, Any]) -> None:
 
 
 class _Contact:
-    """A worker's signs of life to the driver, and what it hears of its machine and of the group."""
+    """Signs of life from a worker to the driver, and requests to regroup.
+
+    Args:
+        board: Handle of the `Board` actor.
+        rank: Rank of the worker; only rank 0 sends signs of life.
+    """
 
     def __init__(self, board: Any, rank: int) -> None:
         self._board, self._rank = board, rank
@@ -104,16 +126,18 @@ class _Contact:
         self._last, self._regroup = 0.0, False
 
     def alive(self) -> None:
-        """Tells the driver, now and then; never waits for an answer."""
+        """Send a sign of life at most once a second from rank 0, without waiting for the answer."""
         if self._rank or time.monotonic() - self._last < _BEAT_SECONDS:
             return
         self._last = time.monotonic()
+        # A lost actor must not end the training; Ray restarts it.
         with suppress(ray.exceptions.RayError):
+            # Read the answer to an earlier call, if it has arrived.
             if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
                 self._regroup = self._regroup or ray.get(self._answer)
             self._answer = self._board.alive.remote()
 
     def leaving(self) -> bool:
-        """Whether this machine is about to be taken away, or the driver wants another group."""
-        # The public question is a collective of all workers; each one's own notice is what the step sums up anyway.
+        """Return whether this machine is about to be taken away, or the driver has requested another group."""
+        # Ray's public API is a collective call of all workers. The local notice suffices, as each step sums them.
         return self._regroup or get_train_context().preemption_context.preemption_info is not None

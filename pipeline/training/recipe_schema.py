@@ -1,4 +1,4 @@
-"""What a recipe says: everything that decides what a training run computes, typed and frozen."""
+"""Typed, frozen settings of a recipe: everything that decides the result of a training run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace, la
 
 __all__ = ["DERIVE", "STAGES", "NetworkConfig", "OwnClasses", "Recipe", "StageConfig", "StageInput", "StageName"]
 
-# Value of a number that is derived from the data when a run begins; the recipes for users' own data use it.
+# Placeholder for a number that is derived from the data when a run begins; used by the recipes for own data.
 DERIVE = -1
 
 StageName = Literal["front_end", "fine_tune", "context", "joint"]
@@ -35,13 +35,19 @@ StageInput = Literal["images", "features", "scores"]
 
 
 class _Frozen(BaseModel):
+    """Immutable settings that refuse unknown fields; field docstrings become the texts of --help."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class _Extended(_Frozen):
-    """Settings that have grown since the first runs: a later field is written only where it is used.
+    """Settings with fields that were added after the first runs; such a field is serialized only if it is used.
 
-    So recipes that do not use it keep their digest, their `recipe.json` and their checkpoints' bytes.
+    Recipes that do not use the field therefore keep their digest, their `recipe.json` and the bytes of their
+    checkpoints.
+
+    Attributes:
+        later_fields: Names of the fields that are left out while they have their default value.
     """
 
     later_fields: ClassVar[frozenset[str]] = frozenset()
@@ -56,24 +62,28 @@ class _Extended(_Frozen):
 
 
 class OwnClasses(_Frozen):
-    """Classes of one's own data, as read from a classes file."""
+    """Classes of the user's own data, as read from a classes file."""
 
     names: tuple[str, ...]
     """Class names, by class id."""
     palette: tuple[Color, ...]
-    """RGB colors, by class id."""
+    """RGB color of each class in the palette, by class id."""
     values: tuple[tuple[int, ...], ...]
     """Pixel values in label files, by class id."""
     ignored: tuple[int, ...]
-    """Pixel values that count nowhere."""
+    """Pixel values in label files that are ignored."""
     colors: tuple[tuple[Color, ...], ...]
-    """RGB colors in color masks, by class id, as far as they are listed."""
+    """RGB colors in color masks, by class id; empty where the classes file lists none."""
     ignored_colors: tuple[Color, ...] = ()
-    """RGB colors that count nowhere."""
+    """RGB colors in color masks that are ignored."""
 
     @classmethod
     def of(cls, space: LabelSpace) -> OwnClasses:
-        """Return the classes of a label space that has an encoding of its own."""
+        """Return the classes of a label space that was read from a classes file.
+
+        Raises:
+            ValueError: If the label space is a published one, which has no encoding of its own.
+        """
         encoding = space.encoding
         if encoding is None:
             raise ValueError(f"label space {space.name} is a published one")
@@ -87,39 +97,41 @@ class OwnClasses(_Frozen):
         )
 
     def space(self) -> LabelSpace:
-        """Return the label space in which label files are read."""
+        """Return the label space that decodes the label files."""
         encoding = LabelEncoding(self.values, self.ignored, self.colors, self.ignored_colors)
         return LabelSpace(OWN, self.names, self.palette, encoding=encoding)
 
 
 class NetworkConfig(_Extended):
-    """Shape of the network and origin of its first weights."""
+    """Shape of the network and source of its initial weights."""
 
     later_fields = frozenset({"layer_widths"})
 
     scale: Annotated[float, Field(ge=DERIVE, le=1)] = 1.0
-    """Widths of the VGG-16 convolutions, as a share of the original's; -1: those of --network.weights, else an
-    eighth."""
+    """Width of the convolutions as a fraction of VGG-16's (0–1); -1: the widths of --network.weights, or an eighth
+    without that option."""
     fc: Annotated[int, Field(ge=1)] | None = None
-    """Channels of fc6 and fc7; default: 4,096 times the scale."""
+    """Channels of fc6 and of fc7; default: 4,096 times the scale."""
     context: Literal["basic", "large"] = "basic"
-    """Channels of the context module (Table 1)."""
+    """Variant of the context module, which decides its channels (Table 1)."""
     layers: Literal[7, 8, 10] = 8
-    """Layers of the context module: Dilation7, 8 or 10."""
+    """Number of layers of the context module: 7 (Dilation7), 8 (Dilation8) or 10 (Dilation10)."""
     padding: Literal["layer", "input"] = "layer"
-    """Padding of the context module: each layer by its dilation (urban), or once at the input (VOC)."""
+    """Zero padding of the context module: layer pads each layer by its dilation (urban networks), input pads once at
+    the input (VOC)."""
     context_init: Literal["identity", "random"] = "identity"
-    """First weights of the context module; random, which failed for the paper's authors, is for comparisons."""
+    """Initial weights of the context module; random is for comparisons only, as it failed for the paper's authors."""
     upsampling: Upsampling = "grid"
-    """Last step; deconvolution is the Cityscapes release's, and makes training look at every pixel's label."""
+    """Upsampling after the last layer: grid, or the Cityscapes release's deconvolution, which makes the loss cover the
+    label of every pixel."""
     weights: str = "none"
-    """First weights: none, torchvision (VGG-16), or the URI of a safetensors file: VGG-16's convolutions (BGR
-    convention), or a network.safetensors to go on from, of the same or of other classes."""
+    """Initial weights: none (random), torchvision (VGG-16), or the URI of a safetensors file. The file holds VGG-16's
+    convolutions (BGR convention), or it is a network.safetensors of the same or of other classes to continue from."""
     reference_window: tuple[int, int] | None = None
-    """Height and width in pixels of the released deploy net's input."""
+    """Height and width in pixels of the input of the released deploy net, margin included."""
 
     layer_widths: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
-    """Channels of conv1_1 … conv5_3, fc6 and fc7, adopted from a network; None: by scale and fc."""
+    """Channels of conv1_1 … conv5_3, fc6 and fc7, adopted from a network; None: computed from scale and fc."""
 
     @model_validator(mode="after")
     def _scale_is_a_share(self) -> NetworkConfig:
@@ -136,34 +148,34 @@ class NetworkConfig(_Extended):
 
 
 class StageConfig(_Frozen):
-    """One stage: front end, front end on the main data alone, context module on its maps, or both jointly. Zero
-    iterations skip it."""
+    """One stage of a recipe: data, optimizer and schedule. Zero iterations skip the stage."""
 
     iterations: Annotated[int, Field(ge=DERIVE)] = 0
-    """Optimizer steps; -1: derived from --epochs and the number of images."""
+    """Number of optimizer steps; 0 skips the stage; -1: derived from --epochs and the number of images."""
     batch: Annotated[int, Field(ge=1)] = 1
-    """Images per step, over all workers."""
+    """Images per optimizer step, summed over all workers."""
     micro_batch: Annotated[int, Field(ge=1)] = 8
-    """Images per forward pass on one worker; the rest of its share is accumulated. Changes memory, and no result
-    beyond rounding."""
+    """Most images per forward pass on one worker; gradients are accumulated over its share of the batch. Changes
+    memory, and no result beyond rounding."""
     crop: Annotated[int, Field(ge=DERIVE)] | None = 628
-    """Side of the training crops in pixels, 372 of them margin; None: whole images; -1: derived from the images'
-    sizes."""
+    """Side of the training crops in pixels, 372 of them margin; None: whole images; -1: derived from the sizes of the
+    images."""
     extra_data: bool = False
     """Draw images from --extra-data as well, as if both were one data set."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """adamw is for the small recipes; the paper's use sgd."""
+    """Optimizer; the recipes of the paper use sgd, the small recipes use adamw."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Of weights; biases learn at twice this rate, as in the reference solver."""
+    """Learning rate of weights; biases learn at twice this rate, as in the reference solver."""
     schedule: Literal["constant", "step", "one_cycle"] = "step"
-    """step: times 0.1 every 100,000 steps, as in the reference solver; one_cycle: cosine up, then down."""
+    """Schedule of the learning rate. constant: no change; step: times 0.1 every 100,000 steps, as in the reference
+    solver; one_cycle: cosine up, then down to zero."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of sgd. 0.99 at 1e-4 has ten times the effective step of 0.9: not interchangeable."""
+    """Momentum of sgd. The values are not interchangeable: 0.99 at 1e-4 has ten times the effective step of 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Of weights, never of biases; the value is the reference code's, the paper gives none."""
+    """Weight decay of weights; biases have none. The default is the reference code's, as the paper gives no value."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """After fc6 and fc7. In the context stage, where the front end does not learn, it blurs maps of images that the
-    front end knows by heart; 0 there, as in the paper, gives the maps of prediction."""
+    """Probability of dropout after fc6 and fc7. In the context stage, where the front end does not learn, dropout blurs
+    the maps of images that the front end has memorized; 0, as in the paper, gives the maps of prediction."""
 
     @model_validator(mode="after")
     def _crop_fits_the_stride(self) -> StageConfig:
@@ -175,52 +187,62 @@ class StageConfig(_Frozen):
 
     @property
     def cells(self) -> int | None:
-        """Score cells along a side of a crop; None for whole images."""
+        """Number of score cells along a side of a crop; None for whole images."""
         return None if self.crop is None else (self.crop - 2 * MARGIN) // OUTPUT_STRIDE
 
 
 class Recipe(_Extended):
-    """A training run. Runs with equal recipes and data give equal networks."""
+    """Settings of a training run; runs with equal recipes and equal data yield equal networks.
+
+    Attributes:
+        cadence: Names of the settings that change how often results are saved and validated, but no result.
+    """
 
     later_fields = frozenset({"classes", "resize"})
-    # Settings that change nothing that is computed, only how often it is saved and looked at.
+    # The digest leaves these settings out, so they may change when a run is resumed.
     cadence: ClassVar[tuple[str, ...]] = ("checkpoint_every", "keep_checkpoints", "validate_every", "validation_images")
 
     name: str
-    """Name of the recipe from which this one was made."""
+    """Name of the recipe from which these settings start."""
     label_space: str
-    """Classes, palette and encoding of the label files; own: those of the data's classes file."""
+    """Name of the label space: classes, palette and encoding of the label files; own: read from a classes file."""
     mean_bgr: tuple[float, float, float]
-    """Mean that is subtracted from pixels (0–255); -1 -1 -1: that of the images, or of --network.weights."""
+    """BGR mean (0–255) that is subtracted from pixels; -1 -1 -1: the mean of the images, or of --network.weights."""
     network: NetworkConfig = NetworkConfig()
+    """Shape of the network and source of its initial weights."""
     front_end: StageConfig = StageConfig()
+    """Stage that trains the front end; zero iterations skip it."""
     fine_tune: StageConfig = StageConfig()
+    """Stage that trains the front end on the main data alone; zero iterations skip it."""
     context: StageConfig = StageConfig()
+    """Stage that trains the context module on maps of the front end; zero iterations skip it."""
     joint: StageConfig = StageConfig()
+    """Stage that trains front end and context module jointly; zero iterations skip it."""
     frozen_convolutions: bool = False
-    """Keep conv1_1 … conv5_3 as they are, and compute their maps once per image instead of once per step."""
+    """Keep the weights of conv1_1 … conv5_3, and compute their maps once per image instead of once per step."""
     mirror: bool = True
-    """Mirror every other sample."""
+    """Mirror each sample left to right with probability 0.5."""
     random_scale: tuple[float, float] | None = None
-    """Range of the random factor by which images and labels are resized first (the reference code's option; whether
-    the paper used it is not stated)."""
+    """Range of the random factor by which images and labels are resized before cropping; default: no resizing. The
+    reference code has this option; the paper does not mention it."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Training checkpoints that stay; older ones are deleted."""
+    """Number of training checkpoints to keep; older ones are deleted."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 2000
-    """Iterations between checkpoints (2,000 is the reference solver's)."""
+    """Iterations between checkpoints; the default of 2,000 is the reference solver's."""
     validate_every: Annotated[int, Field(ge=1)] = 2000
-    """Iterations between validations; each stage's end is always validated."""
+    """Iterations between validations; the end of each stage is always validated."""
     validation_images: Annotated[int, Field(ge=0)] | None = None
-    """Validate on only so many images, evenly spread, between stage ends; default: all."""
+    """Number of images, evenly spread, in validations between stage ends; 0 skips these; default: all images."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Weight of a class in the loss: (median frequency / its frequency) to this power; 0 is the paper's plain loss."""
+    """Power p (0–1) of the class weights (median frequency / class frequency)^p in the loss; 0 gives the paper's
+    unweighted loss."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides initialisation, sample order, crops, scales, mirroring and dropout."""
+    """Random seed of initialization, sample order, crops, scales, mirroring and dropout."""
     resize: tuple[int, ...] | None = None
-    """Working size of training and prediction in pixels: the long side, or height and width; default: the images' own.
-    The network keeps it, and masks have the images' own size."""
+    """Working size in pixels of training and prediction: the long side, or height and width; default: the original size
+    of each image. The network file stores it, and masks keep the original size."""
     classes: Annotated[OwnClasses | None, tyro.conf.Suppress] = None
-    """Classes read from a classes file; None: those of the label space."""
+    """Classes read from a classes file; None: the classes of the label space."""
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Recipe:
@@ -256,7 +278,7 @@ class Recipe(_Extended):
 
     @property
     def derived(self) -> tuple[str, ...]:
-        """Names of the numbers that are derived from the data before the run begins."""
+        """Names of the settings that are still to be derived from the data before the run begins."""
         stages = [(name, self.stage(name)) for name in STAGES]
         return (
             *(f"{name}.iterations" for name, stage in stages if stage.iterations == DERIVE),
@@ -267,32 +289,33 @@ class Recipe(_Extended):
 
     @property
     def stages(self) -> tuple[StageName, ...]:
-        """The stages that have iterations, in order."""
+        """Names of the stages that have iterations, in order."""
         return tuple(name for name in STAGES if self.stage(name).iterations)
 
     def stage_input(self, name: StageName) -> StageInput:
-        """What a stage's samples hold: images; conv5_3 maps where the convolutions are frozen; or score maps.
+        """Return the input of a stage's samples: images, conv5_3 maps (frozen convolutions), or score maps.
 
-        Score maps of whole images are what the context stage learns on, as in the paper (Sec. 5), unless dropout in
-        the front end or a random scale would make every look at an image a different one.
+        The context stage learns on score maps of whole images, as in the paper (Sec. 5). With dropout in the front end
+        or a random scale, the maps of an image differ at every step. The stage then starts from conv5_3 maps or images.
         """
         if name == "context" and self.context.dropout == 0 and self.random_scale is None:
             return "scores"
         return "features" if self.frozen_convolutions else "images"
 
     def stage(self, name: StageName) -> StageConfig:
-        """The configuration of a stage."""
+        """Return the configuration of a stage."""
         config: StageConfig = getattr(self, name)
         return config
 
     def digest(self) -> str:
-        """Return the SHA-256 over all that changes what is computed."""
+        """Return the SHA-256 digest (hex) over all settings that change the result."""
+        # Cadence and micro-batches change no result beyond rounding.
         ignored: dict[str, Any] = dict.fromkeys(self.cadence, True)
         ignored |= {stage: {"micro_batch"} for stage in STAGES}
         return hashlib.sha256(self.model_dump_json(exclude=ignored).encode()).hexdigest()
 
     def with_cadence(self, request: Recipe) -> Recipe:
-        """Return this recipe with those settings of `request` that change nothing that is computed."""
+        """Return this recipe with the cadence and the micro-batches of `request`, which change no result."""
         changes: dict[str, Any] = {name: getattr(request, name) for name in self.cadence}
         for name in STAGES:
             micro_batch = request.stage(name).micro_batch
@@ -300,7 +323,7 @@ class Recipe(_Extended):
         return self.model_copy(update=changes)
 
     def space(self) -> LabelSpace:
-        """Return the classes and the encoding of the label files.
+        """Return the label space: classes, palette and encoding of the label files.
 
         Raises:
             ConfigError: If the label space is unknown.
@@ -308,7 +331,7 @@ class Recipe(_Extended):
         return label_space(self.label_space) if self.classes is None else self.classes.space()
 
     def working_size(self) -> WorkingSize | None:
-        """Return the size to which images are brought; None: their own."""
+        """Return the size to which images are resized; None if they keep their original size."""
         if self.resize is None:
             return None
         if len(self.resize) == 1:
@@ -316,7 +339,7 @@ class Recipe(_Extended):
         return WorkingSize(size=(self.resize[0], self.resize[1]))
 
     def spec(self) -> NetworkSpec:
-        """Return the network's specification, provenance left empty."""
+        """Return the network's specification with an empty provenance."""
         space = self.space()
         return NetworkSpec(
             classes=space.classes,
@@ -332,10 +355,11 @@ class Recipe(_Extended):
 
 
 def _label_fields(space: LabelSpace) -> dict[str, Any]:
-    """Return what a checkpoint says of label files, each field only where it says more than classes and palette do."""
+    """Return the label fields of a network's specification; a field is None where classes and palette imply it."""
     encoding = space.encoding
     if encoding is None:
         return {}
+    # Label files that hold the class ids themselves need no table of values.
     plain = tuple((class_id,) for class_id in range(len(space.classes)))
     return {
         "label_values": None if encoding.values == plain else encoding.values,

@@ -1,4 +1,4 @@
-"""Recipes by name."""
+"""Registry of all recipes by name."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RECIPES: Mapping[str, Recipe] = {maker.__name__: maker() for maker in _MAKERS}
 
 
 def describe_recipes() -> str:
-    """A line for each recipe."""
+    """Return one line per recipe, its name and the first line of its docstring, for the list in --help."""
     width = max(map(len, RECIPES))
     return "\n".join(f"  {maker.__name__:<{width}}  {(maker.__doc__ or '').splitlines()[0]}" for maker in _MAKERS)
 
 
 def recipe(name: str) -> Recipe:
-    """Looks a recipe up.
+    """Return the recipe with this name.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: If no recipe has this name.
     """
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}: choose one of {', '.join(sorted(RECIPES))}")

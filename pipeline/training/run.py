@@ -1,4 +1,4 @@
-"""A submission of a training run: refuse what cannot work, claim the output, drive the phases to the end."""
+"""Driver of a training run: checks the configuration, claims the output, and runs all phases with retries."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ from pipeline.training.trainer import NETWORK_FILE
 __all__ = ["check_data", "train"]
 
 logger = logging.getLogger(__name__)
+# Pause before a retry: this many seconds for each failure in a row, up to a limit.
 _PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0
+# Function that runs one phase under a lease.
 RunPhase = Callable[[TrainConfig, Phase, Lease], None]
 
 
 def train(
     config: TrainConfig, check: Callable[[TrainConfig], None], run_phase: RunPhase, storage: Storage | None = None
 ) -> bool:
-    """Trains what is not trained yet.
+    """Start a training run, or resume it from its newest checkpoint, and drive it to its end.
 
     Args:
-        config: what to do.
-        check: refuses a cluster that is too small, before anything is written.
-        run_phase: computes a phase's maps and runs its stages, from wherever the run stands.
-        storage: for everything that this process reads and writes.
+        config: Configuration as the user gave it.
+        check: Function that raises ConfigError if the cluster is too small; called before anything is written.
+        run_phase: Function that computes the maps of a phase and runs its stages from the newest checkpoint.
+        storage: Storage from which this process reads and to which it writes; None: default settings.
 
     Returns:
         False if the run had ended before.
 
     Raises:
-        ConfigError: before any work, naming the value and the remedy.
-        RunConflict: if the output belongs to another recipe or other data, or another driver is at work on it.
-        IncompleteRun, StorageError: if workers are lost, or storage fails, too often.
+        ConfigError: If the run cannot work, before any work starts; the message names the value and the remedy.
+        RunConflict: If the output belongs to another recipe or other data, or another driver works on it.
+        IncompleteRun: If workers are lost too often.
+        StorageError: If storage fails too often.
     """
     storage = storage or Storage()
     request = config
@@ -65,33 +68,34 @@ def train(
 
 
 def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: RunPhase) -> None:
-    """Runs the current phase, again after each loss, as long as checkpoints come between the losses."""
+    """Run the current phase, and retry it after failures as long as new checkpoints appear between them."""
     failures, reached = 0, newest_place(storage, config.output)
     while True:
         try:
-            # Workers of an earlier attempt that were cut off must not write once the next one is under way.
+            # A new number locks out workers of an earlier attempt that lost contact but may still write.
             lease.renew()
             run_phase(config, current_phase(config.recipe, storage, config.output), lease)
             return
         except NoProgress:
-            # What is stuck may still hold the cluster: only the end of this process frees it.
+            # Stuck tasks may still hold resources of the cluster; only the end of this process frees them.
             raise
         except MachineLeaving as error:
             logger.warning("%s", error)
-        # A wrong configuration stays wrong, and a run taken over is another driver's.
+        # Not retried: ConfigError stays wrong, and RunConflict means that another driver has taken over the run.
         except (IncompleteRun, StorageError) as error:
+            # Only failures without progress add up.
             now = _reached(config, storage, reached)
             failures, reached = (failures + 1 if now == reached else 1), now
             if failures > config.max_failures:
                 logger.error("giving up: no new checkpoint between %d failures", failures, exc_info=error)
                 raise
             logger.warning("failure %d of at most %d in a row: %s", failures, config.max_failures, error)
-            # What was lost, or does not answer, may need a moment to come back.
+            # Lost machines and failing storage may need some time to recover.
             time.sleep(min(failures * _PAUSE_SECONDS, _LONGEST_PAUSE))
 
 
 def _reached(config: TrainConfig, storage: Storage, before: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Where the run stands; where it stood `before` if storage, which may be what fails, does not say."""
+    """Return stage number and iteration of the newest checkpoint, or `before` if storage fails."""
     try:
         return newest_place(storage, config.output)
     except StorageError:
@@ -99,10 +103,10 @@ def _reached(config: TrainConfig, storage: Storage, before: tuple[int, int] | No
 
 
 def check_data(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Sources]:
-    """Look at a sample of each split, so that a wrong label space does not cost the start of a cluster.
+    """Check the recipe and a sample of each split before a cluster starts, to find a wrong label space early.
 
     Returns:
-        The configuration with everything that is derived from the data, and the data.
+        The configuration with everything that is derived from the data, and the data sets.
 
     Raises:
         ConfigError: If the run cannot work; the message names value and remedy.
@@ -120,6 +124,7 @@ def check_data(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Sour
         if weights not in ("none", "torchvision") and not storage.exists(weights):
             raise ConfigError(f"--network.weights {weights}: there is no such object")
         return resume_or_prepare(config, storage)
+    # Storage that does not answer is no error of the configuration: a later attempt may succeed.
     except StorageUnavailable:
         raise
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""The samples of a stage: a pure function of iteration and position, whatever they are cut from."""
+"""Sampler of a stage: samples as a pure function of iteration and position, cut from images or from cached maps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["sample_rule", "sampler"]
 def sampler(
     recipe: Recipe, stage: StageName, spec: NetworkSpec, images: Images, cache: MapCache | None
 ) -> Callable[[int, int], Sample]:
-    """Returns (iteration, position in the global batch) → sample; safe to call from several threads.
+    """Return a function from (iteration, position in the global batch) to a sample; safe to call from several threads.
 
     Args:
-        recipe: of the run.
-        stage: which samples.
-        spec: of the network.
-        images: that the stage learns on.
-        cache: of the maps that the stage starts from; None if it starts from images.
+        recipe: Recipe of the run.
+        stage: Name of the stage.
+        spec: Specification of the network.
+        images: Images and labels on which the stage learns.
+        cache: Cache of the maps on which the stage learns; None if it learns on images.
     """
     rule, batch = sample_rule(recipe, stage, spec), recipe.stage(stage).batch
 
@@ -44,12 +44,12 @@ def sampler(
 
 
 def sample_rule(recipe: Recipe, stage: StageName, spec: NetworkSpec) -> SampleRule:
-    """What all samples of a stage have in common."""
+    """Return the settings that all samples of a stage share."""
     return SampleRule(
         cells=recipe.stage(stage).cells,
         mean_bgr=recipe.mean_bgr,
         ignore_label=spec.ignore_label,
-        # A deconvolution is part of the network: its loss looks at every pixel, as the reference code's training did.
+        # A deconvolution is part of the network, so the loss covers every pixel, as in the reference code's training.
         target_stride=1 if spec.upsampling == "deconvolution" else OUTPUT_STRIDE,
         scale=recipe.random_scale,
     )

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the iteration, and the optimizer that they drive."""
+"""Learning-rate schedules as pure functions of the iteration, and the optimizer that uses them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ __all__ = ["build_optimizer", "rate", "set_rate"]
 # Reference solver: lr_policy "step", gamma 0.1, stepsize 100000; biases at twice the rate, without decay.
 _STEP, _GAMMA = 100_000, 0.1
 _BIAS_RATE = 2.0
+# Share of the iterations in which the one-cycle schedule rises.
 _WARM_UP = 0.15
 
 
 def rate(config: StageConfig, iteration: int) -> float:
-    """Learning rate of weights at an iteration (from 0)."""
+    """Return the learning rate of weights at an iteration, counted from 0."""
     if config.schedule == "step":
         return config.learning_rate * _GAMMA ** (iteration // _STEP)
     if config.schedule == "one_cycle":
@@ -28,6 +29,7 @@ def rate(config: StageConfig, iteration: int) -> float:
 
 
 def _one_cycle(iteration: int, iterations: int) -> float:
+    """Return the share of the peak rate: a cosine from 0.04 up to 1, then a cosine down to 0."""
     peak = _WARM_UP * iterations
     if iteration < peak:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * iteration / peak)) / 2
@@ -35,7 +37,7 @@ def _one_cycle(iteration: int, iterations: int) -> float:
 
 
 def build_optimizer(config: StageConfig, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW, biases in a group of their own."""
+    """Return SGD with momentum or AdamW, with weights and biases in separate parameter groups."""
     named = list(parameters)
     weights = [parameter for name, parameter in named if not name.endswith("bias")]
     biases = [parameter for name, parameter in named if name.endswith("bias")]
@@ -49,6 +51,6 @@ def build_optimizer(config: StageConfig, parameters: Iterable[tuple[str, nn.Para
 
 
 def set_rate(optimizer: torch.optim.Optimizer, weights_rate: float) -> None:
-    """Gives every group its rate."""
+    """Set the learning rate of every parameter group to `weights_rate` times the factor of the group."""
     for group in optimizer.param_groups:
         group["lr"] = weights_rate * group["rate_factor"]

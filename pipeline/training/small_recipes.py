@@ -1,4 +1,4 @@
-"""Recipes of our own: users' own classes, the demo's scenes, and CamVid from VGG-16's convolutions."""
+"""Recipes of this project: the user's own classes, the demo's scenes, and CamVid from VGG-16's convolutions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.training.recipe_schema import DERIVE, NetworkConfig, Recipe, Stage
 
 __all__ = ["SMALL_RECIPES", "camvid_frozen_vgg16", "camvid_vgg16", "custom", "custom_vgg16", "street_scenes"]
 
-# The mean with which the VGG-16 weights in BGR convention were trained.
+# BGR mean (0–255) of the images on which the VGG-16 weights in BGR convention were trained.
 _VGG_MEAN = (103.939, 116.779, 123.68)
 
 
 def custom() -> Recipe:
-    """Own classes and photographs on two cores, from nothing or from any network.safetensors.
+    """Own classes and photographs on two cores, from random weights or from any network.safetensors.
 
-    Mean, crop and numbers of steps are derived from the data, widths from --network.weights. Without it the network
-    has an eighth of VGG-16's width. The context module starts as the identity and learns with the front end.
+    Mean, crop and numbers of steps are derived from the data, widths from --network.weights. Without that option the
+    network has an eighth of VGG-16's width. The context module starts as the identity and learns with the front end.
     """
     crops: dict[str, Any] = {"batch": 2, "crop": DERIVE, "iterations": DERIVE, "dropout": 0.1}
     return Recipe(
@@ -39,8 +39,8 @@ def custom() -> Recipe:
 def custom_vgg16() -> Recipe:
     """Own classes and photographs on GPUs: full width, from VGG-16's convolutions.
 
-    Crop and numbers of steps are derived from the data; the mean is that of VGG-16's weights. Rates and dropout are
-    those of `camvid_vgg16`.
+    Crop and numbers of steps are derived from the data; the mean is that of VGG-16's weights. Learning rates and
+    dropout equal those of `camvid_vgg16`.
     """
     crops: dict[str, Any] = {"batch": 8, "crop": DERIVE, "iterations": DERIVE, "dropout": 0.5}
     return Recipe(
@@ -58,8 +58,8 @@ def custom_vgg16() -> Recipe:
 
 
 def street_scenes() -> Recipe:
-    """The demo's drawn scenes, from nothing, in minutes: an eighth of VGG-16's width."""
-    # A crop of 612 pixels holds the height of a scene, so that most of what is computed is not margin.
+    """The demo's drawn scenes, from random weights, in minutes: an eighth of VGG-16's width."""
+    # A crop of 612 pixels holds the height of a scene, so most of the computation is not spent on the margin.
     crops: dict[str, Any] = {"batch": 2, "crop": 612}
     return Recipe(
         name="street_scenes",
@@ -77,11 +77,11 @@ def street_scenes() -> Recipe:
 
 
 def camvid_frozen_vgg16() -> Recipe:
-    """CamVid on two cores: VGG-16's convolutions stay as ImageNet left them, a narrow head and the context learn.
+    """CamVid on two cores: VGG-16's convolutions keep their ImageNet weights, a narrow head and the context learn.
 
-    fc6 keeps its 7x7 window and dilation 4, so the geometry is Dilation8's own. Dropout in the context stage blurs the
-    score maps of frames that the front end knows by heart; they are then computed from cached conv5_3 maps at every
-    step.
+    fc6 keeps its 7x7 window and dilation 4, so the geometry equals that of Dilation8. Dropout in the context stage
+    blurs the score maps of frames that the front end has memorized. Score maps are therefore computed from cached
+    conv5_3 maps at every step.
     """
     crops: dict[str, Any] = {"batch": 2, "crop": 852, "dropout": 0.5}
     return Recipe(
@@ -103,8 +103,8 @@ def camvid_frozen_vgg16() -> Recipe:
 def camvid_vgg16() -> Recipe:
     """CamVid as published with SegNet (480x360): full-width Dilation8 in seven minutes on one H200.
 
-    All weights learn, fc6 and fc7 from nothing, so the rate is higher than the paper's and falls to zero. A crop of 852
-    pixels holds a frame's width. Random scale is what keeps 367 frames from being learned by heart.
+    All weights learn, and fc6 and fc7 start from random weights, so the rate is higher than the paper's and falls to
+    zero. A crop of 852 pixels holds the width of a frame. Random scale keeps the network from memorizing 367 frames.
     """
     crops: dict[str, Any] = {"batch": 8, "crop": 852, "dropout": 0.5}
     return Recipe(
@@ -122,6 +122,7 @@ def camvid_vgg16() -> Recipe:
 
 
 def _adamw(**settings: Any) -> StageConfig:
+    """Return a stage that AdamW trains with the one-cycle schedule and weight decay 1e-2."""
     return StageConfig(optimizer="adamw", schedule="one_cycle", weight_decay=1e-2, **settings)
 
 

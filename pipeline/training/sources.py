@@ -1,4 +1,4 @@
-"""Images that each stage learns on, and those that it is validated on."""
+"""Training and validation images of a run, gathered from one or several data sets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class Images(Protocol):
 
 
 class Mixture:
-    """Several lists as one: the images of the first, then those of the next."""
+    """Concatenation of several lists of images, in the given order.
+
+    Args:
+        parts: Lists of images.
+    """
 
     def __init__(self, *parts: Images) -> None:
         self._parts = parts
@@ -73,12 +77,18 @@ class Mixture:
         return images.pair(place)
 
     def _place(self, index: int) -> tuple[Images, int]:
+        """Return the list that holds the image with this index, and the position in that list."""
         part = next(number for number, end in enumerate(self._ends) if index < end)
         return self._parts[part], index - (self._ends[part] - len(self._parts[part]))
 
 
 class Resized:
-    """Images and labels at the working size of training."""
+    """Images and labels resized to the working size of training.
+
+    Args:
+        images: Images and labels at their original size.
+        working: Working size, which prediction uses as well.
+    """
 
     def __init__(self, images: Images, working: WorkingSize) -> None:
         self._images = images
@@ -89,12 +99,12 @@ class Resized:
         return len(self.pairs)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return an image as prediction sees it, (H, W, 3) uint8 RGB."""
+        """Return an image, (H, W, 3) uint8 RGB, resized exactly as for prediction."""
         image = self._images.image(index)
         return resize_image(image, self._working.of(*image.shape[:2]))
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """Return a label by nearest neighbor, (H, W) uint8 class ids."""
+        """Return a label, (H, W) uint8 class ids, resized by nearest neighbor."""
         return self._label(self._images.label(index))
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -108,19 +118,23 @@ class Resized:
 
 
 class Sources:
-    """The splits of a run's data sets.
+    """Splits of a run's data sets, listed anew or read from the frozen lists of the run.
+
+    Args:
+        config: Configuration of the run.
+        storage: Storage from which everything is read.
 
     Attributes:
-        own_train: Training split of --data, at the images' own size.
-        train: Training split of --data, at the working size.
-        val: Validation split of --data, at the images' own size: that at which it is scored.
-        working_val: Validation split at the working size: the network's input.
-        all: All images to learn on: `train`, and those of --extra-data if there are any.
-        splits: Lists of each split, one for each data set.
+        own_train: Training split of --data at the original size of the images.
+        train: Training split of --data at the working size.
+        val: Validation split of --data at the original size of the images, at which it is scored.
+        working_val: Validation split of --data at the working size, the input of the network.
+        all: All training images: `train`, and the images of --extra-data if there are any.
+        splits: Lists by name of the split (`train`, `val`, `extra`), one for each data set.
 
     Raises:
-        ConfigError: If a split is empty, an image comes twice, or has no label where --require-labels is set.
-        RunConflict: If a frozen image is not there as it was.
+        ConfigError: If a split is empty, an image occurs twice, or an image has no label and --require-labels is set.
+        RunConflict: If a frozen image was replaced or removed.
     """
 
     def __init__(self, config: TrainConfig, storage: Storage) -> None:
@@ -131,8 +145,9 @@ class Sources:
         self._assemble()
 
     def _find(self, config: TrainConfig, storage: Storage) -> dict[str, list[LabelledImages]]:
-        """Return the lists of every split as the data sets are now."""
+        """Return the lists of every split, read from the data sets in their current state."""
         data_sets = [_data_set(config, storage, data, config.layout) for data in config.data]
+        # Without an explicit rule, only folders without any split are divided, by the default rule.
         division = None
         if config.val_fraction is not None or config.val_group is not None:
             division = Division(config.val_fraction or DEFAULT_FRACTION, config.val_group)
@@ -145,6 +160,7 @@ class Sources:
             found["extra"] = read_split([extra], "train")
             splits["extra"] = [LabelledImages.of(extra, found["extra"][0])]
         everything = [each for split in found.values() for each in split]
+        # Both splits of a data set may give the same note; each is kept once, in order.
         self._notes = list(dict.fromkeys(note for each in everything for note in each.notes))
         bare = [uri for each in everything for uri in each.unlabeled]
         if bare and config.require_labels:
@@ -155,6 +171,7 @@ class Sources:
         return splits
 
     def _assemble(self) -> None:
+        """Set the attributes that are views of `splits`."""
         self.own_train: Images = _as_one(self.splits["train"])
         self.train: Images = self._at_working_size(self.splits["train"])
         self.val: Images = _as_one(self.splits["val"])
@@ -164,28 +181,32 @@ class Sources:
             self.all = self._at_working_size([*self.splits["train"], *self.splits["extra"]])
 
     def leave_out(self, image_uris: Collection[str]) -> None:
-        """Leave out some images."""
+        """Remove images from all splits.
+
+        Args:
+            image_uris: URIs of the images to remove.
+        """
         for images in (each for split in self.splits.values() for each in split):
             images.pairs = [pair for pair in images.pairs if pair.image_uri not in image_uris]
         self._assemble()
 
     def of(self, stage: StageName) -> Images:
-        """Return the images that a stage learns on."""
+        """Return the training images of a stage."""
         return self.all if self._recipe.stage(stage).extra_data else self.train
 
     def digest(self) -> str:
-        """Return the SHA-256 over every image, label and version: a run's samples are a function of this list."""
+        """Return the SHA-256 digest (hex) over all images, labels and versions, on which a run's samples depend."""
         lists = [each for split in SPLITS for each in self.splits.get(split, ())]
         return hashlib.sha256("".join(each.digest() for each in lists).encode()).hexdigest()
 
     def with_recipe(self, recipe: Recipe) -> Sources:
-        """Return the same data for the recipe of which everything is derived now."""
+        """Return these data for a recipe whose numbers are all derived."""
         other = copy.copy(self)
         other._recipe = recipe
         return other
 
     def notes(self) -> list[str]:
-        """Return sentences about what was left out, passed over or divided."""
+        """Return notes for the user about images left out, files passed over, and divided data sets."""
         return self._notes
 
     def _at_working_size(self, lists: Sequence[LabelledImages]) -> Images:
@@ -204,10 +225,10 @@ def _data_set(config: TrainConfig, storage: Storage, data: str, layout: str) -> 
 
 
 def _refuse_repeated(splits: Mapping[str, Sequence[LabelledImages]]) -> None:
-    """Refuse an image that several of --data name: it might validate what it was learned from.
+    """Refuse images that occur in several data sets, as one could be in both train and val.
 
     Raises:
-        ConfigError: If there is one; the message names it.
+        ConfigError: If an image occurs more than once; the message names it.
     """
     lists = [each for split in ("train", "val") for each in splits[split]]
     counts = Counter(pair.image_uri for each in lists for pair in each.pairs)
@@ -219,13 +240,14 @@ def _refuse_repeated(splits: Mapping[str, Sequence[LabelledImages]]) -> None:
 
 
 def _read_frozen(config: TrainConfig, storage: Storage) -> dict[str, list[LabelledImages]]:
-    """Return the lists of every split as they were when the run began."""
+    """Return the lists of every split, read from the lists that were frozen when the run began."""
     lists = {} if config.frozen is None else config.frozen.lists
     splits: dict[str, list[LabelledImages]] = {}
     for split, path in lists.items():
         splits[split] = []
         for data, layout, pairs in read_list(storage, config.output, path):
             data_set = _data_set(config, storage, data, layout)
+            # The images of --extra-data are the training split of that data set.
             found = data_set.frozen("train" if split == "extra" else split, pairs)
             splits[split].append(LabelledImages.of(data_set, found))
     return splits

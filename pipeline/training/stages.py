@@ -1,4 +1,4 @@
-"""What each stage computes and which parameters it moves (Sec. 4, Sec. 5, Appendix A)."""
+"""Forward pass and trainable parameters of each stage (Sec. 4, Sec. 5, Appendix A)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["evaluating", "set_modes", "stage_forward", "trainable", "visible_net
 
 
 def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
-    """Names and parameters that a stage moves; names are the checkpoint's."""
+    """Return the parameters that a stage trains, with the names under which checkpoints store them."""
     modules: list[nn.Module] = []
     if stage != "context":
         modules.append(network.front_end)
@@ -29,7 +29,7 @@ def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list
 
 
 def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None:
-    """Training mode, dropout and gradients for what a stage moves, evaluation mode for all else."""
+    """Enable gradients for the parameters that a stage trains, and set training mode and the stage's dropout."""
     moved = {id(parameter) for _, parameter in trainable(network, stage, recipe)}
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in moved)
@@ -38,23 +38,35 @@ def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None
 
 
 def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inputs: Tensor) -> Tensor:
-    """Scores at stride 8 on which a stage's loss rests; `inputs` are what `recipe.stage_input(stage)` says."""
+    """Return the scores at stride 8 from which the loss of a stage is computed.
+
+    Args:
+        network: Network in training.
+        stage: Name of the stage.
+        recipe: Recipe of the run.
+        inputs: Batch of the kind `recipe.stage_input(stage)`: images (N, 3, H, W), conv5_3 maps (N, F, h + 24, w + 24)
+            or score maps (N, C, h, w).
+
+    Returns:
+        The scores (N, C, h, w).
+    """
     kind = recipe.stage_input(stage)
     if kind == "scores":
         return network.add_context(inputs)
+    # The context stage does not train the front end: without gradients its activations are not kept.
     with torch.set_grad_enabled(stage != "context" and torch.is_grad_enabled()):
         scores = network.front_end.head(inputs) if kind == "features" else network.front_end(inputs)
     return network.add_context(scores) if stage in ("context", "joint") else scores
 
 
 def visible_network(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
-    """The network as it stands after a stage: the bare front end as long as nothing has trained the context."""
+    """Return the network after a stage: the front end alone until a stage has trained the context module."""
     return network if stage in ("context", "joint") else network.without_context()
 
 
 @contextmanager
 def evaluating(network: DilatedNetwork) -> Iterator[None]:
-    """Evaluation mode, without dropout; on leaving, whatever mode each layer was in."""
+    """Set evaluation mode, which disables dropout, and restore the mode of every layer on exit."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

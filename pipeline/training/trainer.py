@@ -1,4 +1,4 @@
-"""A worker's part of a training run: stages in order, checkpoints, validation, the final network. Knows no Ray."""
+"""A worker's part of a training run, independent of Ray: stages, checkpoints, validation and the final network."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ BEST_FILE = "best.safetensors"
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a worker tells, and asks, the world around it.
+    """Callbacks from a training worker to the process that started it; the defaults do nothing.
 
     Attributes:
-        say: prints a line of progress; called on rank 0.
-        alive: called whenever a step or an image is done.
-        leaving: whether workers are to be regrouped, since a machine comes or is about to go.
-        still_ours: raises if another driver has taken the run over; called on rank 0 before anything is written.
+        say: Callback that prints a line of progress; called on rank 0 only.
+        alive: Callback for a sign of life; called after every step and every validated image.
+        leaving: Callback that returns whether the workers must regroup, because a machine joins or is about to leave.
+        still_ours: Callback that raises if another driver has taken over the run; called on rank 0 before a checkpoint,
+            a network or the metrics are written.
     """
 
     say: Callable[[str], None] = lambda line: None
@@ -58,13 +59,13 @@ class Hooks:
 
 
 class Trainer:
-    """One worker's part of a run. All workers call `run`; rank 0 alone writes.
+    """One worker's part of a training run; all workers call `run`, and only rank 0 writes.
 
     Args:
-        config: of the run.
-        world: this worker's place.
-        storage: for all that is read and written.
-        hooks: to whoever started it.
+        config: Configuration of the run.
+        world: Rank of this worker, its device, and its communication with the other workers.
+        storage: Storage for all reads and writes.
+        hooks: Callbacks to the process that started the worker; None: no callbacks.
     """
 
     def __init__(self, config: TrainConfig, world: World, storage: Storage, hooks: Hooks | None = None) -> None:
@@ -77,15 +78,21 @@ class Trainer:
         self._class_weights = class_weights(self._sources.all, self._network.spec, self._recipe.class_balance)
 
     def run(self, stages: Sequence[StageName]) -> Position:
-        """Trains from the newest checkpoint, or from the start, to the end of the last of `stages`.
+        """Train from the newest checkpoint, or from the start, to the end of the last of `stages`.
+
+        Args:
+            stages: Names of the stages of this phase, in order.
+
+        Returns:
+            The start of the stage after `stages`, or the end of the recipe's last stage.
 
         Raises:
-            IncompleteRun: if the workers do not find the same checkpoint.
-            MachineLeaving: after a checkpoint, if the workers are to be regrouped.
-            PipelineError: if a loss is not finite.
+            IncompleteRun: If the workers do not find the same checkpoint.
+            MachineLeaving: If the workers must regroup; a checkpoint has been written.
+            PipelineError: If a loss is not finite.
         """
         state = newest(self._storage, self._output, self._recipe.digest())
-        # Nobody may write a checkpoint before all have looked for one.
+        # All workers must have looked for a checkpoint before rank 0 may write the next one.
         self._world.wait()
         position = state.position if state else Position(self._recipe.stages[0], 0)
         if not self._world.agree([STAGES.index(position.stage), position.iteration]):
@@ -96,17 +103,20 @@ class Trainer:
         if state:
             self._restore(state)
             self._say(f"resuming stage {position.stage} at iteration {position.iteration}")
-        # Whoever had to fetch weights comes later than the rest.
+        # Workers that download weights arrive later than the others.
         self._world.wait()
         place = self._place(position.stage, position.iteration)
         with Summaries(self._storage, self._output, place, active=self._world.rank == 0) as summaries:
+            # Only the first stage resumes from a checkpoint's optimizer state; later ones start afresh.
             while position.stage in self._recipe.stages[: self._recipe.stages.index(stages[-1]) + 1]:
                 position, state = self._run_stage(position, state, summaries), None
+                # The next stage starts at iteration 0, so another number means the end of the last stage.
                 if position.iteration:
                     break
         return position
 
     def _run_stage(self, position: Position, state: State | None, summaries: Summaries) -> Position:
+        """Train a stage from `position` to its end, and return the start of the next stage or the end of the run."""
         stage, recipe, config = position.stage, self._recipe, self._recipe.stage(position.stage)
         set_modes(self._network, stage, recipe)
         named = trainable(self._network, stage, recipe)
@@ -115,11 +125,11 @@ class Trainer:
         crop = "whole images" if config.crop is None else f"crops of {config.crop} pixels"
         self._say(f"stage {stage}: {config.iterations} iterations of {config.batch} {crop}")
         if position.iteration:
-            # The checkpoint was written before the validation that was due with it.
+            # A checkpoint is written before the validation of its iteration, so the validation is still due.
             position = self._validate_if_due(position, summaries)
         pace, cache = Pace(stage, config, len(self._network.spec.classes)), self._cache(stage)
         sample = sampler(recipe, stage, self._network.spec, self._sources.of(stage), cache)
-        # Data, maps and compiled kernels may come at different times: only from here on all are in step.
+        # Data, maps and compilation take a different time on each worker; all start the first step together.
         self._world.wait()
         loaders = max(2, int(self._config.cpus_per_worker))
         for result in run_steps(self._step(stage, optimizer), sample, position.iteration, loaders):
@@ -130,11 +140,11 @@ class Trainer:
             done = result.iteration + 1
             if done == config.iterations:
                 break
-            # Before the validation, which may take longer than a machine that is leaving has left.
+            # The checkpoint precedes the validation, which may take longer than a leaving machine stays.
             if done % recipe.checkpoint_every == 0 or result.leaving:
                 self._checkpoint(replace(position, iteration=done), optimizer, summaries)
             if result.leaving:
-                # Going on here would be work for nothing: whoever drives this starts again on machines that stay.
+                # Further steps would be lost: the driver restarts the stage on the machines that stay.
                 raise MachineLeaving(f"the workers are to be regrouped; {stage} is saved at iteration {done}")
             position = self._validate_if_due(replace(position, iteration=done), summaries)
         return self._end_stage(position, optimizer, summaries)
@@ -146,16 +156,18 @@ class Trainer:
         return Step(self._network, stage, self._recipe, optimizer, self._world, weights, leaving, compiled)
 
     def _cache(self, stage: StageName) -> MapCache | None:
-        """Of the maps that a stage starts from. Built when it begins: the digest is that of the weights by then."""
+        """Return the cache of the maps on which a stage learns, keyed by the current weights; None for images."""
         kind = self._recipe.stage_input(stage)
         return None if kind == "images" else map_caches(self._config, self._storage, self._network)[kind]
 
     def _end_stage(self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries) -> Position:
+        """Validate on the whole split, write the stage's network, and return the position that follows."""
         stage = position.stage
         validation = self._validate(stage, self._recipe.stage(stage).iterations, summaries, None)
         position = self._keep_best(position, stage, validation)
         metrics = {**position.metrics, stage: validation.summary()}
         self._write_network(f"stages/{stage}.safetensors", stage, metrics)
+        # A checkpoint at iteration 0 of the next stage marks this stage as done.
         later = self._recipe.stages[self._recipe.stages.index(stage) + 1 :]
         if later:
             following = Position(later[0], 0, metrics, position.best)
@@ -165,20 +177,21 @@ class Trainer:
             self._hooks.still_ours()
             summaries.upload()
             self._storage.write(join(self._output, "metrics.json"), json.dumps(metrics, indent=1).encode())
-        # The network comes last: whoever finds it knows that the run has ended.
+        # The final network is written last: its presence marks the run as complete.
         self._write_network(NETWORK_FILE, stage, metrics)
         return replace(position, iteration=self._recipe.stage(stage).iterations, metrics=metrics)
 
     def _checkpoint(self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries) -> None:
         if self._world.rank == 0:
             self._hooks.still_ours()
-            # A stage begins with fresh momenta: at its start there are none to save.
+            # Each stage starts with fresh momenta, so there are none to save at its start.
             named = trainable(self._network, position.stage, self._recipe) if position.iteration else []
             arguments = (position, self._network, optimizer, named, self._recipe.keep_checkpoints)
-            # First of all: a run that ends after the checkpoint goes on behind these steps, and never takes them again.
+            # Upload the summaries first: a run that dies after the checkpoint resumes behind these steps, and never
+            # repeats them.
             summaries.upload()
             save_state(self._storage, self._output, self._recipe.digest(), *arguments)
-        # The others would else wait in the next step's sum, which gives up sooner than a large upload may take.
+        # Without this barrier the others would wait in the next all-reduce, whose timeout a large upload may exceed.
         self._world.wait()
 
     def _validate(self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None) -> Validation:
@@ -190,7 +203,7 @@ class Trainer:
             self._hooks.alive()
 
         validation = validate(network, self._sources.val, self._world, self._cache(stage), limit, on_image)
-        # At the step that it follows: the next one's place may begin another stage, and with it another event file.
+        # Logged at the last step taken: the next number may belong to another stage, and with it to another event file.
         summaries.validation(self._place(stage, iteration) - 1, validation, examples)
         rows = [{"class_name": name, "iou": iou} for name, iou in zip(validation.classes, validation.iou, strict=True)]
         seconds = time.perf_counter() - started
@@ -206,7 +219,8 @@ class Trainer:
         return self._keep_best(position, stage, validation)
 
     def _keep_best(self, position: Position, stage: StageName, validation: Validation) -> Position:
-        """Writes the network if no validation on the whole split was better; parts of it are not comparable."""
+        """Write the network if its mean IoU is the best so far; only scores on the whole split are comparable."""
+        # Undefined, partial and lower scores keep the earlier network.
         score = validation.mean_iou
         if score is None or validation.images < len(self._sources.val) or score <= (position.best or 0.0):
             return position
@@ -215,6 +229,7 @@ class Trainer:
         return replace(position, best=score)
 
     def _restore(self, state: State) -> None:
+        """Load the weights of a checkpoint into the network."""
         own = network_tensors(self._network)
         weights = {name: state.tensors[f"network.{name}"] for name in own}
         for module in (self._network.front_end, self._network.context):
@@ -230,7 +245,7 @@ class Trainer:
             self._storage.write(join(self._output, path), to_bytes(described))
 
     def _place(self, stage: StageName, iteration: int) -> int:
-        """Iterations counted over all stages."""
+        """Return an iteration of a stage as a step number counted over all stages."""
         before = STAGES[: STAGES.index(stage)]
         return iteration + sum(self._recipe.stage(name).iterations for name in before)
 

@@ -1,4 +1,4 @@
-"""IoU on the validation split: whole images, all pixels, one confusion matrix over all workers."""
+"""Validation of a network: IoU over all pixels of whole images, from one confusion matrix over all workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ __all__ = ["Validation", "validate"]
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores of the split; None where undefined."""
+    """Scores of a network on the validation split.
+
+    Attributes:
+        classes: Names of the classes.
+        iou: IoU (0–1) of each class; None if undefined.
+        mean_iou: Mean of the IoU over the classes; None if undefined.
+        pixel_accuracy: Share (0–1) of labeled pixels that are predicted correctly; None if undefined.
+        images: Number of images that were scored.
+    """
 
     classes: tuple[str, ...]
     iou: tuple[float | None, ...]
@@ -34,7 +42,7 @@ class Validation:
     images: int
 
     def summary(self) -> dict[str, Any]:
-        """For checkpoints and `metrics.json`."""
+        """Return the scores as JSON values for checkpoints and `metrics.json`."""
         return {
             "mean_iou": self.mean_iou,
             "pixel_accuracy": self.pixel_accuracy,
@@ -51,15 +59,15 @@ def validate(
     limit: int | None = None,
     on_image: Callable[[int, NDArray[np.uint8]], None] = lambda index, labels: None,
 ) -> Validation:
-    """Predicts the split (or `limit` images, evenly spread) and scores it.
+    """Predict and score the whole split, or `limit` evenly spread images of it.
 
     Args:
-        network: left in the mode it was in.
-        images: Images and labels at their own size, at which they are scored.
-        world: shares the images out.
-        cache: of maps of these images to start from, where there is one.
-        limit: most images.
-        on_image: called with the number of each image of this worker and its (H, W) predicted labels.
+        network: Network to validate; its training or evaluation mode is restored afterwards.
+        images: Images and labels at their original size, at which they are scored.
+        world: Workers that share the images.
+        cache: Cache of maps of these images, from which prediction starts; None: it starts from the images.
+        limit: Most images to score; None: all.
+        on_image: Callback for each image of this worker, with its index and its predicted labels (H, W).
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, len(images) if limit is None else limit).astype(int))
     classes = network.spec.classes
@@ -71,9 +79,9 @@ def validate(
             if prediction.confusion is not None:
                 total += prediction.confusion
             on_image(index, prediction.labels)
-    # One worker may be minutes behind another by now, and the sum gives up sooner than that.
+    # Workers may finish minutes apart, which the timeout of the sum does not allow; the barrier waits longer.
     world.wait()
-    # Pixel counts exceed float32's 2^24: they travel as integers.
+    # Pixel counts exceed 2^24, the largest exact range of float32, so they are summed as integers.
     total = world.sum(torch.from_numpy(total)).cpu().numpy()
     return Validation(classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen))
 
@@ -86,10 +94,13 @@ def _predict(
     label: NDArray[np.uint8],
     world: World,
 ) -> LabelMap:
+    """Return the labels of an image and their confusion matrix, computed from the image or from its cached map."""
     if cache is None:
         return predict(network, images.image(index), target=label)
     with torch.inference_mode():
+        # (F, h + halo, w + halo) -> (1, F, h + halo, w + halo); only conv5_3 maps have a halo.
         maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
+        # -> scores (C, h, w)
         scores = network.add_context(network.front_end.head(maps) if cache.halo else maps)[0]
     looks = views((1.0,), flip=False, resize=network.spec.resize)
     return label_map(network.spec, [scores], (label.shape[0], label.shape[1]), views=looks, target=label)

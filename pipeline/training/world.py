@@ -1,4 +1,4 @@
-"""The other workers, if there are any: sums over all of them, through torch.distributed."""
+"""Communication between the workers of a run: sums, gathers and barriers through torch.distributed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from torch.nn import functional
 
 __all__ = ["World"]
 
+# Timeout of barriers and gathers; much longer than that of a step's all-reduce.
 _PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
 class World:
-    """This worker's rank among `size`, the device on which it computes, and the group in which it waits."""
+    """One worker's view of the group of workers; the default is a single worker on a CPU.
+
+    Attributes:
+        rank: Rank of this worker, 0 to size - 1.
+        size: Number of workers.
+        device: Device on which this worker computes.
+        patient: Process group with a long timeout for barriers and gathers; None: the default group.
+    """
 
     rank: int = 0
     size: int = 1
@@ -28,53 +36,54 @@ class World:
 
     @staticmethod
     def patient_group() -> dist.ProcessGroup:
-        """A group for `wait`: one worker may be busy with storage for much longer than a step may take."""
+        """Create a group with a timeout of six hours, as storage may keep one worker busy far longer than a step."""
         group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[assignment]
         return group
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all workers, on this worker's device."""
+        """Return the sum of `values` over all workers, on this worker's device."""
         values = values.to(self.device)
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces gradients by their sums; a worker without any sample contributes zeros."""
+        """Replace gradients by their sums over all workers; a worker without samples contributes zeros."""
         if self.size == 1:
             return
         parameters = list(parameters)
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        # One message for all: hundreds of small ones would wait for each other.
+        # One flat tensor and one all-reduce: each of hundreds of small messages would add its own latency.
         flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters if parameter.grad is not None])
         dist.all_reduce(flat)
         for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = grad.view_as(parameter)
 
     def share(self, count: int) -> range:
-        """Which of `count` things are this worker's."""
+        """Return the indices, out of `count`, that belong to this worker: every `size`-th from its rank on."""
         return range(self.rank, count, self.size)
 
     def agree(self, values: Sequence[int]) -> bool:
-        """Whether all workers came with the same numbers; all get the same answer."""
+        """Return whether all workers passed the same numbers; every worker gets the same answer."""
         return len({tuple(texts) for texts in self.gather([str(value) for value in values])}) == 1
 
     def gather(self, own: Sequence[str]) -> list[list[str]]:
-        """Everybody's texts, by rank."""
+        """Return the texts of all workers, by rank."""
         if self.size == 1:
             return [list(own)]
-        # As JSON in plain bytes: torch's own gathering of objects would unpickle what comes over the network.
+        # JSON in plain bytes, because torch's gather of objects would unpickle data from the network.
         data = torch.frombuffer(bytearray(json.dumps(list(own)).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(data)]), group=self.patient)
+        # All gathered tensors must have one length: texts are padded to the longest.
         longest = int(max(lengths))
         padded = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
         dist.all_gather(padded, functional.pad(data, (0, longest - len(data))), group=self.patient)
         return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(padded, lengths, strict=True)]
 
     def wait(self) -> None:
-        """Returns when every worker has come here, however long that takes: Ray ends the group if one is lost."""
+        """Block until every worker arrives; the timeout may be long, as Ray ends the group if a worker is lost."""
         if self.size > 1:
             dist.barrier(group=self.patient)

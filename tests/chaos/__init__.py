@@ -1,1 +1,1 @@
-"""What is killed, and what is left."""
+"""Tests that break processes, storage and inputs, and check the results."""

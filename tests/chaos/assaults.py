@@ -1,4 +1,4 @@
-"""Faults at random moments: what is killed, stopped or broken, and how often it was."""
+"""Random faults against a cluster and its storage, counted by kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.jobs import joined_node, ray_processes
 
 __all__ = ["Assaults"]
 
-# Weights: what happens often in a cluster of spot machines, and what seldom.
+# Relative frequencies: common faults of a cluster of spot machines have a high weight, rare ones a low weight.
 _KINDS = {
     "actor killed": 8.0,
     "actor stopped": 4.0,
@@ -32,17 +32,17 @@ _KINDS = {
     "storage": 8.0,
     "storm": 1.0,
 }
-_PAUSE = (0.3, 3.0)  # seconds between two
-_STOPPED = (0.5, 4.0)  # seconds
+_PAUSE = (0.3, 3.0)  # seconds between two faults
+_STOPPED = (0.5, 4.0)  # seconds for which an actor is stopped
 _STORM_SECONDS = 4.0
 
 
 class Assaults:
-    """Breaks a cluster and its storage, and mends what does not mend itself.
+    """Source of random faults in a cluster and its storage; it also repairs what does not recover by itself.
 
     Attributes:
-        cluster: whose head is left alone.
-        counts: faults by kind, as far as they met something; requests broken by the proxy one by one.
+        cluster: Cluster to break; its head is left alone.
+        counts: Faults by kind, if they hit something; requests that the proxy broke are counted one by one.
     """
 
     def __init__(self, rng: random.Random, cluster: Cluster, proxy: FaultProxy, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Assaults:
         self._node.close()
 
     def maybe(self, driver: subprocess.Popen[str]) -> None:
-        """Does the next thing, if it is time to."""
+        """Cause the next fault if its time has come."""
         now = time.monotonic()
         if self._storm_ends and now > self._storm_ends:
             self._proxy.clear()
@@ -72,7 +72,8 @@ class Assaults:
             return
         self._next = now + self._rng.uniform(*_PAUSE)
         kind = self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
-        # What is drawn does not depend on what there is to hit: the next fault is the same either way.
+        # Always draw the same random numbers, even without a victim, so that the sequence of faults depends on the seed
+        # alone.
         fate, index = self._rng.random(), self._rng.randrange(1000)
         if self._do(kind, driver, fate, index):
             self.counts[kind] += 1
@@ -115,7 +116,7 @@ class Assaults:
         self._timers.append(timer)
 
     def _kill_node(self) -> bool:
-        """The raylet beside the head's, and with it its workers; another node takes its place."""
+        """Kill the raylet beside the head, and its workers with it, and start another node in its place."""
         raylets = [each for each in ray_processes("node_ip_address=127.0.0.2") if each.name() == "raylet"]
         for raylet in raylets:
             raylet.kill()

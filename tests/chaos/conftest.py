@@ -1,4 +1,4 @@
-"""An S3 server behind a proxy that breaks things."""
+"""Fixtures: an S3 server behind a proxy that breaks requests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def proxy(object_store: ObjectStore) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def behind(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty prefix that new storages of this process, and its children, reach through the proxy."""
-    # The tests' own storage keeps the way that it takes first: past the proxy.
+    """Return an empty prefix that new storages of this process and its children reach through the proxy."""
+    # The tests' own storage keeps its first connection, which does not pass the proxy.
     STORAGE.list(bucket)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     return bucket

@@ -1,4 +1,4 @@
-"""A process of its own that decodes within limits, so that what kills, hangs or fills it is seen as that."""
+"""Process that decodes files within limits, so that a test can observe a crash, a hang or excessive memory."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from pipeline.errors import DecodeError
 from tests.chaos.image_files import seeds
 
 ROOT = Path(__file__).resolve().parents[2]
-CLASSES = 255  # of labels: every value is one
+CLASSES = 255  # number of classes, so that every label value is valid
 CPU_SECONDS, ANSWER_SECONDS, ADDRESS_SPACE = 20, 120, 2 * 2**30
 _REQUEST = struct.Struct("<??QI")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """Result of decoding one file.
 
     Attributes:
-        kind: `ok`; `refused` by a DecodeError; `escaped`: another exception; `died`: the process did.
-        text: message, or how it died.
-        shape: of the pixels.
-        pixels: their digest.
-        seconds: of the processor.
-        grown: bytes of memory that the process had beyond what it began with, at most; 0 unless it was alone.
+        kind: `ok`; `refused` if a DecodeError was raised; `escaped` for another exception; `died` if the process ended.
+        text: Message, or the way in which the process ended.
+        shape: Shape of the pixels.
+        pixels: Digest of the pixels.
+        seconds: CPU time in seconds.
+        grown: Peak growth of the process's memory in bytes; 0 unless the file had a process to itself.
     """
 
     kind: str
@@ -54,26 +54,26 @@ class Outcome:
 
 
 class Decoder:
-    """Decodes in a child, so that what kills, hangs or fills a process is seen as that; another child follows."""
+    """Client of a child process that decodes files; a child that ends is replaced."""
 
     def __init__(self, noise: IO[bytes]) -> None:
         self._noise = noise
         self._start()
 
     def image(self, data: bytes, max_pixels: int, *, alone: bool = False) -> Outcome:
-        """`alone`: in a fork that is measured."""
+        """Decode an image; with `alone`, in a forked process whose memory is measured."""
         return self._ask(data, max_pixels, False, alone)
 
     def label(self, data: bytes, max_pixels: int) -> Outcome:
         return self._ask(data, max_pixels, True, False)
 
     def resident(self) -> int:
-        """Bytes of memory of the child."""
+        """Return the resident memory of the child in bytes."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * resource.getpagesize()
 
     def noise(self) -> bytes:
-        """What the child has written beside its answers."""
+        """Return everything that the child has written to standard error."""
         self._noise.seek(0)
         return self._noise.read()
 
@@ -104,7 +104,7 @@ class Decoder:
 
 @contextlib.contextmanager
 def decoder() -> Iterator[Decoder]:
-    """A child that ends with its owner."""
+    """Start a child that decodes, and end it with its owner."""
     with tempfile.TemporaryFile() as noise:
         running = Decoder(noise)
         try:
@@ -116,7 +116,7 @@ def decoder() -> Iterator[Decoder]:
 def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Plugins, codecs and tables that a process loads once are no cost of a file.
+    # Load plugins, codecs and tables first, so that their one-time cost is not attributed to a file.
     for data in seeds().values():
         _decode(data, 10_000, label=False)
     while head := sys.stdin.buffer.read(_REQUEST.size):
@@ -128,7 +128,7 @@ def _serve() -> None:
 
 def _decode(data: bytes, max_pixels: int, label: bool) -> dict[str, Any]:
     started = _processor_seconds()
-    # The kernel's limit: no code of a library can be deaf to it.
+    # Let the kernel limit the CPU time, since no library can ignore that limit.
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(started) + CPU_SECONDS, resource.RLIM_INFINITY))
     answer: dict[str, Any] = {"shape": ()}
     try:
@@ -146,12 +146,12 @@ def _decode(data: bytes, max_pixels: int, label: bool) -> dict[str, Any]:
 
 
 def _forked(data: bytes, max_pixels: int, label: bool) -> dict[str, Any]:
-    # What is free already must not pay for it.
+    # Return free memory to the system, or it would hide the growth.
     ctypes.CDLL(None).malloc_trim(0)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        # What any file costs is no part of the measure.
+        # Decode a valid file first, so that costs of any file are not part of the measurement.
         _decode(seeds()["png 2 8"], max_pixels, False)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         answer = _decode(data, max_pixels, label)

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that breaks requests on demand: HTTP of its own on loopback, one thread a connection."""
+"""HTTP proxy in front of an S3 server that breaks requests on demand; it uses one thread per connection on loopback."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 __all__ = ["Fault", "FaultProxy", "Request", "fault_proxy", "random_fault", "random_weather"]
 
 Kind = Literal["latency", "reset", "status", "truncate", "shorten", "stall", "drop_reply", "corrupt"]
-_UPSTREAM_SECONDS = 60  # the server behind must answer within this; nothing here waits longer
+_UPSTREAM_SECONDS = 60  # time limit for the upstream server's answer; the proxy waits for nothing longer
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for."""
+    """Request of a client."""
 
     method: str
     path: str
@@ -32,18 +32,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to which requests.
+    """Fault, and the requests that it hits.
 
     Attributes:
-        kind: latency: answered late. reset: the connection is reset after `size` bytes of the answer's body.
-            status: refused with `status` and S3's error `code`, the server behind hears nothing. truncate: the body
-            ends after `size` bytes, its length is told truly. shorten: the body ends there, and its length is told
-            to be so. stall: nothing is answered for `seconds`, then the connection ends; the server behind hears
-            nothing. drop_reply: done, and never answered. corrupt: byte `size` of the body is another one, each time.
-        method: only requests of this method.
-        path: only requests whose path, query included, this regular expression finds.
-        times: how many requests it hits; None: all.
-        after: how many matching requests it lets through first.
+        kind: latency: the answer is late. reset: the connection is reset after `size` bytes of the answer's body.
+            status: the proxy refuses with `status` and S3's error `code`, and the upstream server receives nothing.
+            truncate: the body ends after `size` bytes, but the true length is stated. shorten: the body ends there, and
+            the shorter length is stated. stall: the connection ends after `seconds` without an answer, and the upstream
+            server receives nothing. drop_reply: the request is carried out, but never answered. corrupt: byte `size` of
+            the body is changed, to another value each time.
+        method: HTTP method of the requests to hit; empty: any.
+        path: Regular expression found in the path of the requests to hit, query included.
+        times: Number of requests to hit; None: all.
+        after: Number of matching requests to let through first.
+        status: HTTP status of `status` faults.
+        code: S3 error code of `status` faults.
+        seconds: Delay of `latency` and `stall` faults.
+        size: Position in the body in bytes.
     """
 
     kind: Kind
@@ -61,13 +66,13 @@ class Fault:
 
 
 class FaultProxy:
-    """A running proxy; safe to use from any thread.
+    """Running proxy; it is safe to use from any thread.
 
     Attributes:
         endpoint: URL for clients.
-        requests: that came.
-        injected: faults, each with the request that it hit.
-        rewrite: (header, value) of every answer → the value that is passed on.
+        requests: Requests that arrived.
+        injected: Faults, each with the request that it hit.
+        rewrite: Function from (header, value) of an answer to the value that is passed on.
     """
 
     def __init__(self, upstream: str, server: ThreadingHTTPServer) -> None:
@@ -82,22 +87,22 @@ class FaultProxy:
         self._lock = threading.Lock()
 
     def inject(self, *faults: Fault) -> None:
-        """From now on these too."""
+        """Add faults to those that are active."""
         with self._lock:
             self._faults += faults
 
     def storm(self, weather: Callable[[Request], Fault | None]) -> None:
-        """From now on `weather` decides, request by request, where no other fault does."""
+        """Set the function that chooses a fault for each request that no other fault hits."""
         with self._lock:
             self._weather = weather
 
     def clear(self) -> None:
-        """No faults any more."""
+        """Remove all faults."""
         with self._lock:
             self._faults, self._weather = [], lambda request: None
 
     def fault_for(self, request: Request) -> Fault | None:
-        """Notes the request, and takes the first fault that it meets off its count."""
+        """Record the request, and return the first fault that hits it, with its count reduced; None: no fault."""
         with self._lock:
             self.requests.append(request)
             for place, fault in enumerate(self._faults):
@@ -117,20 +122,23 @@ class FaultProxy:
 
 
 def random_fault(rng: random.Random) -> Fault:
-    """One of those after which a request can be made again at once."""
+    """Return a random fault after which a client can repeat the request at once."""
     kinds: tuple[Kind, ...] = ("latency", "reset", "status", "truncate", "shorten", "drop_reply", "corrupt")
     return Fault(rng.choice(kinds), size=rng.randrange(100), seconds=rng.random() / 20)
 
 
 def random_weather(seed: int, share: float) -> Callable[[Request], Fault | None]:
-    """Breaks this share of requests, each in another way; the same requests in the same order get the same."""
+    """Return a function that breaks a share of requests at random.
+
+    The same requests in the same order get the same faults.
+    """
     rng = random.Random(seed)
     return lambda request: random_fault(rng) if rng.random() < share else None
 
 
 @contextlib.contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    """A proxy before the server at the URL `upstream`; without faults it changes nothing."""
+    """Start a proxy in front of the server at the URL `upstream`; it changes nothing until a fault is added."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.proxy = FaultProxy(upstream, server)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -143,7 +151,10 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
 
 def _passed_on(header: str) -> bool:
-    """Checksums are kept back: an S3 server need not have any, and the library that looks at them is not under test."""
+    """Return whether a header of an answer is passed on.
+
+    Checksums are not: an S3 server need not send any, and the library that checks them is not under test.
+    """
     return header not in _HOP_BY_HOP and not header.startswith("x-amz-checksum")
 
 
@@ -154,7 +165,7 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultProxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are what this is about."""
+        """Ignore clients that close the connection, which the faults provoke."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -190,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Host and path as the client signed them."""
+        """Send the request upstream with host and path unchanged, because the client signed them."""
         upstream = self.server.proxy.upstream
         connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=_UPSTREAM_SECONDS)
         with contextlib.closing(connection):
@@ -227,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._end(reset=kind == "reset")
 
     def _flip(self) -> int:
-        """Never 0, and another one each time."""
+        """Return a bit mask that is never 0 and changes each time."""
         return 1 + len(self.server.proxy.injected) % 255
 
     def _refuse(self, fault: Fault) -> None:
@@ -247,4 +258,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""Files that no honest camera writes, made from valid ones."""
+"""Hostile image files, made from valid ones."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.chaos.image_files import (
 
 
 def _scan_bomb() -> bytes:
-    """A small progressive file whose last scan is sent five thousand times."""
+    """Return a small progressive JPEG whose last scan occurs five thousand times."""
     data = encode(Image.new("L", (1000, 1000), 128), "JPEG", progressive=True)
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 5000 + data[-2:]
 
 
 def _claiming(name: str, old: bytes, new: bytes) -> bytes:
-    """A valid file with other bytes where its size stands."""
+    """Return a valid file whose bytes that state the size are replaced."""
     data = seeds()[name]
     assert old in data, name
     return summed(data.replace(old, new, 1)) if name.startswith("png") else data.replace(old, new, 1)
@@ -49,14 +49,14 @@ def _canvas(side: int) -> bytes:
 
 
 def _cut_tail(jpeg: bytes, part: float) -> bytes:
-    """So much of a JPEG's coded data, and an end marker as if that were all."""
+    """Return a JPEG with the first part of its coded data, followed by an end marker."""
     start = jpeg.index(b"\xff\xda")
     return jpeg[: start + int(part * (len(jpeg) - start))].rstrip(b"\xff") + b"\xff\xd9"
 
 
 @cache
 def refused_files() -> dict[str, tuple[bytes, str]]:
-    """Name → file, and what the reason must say."""
+    """Return by name: a file, and text that the reason for its refusal must contain."""
     rgb, good = picture(), seeds()
     foreign = "not a JPEG, PNG, WEBP, TIFF, BMP file: it begins with"
     large, ends = "more than the limit of", "truncated"
@@ -157,7 +157,7 @@ def refused_files() -> dict[str, tuple[bytes, str]]:
 
 @cache
 def odd_files() -> dict[str, tuple[bytes, tuple[int, int]]]:
-    """Name → file that looks like an attack or is a rarity, and is a picture all the same; its height and width."""
+    """Return by name: a valid picture that looks like an attack or is a rarity, and its height and width."""
     rgb, good = picture(), seeds()
     size, plain = (HEIGHT, WIDTH), (header(WIDTH, HEIGHT), rows(WIDTH, HEIGHT))
     bomb, jpeg, tags = zlib.compress(b"a" * 50_000_000, 9), good["jpeg"], grey_tags(WIDTH, HEIGHT, WIDTH * HEIGHT)

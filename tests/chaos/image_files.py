@@ -1,4 +1,4 @@
-"""Making image files of every kind that is accepted, byte by byte where no library writes them."""
+"""Builders of image files of every accepted kind, byte by byte where no library writes them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Tag = tuple[int, int, bytes | int]
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """A file as Pillow writes it."""
+    """Return a file as Pillow writes it."""
     sink = io.BytesIO()
-    # A copy: one format's settings stay with an image, and another's writer stumbles over them.
+    # Save a copy: an image keeps the settings of one format, which can break the writer of another.
     image.copy().save(sink, kind, **options)
     return sink.getvalue()
 
 
 @cache
 def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Image.Image:
-    """Smooth colours with some noise: its files have more than one block, row and code."""
+    """Return an image of smooth colors with some noise, so that its files have more than one block, row and code."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(40, 216, (4, 3, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
@@ -34,13 +34,13 @@ def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Image.Im
 
 
 def exif(orientation: int, *, order: str = "<", count: int = 1, following: int = 0) -> bytes:
-    """An EXIF block of one tag."""
+    """Return an EXIF block of one tag."""
     mark = b"II*\0" if order == "<" else b"MM\0*"
     return mark + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, count, orientation, 0, following)
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    """One of PNG, with its checksum."""
+    """Return a PNG chunk with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -49,18 +49,18 @@ def header(width: int, height: int, bits: int = 8, colour: int = 2, interlaced: 
 
 
 def png(head: bytes, rows: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
-    """A PNG of `rows`, filter bytes included; chunks before and after them."""
+    """Return a PNG of `rows`, filter bytes included, with chunks before and after them."""
     data = chunk(b"IDAT", zlib.compress(rows, 9))
     return b"\x89PNG\r\n\x1a\n" + head + before + data + after + chunk(b"IEND")
 
 
 def rows(width: int, height: int, value: int = 85, channels: int = 3) -> bytes:
-    """Of a PNG, all of one value."""
+    """Return the rows of a PNG whose samples all have the same value, filter bytes included."""
     return (b"\0" + bytes([value]) * width * channels) * height
 
 
 def summed(data: bytes) -> bytes:
-    """A PNG's chunks with checksums that fit, as far as there are chunks."""
+    """Return a PNG with corrected checksums, as far as its bytes form chunks."""
     made, place = data[:8], 8
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
@@ -71,7 +71,7 @@ def summed(data: bytes) -> bytes:
 
 
 def interlaced() -> bytes:
-    """Pillow does not write this kind."""
+    """Return an interlaced PNG, which Pillow cannot write."""
     pixels, passes = np.asarray(picture()), b""
     for left, top, right, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)):
         passes += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
@@ -80,15 +80,19 @@ def interlaced() -> bytes:
 
 
 def jpeg_with(jpeg: bytes, *segments: tuple[int, bytes]) -> bytes:
-    """More segments (marker, content) at the beginning."""
+    """Return a JPEG with more segments (marker, content) at its beginning."""
     parts = [struct.pack(">BBH", 255, marker, len(content) + 2) + content for marker, content in segments]
     return jpeg[:2] + b"".join(parts) + jpeg[2:]
 
 
 def tiff(tags: Mapping[int, Tag], body: bytes = b"", *, big: bool = False) -> bytes:
-    """Tags are (type, count, value). Bytes that do not fit lie behind; a whole number is written as it is.
+    """Return a TIFF file of one directory.
 
-    The number -1 becomes the place of `body`.
+    Args:
+        tags: Type, count and value by tag. Bytes that do not fit into the entry are written after the directory; an
+            integer is written into the entry, and -1 becomes the position of `body`.
+        body: Bytes at the end of the file.
+        big: Whether to write BigTIFF.
     """
     number, entry, room = ("<Q", "<HHQ", 8) if big else ("<I", "<HHI", 4)
     head = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) if big else b"II*\0" + struct.pack("<I", 8)
@@ -106,7 +110,7 @@ def tiff(tags: Mapping[int, Tag], body: bytes = b"", *, big: bool = False) -> by
 
 
 def grey_tags(width: int, height: int, length: int, compression: int = 1) -> dict[int, Tag]:
-    """Of an image of one channel and one strip."""
+    """Return the tags of an image of one channel and one strip."""
     return {
         256: (4, 1, width),
         257: (4, 1, height),
@@ -121,7 +125,7 @@ def grey_tags(width: int, height: int, length: int, compression: int = 1) -> dic
 
 
 def tiles(width: int, height: int, side: int, bodies: list[bytes], compression: int) -> bytes:
-    """A TIFF of one channel in tiles."""
+    """Return a TIFF of one channel in tiles."""
     tags = {tag: value for tag, value in grey_tags(width, height, 0, compression).items() if tag not in (273, 278, 279)}
     lengths = struct.pack(f"<{len(bodies)}I", *map(len, bodies))
     tags |= {322: (4, 1, side), 323: (4, 1, side), 325: (4, len(bodies), lengths)}
@@ -134,7 +138,7 @@ def tiles(width: int, height: int, side: int, bodies: list[bytes], compression: 
 def bmp(
     width: int, height: int, body: bytes, bits: int = 8, compression: int = 0, palette: bytes | None = None
 ) -> bytes:
-    """A negative height is top-down."""
+    """Return a BMP file; a negative height means that rows are stored from top to bottom."""
     if palette is None:
         palette = bytes(channel for n in range(2**bits) for channel in (n, 255 - n, n // 2, 0)) if bits <= 8 else b""
     offset = 54 + len(palette)
@@ -148,7 +152,7 @@ def _rle(make: Callable[[int], bytes]) -> bytes:
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Valid files of every kind that is accepted, all of HEIGHT × WIDTH pixels."""
+    """Return valid files of every accepted kind by name, all of HEIGHT × WIDTH pixels."""
     rgb = picture()
     grey, noise = rgb.convert("L"), np.random.default_rng(3)
     profile = noise.bytes(3000)

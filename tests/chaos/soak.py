@@ -1,11 +1,11 @@
-"""Segmentations of one bucket, one after another, under faults at random moments.
+"""Soak test: segmentations of one bucket, one after another, under faults at random moments.
 
     make chaos                                   ten minutes, another seed each time
     python -m tests.chaos.soak --minutes 30 --seed 7
 
-A run that ends early is submitted again, as a user would. Each ends up with the tables of an undisturbed run, nothing
-lost, doubled or different, or the soak fails (exit code 1). The seed decides which faults come, in which order and
-after which pauses; what they meet is up to the machine.
+A run that ends early is submitted again, as a user would do. Each run must end with the tables of an undisturbed run:
+no row lost, doubled or different. Otherwise the soak test fails with exit code 1. The seed decides kind, order and
+pauses of the faults; their victims depend on the machine's timing.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from tests.shared import STORAGE
 
 IMAGES, SHARD, ACTORS, HEAD_CPUS = 240, 5, 4, 2
 MOST_SUBMISSIONS = 40
-# A run that stands still for longer than this is a hang, whatever was done to it.
+# Seconds without progress after which a run counts as hung, whatever faults hit it.
 MOST_STILL = 180.0
 _POLL_SECONDS = 0.2
-# What a driver may end with: killed, terminated, or "submit it again".
+# Exit codes that a driver may end with: success, killed, terminated, or "submit it again".
 _TOLERABLE = {0, 3, 143, -9, -15}
 
 
 @dataclass
 class Tally:
-    """What became of it all."""
+    """Totals of all runs."""
 
     runs: int = 0
     submissions: int = 0
@@ -105,7 +105,10 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _surroundings(seed: int) -> Iterator[tuple[Inputs, str, Assaults]]:
-    """An S3 server behind a proxy, a cluster of two nodes, inputs, and the tables of an undisturbed run."""
+    """Yield the inputs, the tables of an undisturbed run, and the source of faults, with the servers that they need.
+
+    The servers are an S3 server behind a proxy and a cluster of two nodes.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         store = stack.enter_context(object_store(folder / "weed"))
@@ -114,7 +117,7 @@ def _surroundings(seed: int) -> Iterator[tuple[Inputs, str, Assaults]]:
         inputs = write_inputs("s3://soak/in", IMAGES, bad=(7, 130))
         calm = str(folder / "calm")
         run_here(config_of(inputs, output=calm, shard_images=SHARD))
-        # This process goes straight to the server; whatever starts from here on goes through the proxy.
+        # This process has already connected to the server directly; everything started from here on uses the proxy.
         proxy = stack.enter_context(fault_proxy(store.endpoint))
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
         cluster = stack.enter_context(local_cluster(folder / "ray.log", cpus=HEAD_CPUS))
@@ -140,9 +143,9 @@ def _one_run(inputs: Inputs, name: str, calm: str, assaults: Assaults, tally: Ta
 
 
 def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> tuple[int, str]:
-    """Faults at random moments until the driver ends by itself, or by one of them."""
+    """Cause faults at random moments until the driver ends, and return its exit code and standard error."""
     parts, changed = -1, time.monotonic()
-    # Its output is read all the while: a full pipe would stop it.
+    # Read the driver's output all the time, since a full pipe would block it.
     for ended in in_background(lambda put: put(process.communicate()), _POLL_SECONDS):
         if ended is not None:
             return process.returncode, ended[1]

@@ -1,4 +1,4 @@
-"""A node that freezes and comes back, a head that is lost: on a cluster of the test's own."""
+"""Tests of a node that freezes and returns, and of a lost head, on a cluster of the test's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.shared import STORAGE
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 IMAGES, SHARD = 100, 5
 JOB = "segment_bucket"
-# Seconds. What Ray waits for by itself is a minute and more; these are its settings for it.
+# Seconds. By default Ray waits a minute and more; these settings shorten that.
 QUICK = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
@@ -47,7 +47,7 @@ def assert_undisturbed(inputs: Inputs, folder: Path) -> None:
 
 @contextlib.contextmanager
 def frozen(processes: list[psutil.Process]) -> Iterator[None]:
-    """Nothing of them runs, as if their machine were away."""
+    """Stop all of the processes, as if their machine were away."""
     for process in processes:
         process.suspend()
     try:
@@ -61,7 +61,7 @@ def frozen(processes: list[psutil.Process]) -> Iterator[None]:
 def test_a_node_that_freezes_is_replaced_and_what_it_writes_when_it_wakes_is_dropped(
     inputs: Inputs, tmp_path: Path
 ) -> None:
-    """Its actors hold shards that others have done by then: zombies, that know nothing of it."""
+    """The node's actors wake as zombies with shards that other actors have already finished."""
     arguments = inputs.arguments(shard_images=SHARD, actors=4)
     with (
         local_cluster(tmp_path / "head.log", cpus=2) as cluster,
@@ -76,7 +76,7 @@ def test_a_node_that_freezes_is_replaced_and_what_it_writes_when_it_wakes_is_dro
         with frozen(node):
             done = finish(process)
             before = {info.uri: info.version for info in STORAGE.list(join(inputs.root, "out"))}
-        # The raylet learns that it was given up, and ends with its workers; until then they write on.
+        # The raylet learns that the cluster gave it up, and ends with its workers; until then they still write.
         psutil.wait_procs(zombies, timeout=30)
     assert done.code == 0, done.err
     assert {info.uri: info.version for info in STORAGE.list(join(inputs.root, "out"))} == before

@@ -1,4 +1,4 @@
-"""Every kind of fault is what it says, seen by a client that hides nothing."""
+"""Tests that every kind of fault does what it states, seen by a client that hides nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BODY = bytes(range(256)) * 4
 
 
 class _Upstream(BaseHTTPRequestHandler):
-    """Keeps what is put; answers with the Host and the body that arrived."""
+    """Server that keeps what is written, and answers with the Host header and the body that arrived."""
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
@@ -49,7 +49,7 @@ class _Upstream(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture

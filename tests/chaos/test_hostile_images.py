@@ -1,4 +1,4 @@
-"""Images and labels from strangers: right pixels or a DecodeError, in bounded time and memory, and nothing else."""
+"""Tests of untrusted images and labels: correct pixels or a DecodeError, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from tests.segmentation.support import png as scene_png
 from tests.shared import STORAGE
 
 MAX_PIXELS = 250_000
-LONGEST = 320  # characters of a message
+LONGEST = 320  # longest message in characters
 MILLION = 1_000_000
-# Bytes that a picture may take while it is decoded, its file included: per pixel, by kind; and what any file may.
+# Memory in bytes that decoding may take, the file included: per pixel by kind, and a constant for any file.
 PER_PIXEL, OF_WEBP, OF_ONE_ROW, ANYWAY = 16, 28, 22, 4 * MILLION
 EDGES = (0, 1, 2, 7, 8, 16, 127, 255, 256, 4096, 32_767, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -57,7 +57,7 @@ def child() -> Iterator[Decoder]:
 
 
 def assert_safe(outcome: Outcome, max_pixels: int = MAX_PIXELS) -> None:
-    """Pixels within the limit, or a reason that a table and a page can hold."""
+    """Assert that the outcome has pixels within the limit, or a reason that a table and a page can hold."""
     assert outcome.kind in ("ok", "refused"), outcome
     if outcome.kind == "ok":
         assert 1 <= outcome.shape[0] * outcome.shape[1] <= max_pixels, outcome
@@ -68,7 +68,7 @@ def assert_safe(outcome: Outcome, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def place(draw: st.DrawFn, data: bytes) -> int:
-    """Somewhere; often near the beginning, where the headers are."""
+    """Return a random position, often near the beginning, where the headers are."""
     return min(draw(st.integers(0, 120) | st.integers(0, max(0, len(data) - 1))), max(0, len(data) - 1))
 
 
@@ -78,7 +78,7 @@ def flipped(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def lying(draw: st.DrawFn, data: bytes) -> bytes:
-    """Another number where one may stand: a length, a size, a count, an offset."""
+    """Replace a position that may hold a number (a length, a size, a count, an offset) by another number."""
     at, size, order = place(draw, data), draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from(("little", "big")))
     value = draw(st.sampled_from(EDGES) | st.integers(0, len(data) + 9)) % 256**size
     return data[:at] + value.to_bytes(size, order) + data[at + size :]
@@ -109,7 +109,7 @@ def spliced(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def in_chunk(draw: st.DrawFn, data: bytes) -> bytes:
-    """A change within one chunk of a PNG, whose length and checksum fit; that of rows comes before their coding."""
+    """Change one chunk of a PNG, with its length and checksum correct; image data are changed before compression."""
     found, place = [], 8
     while place + 12 <= len(data) and data.startswith(b"\x89PNG"):
         (length,) = struct.unpack_from(">I", data, place)
@@ -137,7 +137,7 @@ CHANGES = (flipped, flipped, lying, lying, lying, cut, without, twice, inserted,
 
 @st.composite
 def mutants(draw: st.DrawFn, kinds: tuple[str, ...]) -> bytes:
-    """A valid file, changed one to four times; a PNG's checksums mostly fit afterwards."""
+    """Draw a valid file with one to four changes; the checksums of a PNG are mostly corrected afterwards."""
     data = seeds()[draw(st.sampled_from(sorted(name for name in seeds() if name.startswith(kinds))))]
     changes = (*CHANGES, *[in_chunk] * 10) if data.startswith(b"\x89PNG") else CHANGES
     for _ in range(draw(st.integers(1, 4))):
@@ -187,7 +187,7 @@ def test_oddities_are_pictures_and_cost_what_pictures_cost(child: Decoder) -> No
 
 
 def large_files() -> dict[str, bytes]:
-    """A million pixels of noise, in every kind of file that takes memory of its own."""
+    """Return a million pixels of noise in every kind of file whose decoder needs memory of its own."""
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 4), dtype=np.uint8)
     rgb, rgba = Image.fromarray(noise[:, :, :3].copy()), Image.fromarray(noise)
     deep = b"".join(b"\0" + noise.tobytes()[8000 * (row // 2) :][:8000] for row in range(1000))
@@ -212,7 +212,7 @@ def test_memory_is_a_stated_multiple_of_the_pixels(child: Decoder) -> None:
         outcome = child.image(data, MILLION, alone=True)
         assert outcome.kind == "ok", (name, outcome)
         most = OF_WEBP if "webp" in name else OF_ONE_ROW if "one row" in name else PER_PIXEL
-        # As much as the pixels themselves, or the measure does not measure.
+        # The growth must be at least the size of the pixels, or the measurement is wrong.
         assert 3 * MILLION < outcome.grown < most * MILLION + ANYWAY, (name, outcome)
         assert child.image(data, MILLION - 1, alone=True).grown < ANYWAY + len(data), name
 
@@ -224,7 +224,7 @@ def test_what_costs_more_than_pixels_has_a_limit_of_its_own(child: Decoder) -> N
 
 
 def test_what_is_cut_is_refused_or_whole(child: Decoder) -> None:
-    """A format may end with bytes that mean nothing, or a second picture; JPEG and PNG have an end."""
+    """Some formats may end with bytes without meaning or with a second picture; JPEG and PNG state their end."""
     for name, data in seeds().items():
         whole = child.image(data, MAX_PIXELS)
         for length in {*range(0, len(data), max(1, len(data) // 25)), *range(len(data) - 25, len(data))}:
@@ -252,7 +252,7 @@ def test_a_flipped_bit_of_a_png_is_found(child: Decoder) -> None:
 
 
 def test_damaged_files_leave_no_memory_behind(child: Decoder) -> None:
-    """Nor do whole ones: 2,000 of both in one process."""
+    """Memory does not grow over 2,000 damaged and whole files in one process."""
     rng = np.random.default_rng(5)
     files = list(seeds().values())
     for data in seeds().values():
@@ -317,10 +317,13 @@ def test_labels_are_values_in_every_depth() -> None:
 
 
 def test_one_of_each_in_a_run(tmp_path: Path) -> None:
-    """Right masks for what is a picture, rows with stage and reason for the rest, and neighbours as they were."""
+    """A run has correct masks for all pictures, and a row with stage and reason for each bad file.
+
+    Masks of good pictures are the same as in a run without bad files beside them.
+    """
     inputs = write_inputs(str(tmp_path), 0, labelled=False)
     refused = {f"{name}.png": file for name, file in refused_files().items()}
-    # The long ones are the network's matter; what EXIF and texts say is tested above.
+    # Leave out pictures of extreme length, which would take the network long, and most valid files, tested above.
     odd = {f"{name}.jpg": file for name, file in odd_files().items() if "65" not in name and "163" not in name}
     odd = {name: file for name, file in odd.items() if "valid" not in name or "progressive" in name or "anim" in name}
     for name, (data, _) in {**refused, **odd}.items():
@@ -358,6 +361,6 @@ def test_a_reason_is_one_short_printable_line() -> None:
 
 
 def test_decoders_say_nothing_that_a_log_cannot_hold(child: Decoder) -> None:
-    """libtiff writes a line for each damaged strip; never a stranger's bytes."""
+    """The library libtiff writes a line for each damaged strip, but never bytes of the file."""
     for line in child.noise().decode("ascii").splitlines():
         assert line.isprintable() and len(line) < 200, line

@@ -1,4 +1,4 @@
-"""Images that kill or hang the process that decodes them cost themselves alone, and the run ends."""
+"""Tests of images that kill or hang the decoding process: only such images fail, and the run ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 KILL, HANG = b"this pixel kills", b"this pixel hangs"
-# Workers import this first: a decoder with two bugs of the kind that only C has.
+# Workers import this module first: it gives the decoder two bugs of the kind that C code can have.
 BUGS = f"""
     import ctypes, PIL.Image
     _open = PIL.Image.open
@@ -38,7 +38,7 @@ def bitmap(marker: bytes) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     pixels.reshape(-1)[: len(marker)] = np.frombuffer(marker, np.uint8)
     sink = io.BytesIO()
-    # Blue comes first in a bitmap: written so that the marker stands in the file as it is.
+    # A bitmap stores blue first; reverse the channels, so that the marker occurs in the file unchanged.
     Image.fromarray(pixels[:, :, ::-1].copy()).save(sink, "BMP")
     return sink.getvalue()
 

@@ -1,4 +1,4 @@
-"""Whole submissions in this process while storage refuses, lies and changes: what a run says, keeps and ends with."""
+"""Tests of whole submissions in this process under storage faults: messages, kept results and exit codes."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def inputs(behind: str) -> Inputs:
 
 @pytest.fixture
 def calm(inputs: Inputs, tmp_path: Path) -> str:
-    """The output of an undisturbed run."""
+    """Return the output of an undisturbed run."""
     run_here(config_of(inputs, output=str(tmp_path / "calm"), **CHANGES))
     return str(tmp_path / "calm")
 
 
 def submit(inputs: Inputs) -> PipelineError | None:
-    """One submission through the proxy, and what it failed with."""
+    """Make one submission through the proxy, and return the error that it failed with."""
     try:
         run_here(config_of(inputs, **CHANGES), Storage(QUICK))
     except PipelineError as error:
@@ -57,7 +57,7 @@ def submit(inputs: Inputs) -> PipelineError | None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """What storage said, whatever the run made of it."""
+    """Return the error of storage at the root of a run's error."""
     while not isinstance(error, StorageError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -70,13 +70,13 @@ def assert_undisturbed(inputs: Inputs, calm: str) -> None:
 
 
 def test_answers_that_lie_never_reach_a_table(behind: str, proxy: FaultProxy, inputs: Inputs, calm: str) -> None:
-    """Status 200 and a body that is empty, short or damaged, wherever the seed has it."""
+    """Answers have status 200 and a body that is empty, short or damaged, at a position that the seed decides."""
     rng = random.Random(SEED)
 
     def lie(request: Request) -> Fault | None:
         if request.method != "GET" or rng.random() > 0.4:
             return None
-        # A damaged name within a listing is a name like any other: there the damage is in the envelope.
+        # A damaged name within a listing would look like any other name, so listings are damaged in their envelope.
         size = rng.choice([0, 20] if "list-type" in request.path else [0, 20, 300])
         return Fault(rng.choice(["shorten", "shorten", "corrupt"]), size=size)
 
@@ -135,7 +135,7 @@ def test_images_that_vanish_or_change_after_the_listing_cost_themselves_alone(
     def run_shards(plan: Plan, shards: list[int]) -> None:
         STORAGE.delete(gone)
         STORAGE.write(other, png(image(99)))
-        # A change that comes while answers get lost is still a change.
+        # A change of the data is detected even while answers get lost.
         proxy.inject(Fault("reset", method="GET", path="00005.png", times=2))
         run_shards_here(plan, shards, storage)
 

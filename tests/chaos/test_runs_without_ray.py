@@ -1,4 +1,4 @@
-"""Whole submissions in this process: through storage that fails at random, and through a crash at every request."""
+"""Tests of whole submissions in this process, with storage that fails at random and with a crash at every request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_submitted_again_until_done_a_run_in_a_storm_is_the_calm_one(
             run_here(config_of(inputs, **changes), Storage(QUICK))
             break
         except PipelineError as error:
-            # Never blamed on an image, the output or the user's settings: "submit it again".
+            # The error never blames an image, the output or the user's settings; it asks to submit the run again.
             assert isinstance(error, StorageError) and error.exit_code == 3, (SEED, error)
             failures += 1
     else:
@@ -46,11 +46,11 @@ def test_submitted_again_until_done_a_run_in_a_storm_is_the_calm_one(
 
 
 class _Crash(BaseException):
-    """The process ends here: nothing catches it."""
+    """End of the process, an exception that no code under test catches."""
 
 
 class _Mortal(Storage):
-    """Ends its process before, or after, the request of the given number."""
+    """Storage that ends its process before or after the request of a given number."""
 
     def __init__(self, last: int, *, after: bool) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _Mortal(Storage):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_request_costs_nothing(tmp_path: Path, after: bool) -> None:
-    """In listing, claim, a part or commit: the next submission ends the run as if undisturbed."""
+    """The next submission ends the run as if undisturbed, after a crash in listing, claim, a part or commit."""
     inputs = write_inputs(str(tmp_path / "in"), 5, bad=(1,))
     changes: dict[str, Any] = {"max_error_fraction": 0.5, "shard_images": 2}
     counting = _Mortal(10**9, after=after)

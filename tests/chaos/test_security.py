@@ -1,4 +1,4 @@
-"""What comes from outside is data: never code, never a path out of the output, never markup; secrets stay inside."""
+"""Security tests: outside data never become code, markup, or a path outside the output; secrets stay inside."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MARK = "hunter2-do-not-show"
 
 
 def calls(tree: ast.AST) -> list[str]:
-    """Every call as it is written."""
+    """Return the text of every call."""
     return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
@@ -130,7 +130,7 @@ NAMES = (
 
 
 def test_names_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not paths for us to write to, not markup in the report, not SQL, not commands."""
+    """Names of images are never paths to write to, markup in the report, SQL, or commands."""
     root = tmp_path / "base"
     inputs = write_inputs(str(root), 2)
     for number, name in enumerate(NAMES):
@@ -196,7 +196,7 @@ def test_local_outputs_are_no_programs(tmp_path: Path) -> None:
 
 
 def test_labels_cannot_be_scripts_of_the_network(tmp_path: Path) -> None:
-    """A label image may hold any bytes: it is pixels or an error row."""
+    """A label image with any bytes yields pixels or an error row."""
     inputs = write_inputs(str(tmp_path), 2)
     Path(inputs.root, "labels", "00000.png").write_bytes(b"<?php system('touch owned'); ?>")
     Path(inputs.root, "labels", "00001.png").write_bytes(png(np.asarray(label(1))))

@@ -1,4 +1,4 @@
-"""Killed actors, killed drivers and rival drivers leave the tables of an undisturbed run."""
+"""Tests that killed actors, killed drivers and rival drivers leave the tables of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def parts(inputs: Inputs) -> int:
 
 
 def assert_undisturbed(inputs: Inputs, folder: Path) -> None:
-    """Every table equals that of a run in this process, `seconds` apart; and the run verifies."""
+    """Assert that every table equals that of a run in this process, except for `seconds`, and that the run verifies."""
     run_here(config_of(inputs, shard_images=SHARD, output=str(folder)))
     assert_same_tables(join(inputs.root, "out"), str(folder))
     assert verify(join(inputs.root, "out")).ok
 
 
 def test_actors_drivers_and_rivals_in_one_run(cluster: Cluster, inputs: Inputs, tmp_path: Path) -> None:
-    """An actor is killed, its driver is ended; of two drivers that go on at once, one is killed; the other commits."""
+    """An actor and its driver are killed; then two drivers resume at once, one is killed, and the other commits."""
     command = inputs.arguments(shard_images=SHARD)
     with driver(cluster, JOB, command) as process:
         await_condition(lambda: parts(inputs) >= 2, process)

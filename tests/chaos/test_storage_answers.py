@@ -1,4 +1,4 @@
-"""Answers that look right and are not, and codes that mean something else than their status."""
+"""Tests of answers that look right but are wrong, and of error codes whose meaning differs from their status."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_listing_without_a_body_is_not_the_end(
     after: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Status 200 and nothing: the parser of the S3 library takes it for an empty page, the last one."""
+    """The S3 library's parser takes status 200 without a body for an empty last page."""
     monkeypatch.setattr(listing, "_PAGE", 3)
     for number in range(8):
         STORAGE.write(join(behind, f"{number}"), b"x")
@@ -52,7 +52,7 @@ def test_a_listing_without_a_body_is_not_the_end(
 def test_a_bucket_that_cannot_be_asked_for_is_not_a_missing_one(
     storage: Storage, behind: str, proxy: FaultProxy, list_all: ListAll
 ) -> None:
-    """Of an empty prefix storage asks whether its bucket is there: that question may fail too."""
+    """Storage checks whether the bucket of an empty prefix exists, and that request may fail as well."""
     proxy.inject(Fault("status", path="(^/tests/?$)|location", times=2))
     assert list_all(storage, join(behind, "none")) == []
 
@@ -61,7 +61,7 @@ def test_a_bucket_that_cannot_be_asked_for_is_not_a_missing_one(
 def test_missing_objects_of_any_name_are_missing_objects(
     place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """`bucket` in a name says nothing about buckets."""
+    """A name that contains `bucket` does not make a missing object a missing bucket."""
     uri = join(request.getfixturevalue("behind") if place == "s3" else str(tmp_path), "my-bucket", "x")
     assert not Storage(QUICK).exists(uri)
     with pytest.raises(ObjectMissing):
@@ -101,7 +101,7 @@ def test_expired_sessions_have_another_status_and_the_same_message(
     with pytest.raises(AccessDenied, match="check credentials"):
         storage.read(join(behind, "x"))
     assert len(proxy.injected) == 1
-    # The answer to a HEAD has no body to say why.
+    # The answer to a HEAD request has no body that could give the reason.
     with pytest.raises(StorageError, match="check credentials"):
         storage.exists(join(behind, "x"))
 

@@ -1,4 +1,4 @@
-"""What a storage between us and S3 may do, and what `Storage` makes of it: whole objects, or an error that says why."""
+"""Tests of storage faults: `Storage` returns whole objects, or raises an error that states the reason."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_what_does_not_pass_is_an_error_with_the_number_of_attempts(
     proxy.inject(Fault(kind, method="GET", times=None, size=100))  # type: ignore[arg-type]
     with pytest.raises(StorageError, match=r"x.*3 attempts"):
         storage.read(uri)
-    # On a connection that was open before, the HTTP client itself asks twice; bytes that contradict their version are
-    # asked for twice, to learn whether that version is a digest.
+    # On a connection that was already open, the HTTP client itself repeats the request. Bytes that contradict their
+    # version are requested twice, to learn whether that version is a digest.
     assert len(proxy.injected) == (6 if kind in ("drop_reply", "corrupt") else 3)
 
 
@@ -121,7 +121,7 @@ def test_expired_credentials_are_told_at_once_and_without_secrets(
 
 
 def test_objects_of_any_size_come_with_one_request(storage: Storage, behind: str, proxy: FaultProxy) -> None:
-    """No multipart upload: none can be left behind half done, or be completed by nobody."""
+    """There is no multipart upload, so none can be left unfinished."""
     size = 60 * 2**20
     assert storage.write_once(join(behind, "x"), bytes(size))
     storage.write(join(behind, "y"), bytes(size))
@@ -191,7 +191,10 @@ def test_an_object_replaced_between_listing_and_reading_is_not_read(storage: Sto
 def test_where_etags_are_no_digests_objects_are_read_twice_once(
     storage: Storage, behind: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Buckets that encrypt by keys have such ETags: one object tells so, the others are believed by their length."""
+    """Buckets with key-based encryption have such ETags.
+
+    The first object reveals it, and later objects are checked by their length alone.
+    """
     for name in ("x", "y", "z"):
         STORAGE.write(join(behind, name), DATA)
     proxy.rewrite = lambda name, value: f'"{"0" * 32}"' if name.lower() == "etag" else value
@@ -205,7 +208,7 @@ def test_where_etags_are_no_digests_objects_are_read_twice_once(
 
 
 def test_requests_of_another_year_are_refused_with_the_servers_reason(behind: str) -> None:
-    """S3 refuses signatures of a clock that is far off; nothing else here looks at a clock."""
+    """S3 refuses signatures of a clock that is far off; no other part of this project depends on a clock."""
     code = (
         "import datetime, botocore.auth, botocore.compat as c, sys\n"
         "real = c.get_current_datetime\n"
@@ -222,7 +225,7 @@ def test_requests_of_another_year_are_refused_with_the_servers_reason(behind: st
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A process whose files may have 4,096 bytes: what a full disk does to a write, without root."""
+    """A process whose files are limited to 4,096 bytes sees a write as on a full disk; this needs no root."""
     code = (
         "import resource, signal, sys, errno\n"
         "from pipeline.data import single_put\n"

@@ -1,4 +1,4 @@
-"""Storage that is slow, silent or full: every request ends in stated time, and leaves nothing half written."""
+"""Tests of slow, silent or full storage: every request ends in bounded time and leaves nothing half written."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ONCE = RetryPolicy(attempts=1)
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits of a minute, in seconds."""
+    """Shorten the time limits of storage, which are a minute, to seconds."""
     monkeypatch.setattr(filesystems, "CONNECT_TIMEOUT", 1)
     monkeypatch.setattr(filesystems, "READ_TIMEOUT", 1)
     monkeypatch.setattr(s3, "SLOWEST", 20_000_000)
 
 
-# Seconds for which a server says nothing; a client that waits for half of them waits for the server's end.
+# Seconds of a server's silence; a client that waits longer than half of them is waiting for the server's end.
 _PATIENCE = 120
 
 
 @contextlib.contextmanager
 def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Somebody who takes connections and then does as he likes; gives his URL."""
+    """Start a server that handles each connection with the given function, and yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
@@ -55,19 +55,19 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def silent(client: socket.socket) -> None:
-    """Like a process that is stopped: the kernel takes what fits into its buffers."""
+    """Do nothing, like a stopped process; the kernel still fills its buffers."""
     time.sleep(_PATIENCE)
 
 
 def takes_nothing(client: socket.socket) -> None:
-    """Asks for the body, and reads none of it."""
+    """Ask for the body, and read none of it."""
     client.recv(1 << 16)
     client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     time.sleep(_PATIENCE)
 
 
 def drips(client: socket.socket) -> None:
-    """Never silent for long, and never done."""
+    """Send a little at a time, never silent for long and never finished."""
     client.recv(1 << 16)
     with contextlib.suppress(OSError):
         client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nETag: "0"\r\n\r\n')
@@ -77,7 +77,7 @@ def drips(client: socket.socket) -> None:
 
 
 def half(client: socket.socket) -> None:
-    """Silent in the middle."""
+    """Send half of the answer, then fall silent."""
     client.recv(1 << 16)
     client.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nETag: "0"\r\n\r\n0123')
     time.sleep(_PATIENCE)
@@ -95,7 +95,7 @@ def test_every_request_ends(
     short: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The S3 library has no limit for a server that never asks for the body, takes none of it, or drips."""
+    """The S3 library has no time limit for a server that never asks for the body, reads none of it, or drips."""
     failures: list[Exception] = []
 
     def request() -> None:
@@ -106,7 +106,7 @@ def test_every_request_ends(
             failures.append(error)
 
     if behave is takes_nothing:
-        # A limit that grows with the size is too long for this one: the kernel has to notice.
+        # A limit that grows with the size would be too long here, so the kernel has to detect the dead connection.
         monkeypatch.setattr(s3, "SLOWEST", 1000)
     with server(behave) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -118,7 +118,7 @@ def test_every_request_ends(
 
 
 def test_a_burst_of_refusals_is_survived_by_the_policy_of_a_run(behind: str, proxy: FaultProxy) -> None:
-    """As in production, six attempts; the pauses grow, so that a crowd of clients thins out."""
+    """The policy is that of production: six attempts with growing pauses, which spread many clients over time."""
     proxy.inject(Fault("status", method="PUT", times=3))
     started = time.monotonic()
     assert Storage().write_once(join(behind, "x"), b"x")
@@ -151,7 +151,7 @@ def _in_own_mounts(script: str, folder: Path) -> str:
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="`unshare` is not installed")
 class TestMounts:
-    """File systems of a process of its own."""
+    """Tests with file systems mounted in a process of its own."""
 
     def test_a_disk_that_is_full(self, tmp_path: Path) -> None:
         said = _in_own_mounts('mount -t tmpfs -o size=1m none "$1"', tmp_path)

@@ -1,4 +1,4 @@
-"""Training through storage that fails, and through ends at any request: same losses and weights, to the bit."""
+"""Tests of training with failing storage and crashes at any request: losses and weights stay equal to the bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def submit(config: TrainConfig, storage: Storage) -> None:
-    """A submission whose workers are this process."""
+    """Make a submission whose workers run in this process."""
     train(
         config, lambda config: None, lambda config, phase, held: run_phase_here(config, phase, None, storage), storage
     )
@@ -75,11 +75,11 @@ def test_credentials_that_expire_end_the_run_and_new_ones_go_on(behind: str, pro
 
 
 class _End(BaseException):
-    """The process ends here: nothing catches it."""
+    """End of the process, an exception that no code under test catches."""
 
 
 class _Mortal(Storage):
-    """Ends its process at the request of the given number, before or after it is made."""
+    """Storage that ends its process at the request of a given number, before or after the request is made."""
 
     def __init__(self, last: int, *, after: bool) -> None:
         super().__init__()

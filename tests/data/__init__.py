@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests of storage, listings, images, labels and data sets."""

@@ -1,4 +1,4 @@
-"""What a manifest leaves out because it is known, against the rule written as dictionaries."""
+"""Tests of the inputs that a manifest leaves out because an earlier run knows them, against a naive rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes files: what they mean, what is refused, and colors that color-blind people can tell apart."""
+"""Tests of classes files: their meaning, what is refused, and colors that color-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 
 @pytest.mark.parametrize("count", [2, 7, 21])
 def test_chosen_colors_can_be_told_apart_by_color_blind_people(count: int) -> None:
-    """In CAM02-UCS, in which a distance of 1 is about what can just be seen side by side."""
+    """Distances are in CAM02-UCS, where 1 is about the smallest visible difference of colors side by side."""
     taken = (200, 30, 30)
     palette = np.array([taken, *choose_palette(count, [taken])]) / 255
     assert len(palette) == count + 1

@@ -1,4 +1,4 @@
-"""Layouts on miniatures of what is published: pairs, ids, recognition, and what the errors say."""
+"""Tests of data set layouts on small copies of published ones: pairs, ids, recognition, and error messages."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ STREET = label_space("street_scenes")
 
 
 def image(seed: int) -> np.ndarray:
-    """(4, 6, 3) noise."""
+    """Return noise, (4, 6, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
 
 
 def ids(seed: int, classes: int = 11) -> np.ndarray:
-    """(4, 6) random ids."""
+    """Return random ids, (4, 6)."""
     return np.random.default_rng(1000 + seed).integers(0, classes, SHAPE, dtype=np.uint8)
 
 
 def write(root: str, files: dict[str, np.ndarray | str | bytes]) -> str:
-    """Writes pictures and texts below `root`."""
+    """Write pictures and texts below `root`."""
     for name, content in files.items():
         data = content.encode() if isinstance(content, str) else content
         STORAGE.write(join(root, name), png(data) if isinstance(data, np.ndarray) else data)
@@ -48,7 +48,7 @@ def write(root: str, files: dict[str, np.ndarray | str | bytes]) -> str:
 
 
 def folders(root: str) -> str:
-    """Two pairs to train, one to validate."""
+    """Write two pairs for training and one for validation."""
     for split, seeds in (("train", (1, 0)), ("val", (2,))):
         for seed in seeds:
             write(root, {f"{split}/images/{seed}.png": image(seed), f"{split}/labels/{seed}.png": ids(seed)})
@@ -56,7 +56,7 @@ def folders(root: str) -> str:
 
 
 def segnet(root: str) -> str:
-    """The SegNet tutorial's CamVid; 11 is void."""
+    """Write the SegNet tutorial's CamVid, in which 11 is void."""
     for split, seeds in (("train", (0, 1)), ("val", (2,))):
         lines = [f"/SegNet/CamVid/{split}/{seed}.png /SegNet/CamVid/{split}annot/{seed}.png\n" for seed in seeds]
         write(root, {f"CamVid/{split}.txt": "".join(lines)})
@@ -66,7 +66,7 @@ def segnet(root: str) -> str:
 
 
 def camvid(root: str) -> str:
-    """CamVid's original release, and lists in three of the forms that people use."""
+    """Write CamVid's original release, and lists in three common forms."""
     colours = np.array(CAMVID_32.palette, np.uint8)
     for seed in range(3):
         label = colours[ids(seed, 32)]
@@ -75,7 +75,7 @@ def camvid(root: str) -> str:
 
 
 def kitti(root: str) -> str:
-    """Ros et al. 2015; black is void."""
+    """Write KITTI as labeled by Ros et al. 2015, in which black is void."""
     colours = np.array([*label_space("kitti").palette, (0, 0, 0)], np.uint8)
     for folder, seeds in (("Training_00", (0, 1)), ("Validation_07", (2,))):
         for seed in seeds:
@@ -87,7 +87,7 @@ def kitti(root: str) -> str:
 
 
 def cityscapes(root: str) -> str:
-    """Two cities; the second keeps train ids alone."""
+    """Write two cities, the second with train ids alone."""
     for split, city, name, seed in (("train", "ulm", "a", 0), ("train", "zurich", "b", 1), ("val", "munster", "c", 2)):
         stem = f"gtFine/{split}/{city}/{city}_{name}_gtFine"
         write(
@@ -102,7 +102,7 @@ def cityscapes(root: str) -> str:
 
 
 def lists(root: str) -> str:
-    """The reference code's lists: relative, absolute and URI."""
+    """Write the reference code's lists: relative, absolute and URI."""
     elsewhere = join(root, "..", "elsewhere") if "://" not in root else f"{root}-elsewhere"
     elsewhere = str(Path(elsewhere).resolve()) if "://" not in root else elsewhere
     write(elsewhere, {"1.png": image(1), "1_ids.png": ids(1)})
@@ -113,7 +113,7 @@ def lists(root: str) -> str:
 
 
 def manifest(root: str) -> str:
-    """A Parquet file for one split, CSV for the other."""
+    """Write a Parquet file for one split, and a CSV file for the other."""
     for seed in range(3):
         write(root, {f"x/{seed}.png": image(seed), f"y/{seed}.png": ids(seed)})
     rows = [{"image_uri": f"x/{seed}.png", "label_uri": join(root, f"y/{seed}.png")} for seed in (1, 0)]
@@ -123,7 +123,7 @@ def manifest(root: str) -> str:
 
 
 def by_name(layout: str, seed: int) -> np.ndarray:
-    """What the label of a pair says, as class names, by the publication's own rules; None is void."""
+    """Return class names of a pair's label by the publication's own rules; None is void."""
     street, kitti_names, names = STREET.classes, label_space("kitti").classes, label_space("camvid_segnet").classes
     if layout == "segnet":
         return np.array([*names, None], object)[ids(seed, 12)]
@@ -155,7 +155,7 @@ LABEL_IDS = {
     28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
 
-# Name here: what writes it, the layout that reads it, a label space to read it into.
+# By name: the function that writes a data set, the layout that reads it, and a label space.
 CASES: dict[str, tuple[Callable[[str], str], str, str]] = {
     "folders": (folders, "folders", "street_scenes"),
     "segnet": (segnet, "camvid", "camvid_segnet"),
@@ -168,7 +168,7 @@ CASES: dict[str, tuple[Callable[[str], str], str, str]] = {
 
 
 def check(case: str, root: str, layout: str = "auto") -> None:
-    """Both splits hold the pairs that were written, and say what was written."""
+    """Assert that both splits hold the pairs that were written, with the labels that were written."""
     space = label_space(CASES[case][2])
     names = np.array([*space.classes, *[None] * (256 - len(space.classes))], object)
     for split, seeds in (("train", (0, 1)), ("val", (2,))):
@@ -313,7 +313,7 @@ def test_damage_and_another_size_are_named(tmp_path: Path) -> None:
 
 
 class Counting(Storage):
-    """Counts requests."""
+    """Storage that counts requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -396,7 +396,7 @@ def test_a_folder_with_train_alone_is_divided_if_asked(tmp_path: Path) -> None:
     write(str(tmp_path / "one"), {"images/9.png": image(9), "labels/9.png": ids(9)})
     both = [DataSet(STORAGE, folders(str(tmp_path / "own")), STREET)]
     both += [DataSet(STORAGE, str(root), STREET) for root in (tmp_path, tmp_path / "one")]
-    # Beside a data set with val, one with train alone adds to train, and one of a single image is no error.
+    # Beside a data set with val, a data set with train alone adds to train, and a single image is no error.
     assert [len(each.pairs) for each in read_split(both, "train")][:2] == [2, 10]
     assert [len(each.pairs) for each in read_split(both, "val")][:2] == [1, 0]
     folders(str(tmp_path / "both"))

@@ -1,4 +1,4 @@
-"""COCO's objects as VOC label images, held against rules written out pixel by pixel."""
+"""Tests of COCO's objects as VOC label images, against rules written out pixel by pixel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> list[floa
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """Uncompressed, column by column, beginning with background."""
+    """Return uncompressed run lengths, column by column, beginning with background."""
     flat, counts, value = mask.ravel(order="F"), [0], 0
     for pixel in flat:
         if pixel != value:
@@ -59,7 +59,7 @@ Thing = tuple[int, Any, bool]  # category, segmentation, crowd
 
 
 def write_coco(root: str, scenes: dict[int, list[Thing]], split: str = "train2017", **changes: Any) -> str:
-    """Writes images and an annotation file in the order of the published ones: categories last."""
+    """Write images and an annotation file in the order of the published ones, with categories last."""
     images, annotations = [], []
     for number, things in scenes.items():
         name = f"{number:012d}.jpg"
@@ -77,7 +77,7 @@ def write_coco(root: str, scenes: dict[int, list[Thing]], split: str = "train201
 
 
 def oracle(things: list[Thing]) -> np.ndarray:
-    """The stated rules, object by object, from masks that pycocotools decodes."""
+    """Paint object by object by the stated rules, from masks that pycocotools decodes."""
     ids = np.zeros((HEIGHT, WIDTH), np.uint8)
     masks = [decoded(segmentation) for _, segmentation, _ in things]
     for row in range(HEIGHT):
@@ -139,7 +139,7 @@ def test_objects_become_label_images(tmp_path: Path) -> None:
 
 
 def test_a_triangle_by_points_in_a_polygon(tmp_path: Path) -> None:
-    """Independent of pycocotools, away from the edges, whose pixels belong to either side."""
+    """Compared without pycocotools, away from the edges, whose pixels may belong to either side."""
     corners = [(4.0, 3.0), (35.0, 9.0), (12.0, 27.0)]
     root = write_coco(str(tmp_path), {1: [(PERSON, [[c for corner in corners for c in corner]], False)]})
     label = LabelledImages(STORAGE, root, "train", SPACE).label(0)
@@ -170,7 +170,7 @@ def test_any_boxes_follow_the_rules(boxes: list[tuple[int, tuple[int, int, int, 
         scene.append((category, [rectangle(left, top, right, bottom)] if kind == "polygon" else runs, kind == "crowd"))
     sizes = [decoded(segmentation).sum() for _, segmentation, _ in scene]
     if len(set(sizes)) < len(sizes):
-        return  # Of two equally large objects, the later one is on top: not what the oracle does.
+        return  # Of two equally large objects, the later one is on top, unlike in the oracle.
     with tempfile.TemporaryDirectory() as folder:
         images = LabelledImages(STORAGE, write_coco(folder, {3: scene}), "train", SPACE)
         assert images.label(0).tolist() == oracle(scene).tolist()

@@ -1,4 +1,4 @@
-"""VOC 2012, alone and with SBD's annotations beside it."""
+"""Tests of VOC 2012, alone and with SBD's annotations beside it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 
 
 def ids(seed: int) -> np.ndarray:
-    """(5, 7) ids of the 21 classes."""
+    """Return ids of the 21 classes, (5, 7)."""
     return np.random.default_rng(seed).integers(0, 21, SHAPE, dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def palette_png(values: np.ndarray) -> bytes:
 
 
 def mat(values: np.ndarray, compressed: bool = True) -> bytes:
-    """A file as SBD's: a struct with Boundaries, Segmentation, CategoriesPresent."""
+    """Return a file in SBD's form: a struct with Boundaries, Segmentation and CategoriesPresent."""
     boundaries = np.empty((20, 1), object)
     boundaries[:, 0] = [np.eye(3, dtype=bool)] * 20
     struct = {"Boundaries": boundaries, "Segmentation": values, "CategoriesPresent": np.unique(values)}
@@ -55,14 +55,14 @@ def mat(values: np.ndarray, compressed: bool = True) -> bytes:
 
 
 def void(seed: int) -> np.ndarray:
-    """(5, 7) ids with void in the first row."""
+    """Return the ids (5, 7) with void in the first row."""
     label = ids(seed)
     label[0] = 255
     return label
 
 
 def write_voc(root: str, place: str = "VOCdevkit/VOC2012") -> str:
-    """Three images to train, two to validate, one that VOC does not annotate."""
+    """Write three images for training, two for validation, and one that VOC does not annotate."""
     for split, seeds in (("train", (1, 2, 3)), ("val", (4, 5))):
         STORAGE.write(
             join(root, place, f"ImageSets/Segmentation/{split}.txt"), "".join(f"i{n}\n" for n in seeds).encode()
@@ -75,7 +75,10 @@ def write_voc(root: str, place: str = "VOCdevkit/VOC2012") -> str:
 
 
 def write_sbd(root: str, place: str = "benchmark_RELEASE/dataset") -> str:
-    """Annotates two of VOC's train, one of its val, one image more in each split, one of them SBD's own."""
+    """Write annotations of two of VOC's train images and one of its val images, and of one more image in each split.
+
+    One of them is SBD's own image.
+    """
     for split, seeds in (("train", (1, 4, 6)), ("val", (2, 7))):
         STORAGE.write(join(root, place, f"{split}.txt"), "".join(f"i{n}\n" for n in seeds).encode())
         for seed in seeds:

@@ -1,4 +1,4 @@
-"""Decoding by the stated rules, and nothing but DecodeError for anything else."""
+"""Tests of image decoding by the stated rules; anything else raises DecodeError and no other exception."""
 
 from __future__ import annotations
 

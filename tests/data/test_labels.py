@@ -1,4 +1,4 @@
-"""Labels by value, masks that come back as they were, and the published label spaces."""
+"""Tests of labels by value, of masks that are read back unchanged, and of the published label spaces."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_label_spaces_of_the_paper() -> None:
 
 
 def own(**changes: Any) -> LabelSpace:
-    """A label space of three own classes with gaps, a void value and a void color."""
+    """Return a label space of three own classes with gaps, a void value and a void color."""
     settings: dict[str, Any] = {
         "values": ((0,), (4, 300), (7,)),
         "ignored": (9, 255),
@@ -124,7 +124,7 @@ def own(**changes: Any) -> LabelSpace:
     st.lists(st.integers(0, 255), min_size=4, max_size=8, unique=True),
 )
 def test_every_kind_of_file_is_read_by_value(data: st.DataObject, mode: str, values: list[int]) -> None:
-    """Against a dictionary, pixel by pixel."""
+    """Compared with a dictionary, pixel by pixel."""
     *classes, void = values
     space = own(
         values=tuple((value,) for value in classes), ignored=(void,), colors=((),) * len(classes), ignored_colors=()
@@ -175,7 +175,7 @@ def test_gray_in_color_files_is_a_color_where_every_class_has_one() -> None:
     swapped = own(values=((0,), (1,), (2,)), colors=(((70, 130, 180),), ((0, 0, 0),), ((9, 0, 0),)))
     assert decode_label(png(np.zeros((1, 2, 3), np.uint8)), 3, 255, swapped).tolist() == [[1, 1]]
     assert decode_label(png(np.full((1, 2, 3), 2, np.uint8)), 3, 255, swapped).tolist() == [[2, 2]]
-    # With colors for some classes alone, the file may as well hold values.
+    # With colors for only some classes, the file may also hold values.
     some = own(values=((0,), (1,), (2,)), colors=((), ((0, 0, 0),), ()))
     assert decode_label(png(np.zeros((1, 2, 3), np.uint8)), 3, 255, some).tolist() == [[0, 0]]
     with pytest.raises(UnknownClasses, match=r"values of no class: \[77\]"):

@@ -1,4 +1,4 @@
-"""Listings page by page and files block by block, against the plain ways."""
+"""Tests of listings page by page and of files block by block, against simple implementations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_files_come_whole_block_by_block(root: str, size: int, monkeypatch: pyte
 
 
 class _Replacing(Storage):
-    """Another writer puts a file of the same length there while it is read."""
+    """Storage in which another writer replaces a file by one of the same length while it is read."""
 
     def call(self, action, uri, request):  # type: ignore[no-untyped-def]
         result = super().call(action, uri, request)

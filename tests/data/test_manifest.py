@@ -1,4 +1,4 @@
-"""Listing, pairing and freezing of inputs."""
+"""Tests of listing, pairing and freezing of inputs."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_glob_rule_by_its_definition(pattern: str, name: str) -> None:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """The rule read off its sentence, by trying everything."""
+    """Pair images and labels naively by the documented rule, trying every combination."""
     if not pattern:
         return not name
     if pattern.startswith("**/"):

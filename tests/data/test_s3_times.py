@@ -1,4 +1,4 @@
-"""Times as storage writes them: read fast, and as botocore reads them."""
+"""Tests of the fast parser of S3's times, against botocore's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_what_is_no_time_is_refused_as_by_botocore(form: object) -> None:
 
 
 def test_listings_are_parsed_with_it_also_where_a_filesystem_was_sent(bucket: str) -> None:
-    """A client that was in use holds what cannot be sent; the other process makes its own."""
+    """A client in use cannot be pickled, so the other process makes its own."""
     filesystem = open_s3(5, 5)
     assert filesystem.ls(bucket.removeprefix("s3://").partition("/")[0], refresh=True) is not None
     for each in (filesystem, pickle.loads(pickle.dumps(filesystem))):

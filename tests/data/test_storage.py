@@ -1,4 +1,4 @@
-"""One retry policy, create-if-absent and fresh listings, on a real S3 server and on files."""
+"""Tests of the retry policy, create-if-absent and fresh listings, on a real S3 server and on files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ["plain.txt", "with space.txt", "hash#mark", "per%2Fcent", "ünïcode/�
 
 @pytest.fixture(params=["s3", "file"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A bucket, or a folder."""
+    """Return the URI of a bucket's prefix, or of a folder."""
     return request.getfixturevalue("bucket") if request.param == "s3" else str(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The demo's cluster: takes jobs from who holds the token, and leaves nothing behind."""
+"""Tests of the demo's cluster: it accepts jobs only with the token, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def descendants() -> set[int]:
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_jobs_run_with_the_token_and_everything_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    # What a job says must not depend on this repository's size: it is submitted from an empty folder.
+    # Submit from an empty folder, so that the job's output does not depend on this repository's size.
     work = tmp_path / "work"
     work.mkdir()
     before = descendants()

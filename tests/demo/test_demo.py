@@ -1,4 +1,4 @@
-"""The demo, interrupted: nothing that it started is left, and nothing is written."""
+"""Tests of an interrupted demo: it leaves no process behind and writes no results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_stops_all_it_started(tmp_path: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "demo", "--keep", str(tmp_path / "kept")]
-    # In a group of its own, which gets the signal as it would from a terminal.
+    # Start it in a process group of its own, which receives the signal as it would from a terminal.
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as demo:
         try:
@@ -46,6 +46,6 @@ def test_an_interrupted_demo_stops_all_it_started(tmp_path: Path, number: int, c
 
 
 def _draws(pid: int, servers: list[psutil.Process]) -> bool:
-    """Whether the processes that draw are at work."""
+    """Return whether the processes that draw scenes are at work."""
     known = {member.pid for member in servers}
     return any(member.ppid() == pid and member.pid not in known for member in psutil.Process(pid).children())

@@ -1,4 +1,4 @@
-"""The embedded S3: real credentials, loopback only, gone when left."""
+"""Tests of the embedded S3 server: real credentials, loopback only, stopped with its context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports that are free, distinct, and out of Ray's way."""
+"""Tests that ports are free, distinct, and outside Ray's range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children end with their owner, whatever they do and however it leaves."""
+"""Tests that children end with their owner, whatever they do and however the owner ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from demo.processes import child_process, signals_deferred, wait_until
 
-# A child that refuses SIGTERM, with a grandchild that does so too.
+# Source of a child that ignores SIGTERM, as does its own child.
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ends(pid: int, seconds: float = 10) -> bool:
-    """Whether a process is gone in time."""
+    """Return whether a process ends in time."""
     try:
         psutil.Process(pid).wait(timeout=seconds)
     except psutil.NoSuchProcess:
@@ -98,7 +98,7 @@ def test_a_deferred_signal_is_answered_on_leaving(number: signal.Signals) -> Non
 
     came_through, before = False, signal.signal(number, stop)
     try:
-        # Another thread takes the signal that this one has blocked.
+        # Another thread receives the signal that this one has blocked.
         with ThreadPoolExecutor(1) as other, pytest.raises(Stopped), signals_deferred():
             other.submit(os.kill, os.getpid(), number).result()
             child = [sys.executable, "-c", "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"]

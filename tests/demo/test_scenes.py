@@ -1,4 +1,4 @@
-"""The drawn scenes: one seed, one scene, and labels that say what was drawn."""
+"""Tests of the drawn scenes: one seed gives one scene, and labels match the drawn objects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_class_is_drawn_and_none_drowns_the_others() -> None:
 
 @pytest.mark.parametrize("seed", [11, 12])
 def test_the_label_fits_the_image(seed: int) -> None:
-    """Classes explain colour: within a class it varies less than over the picture."""
+    """Color varies less within a class than over the picture."""
     image, label = draw_scene(seed)
     valid = label != VOID
     colours, ids = image[valid].astype(np.float64), label[valid]

@@ -1,4 +1,4 @@
-"""Runs the tests on real hosts in a network, and a world of processes, of their own.
+"""Runner of the tests on several hosts, in network and process namespaces of their own.
 
 make hosts
 """
@@ -14,14 +14,14 @@ from typing import NoReturn
 __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-# Whatever is made in there ends with it, even after SIGKILL: hosts, cables, processes.
+# All hosts, cables and processes made in the namespaces end with them, even after SIGKILL.
 _APART = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# The shell stays, as the first process: it takes in the orphans that a killed raylet leaves.
+# The shell stays as the namespace's first process, and adopts the orphans that a killed raylet leaves.
 _INSIDE = 'mkdir -p /run/netns && mount -t tmpfs hosts /run/netns && ip link set lo up && "$@"; exit $?'
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Replaces this process by pytest in a network of its own; exit code 2 if that cannot be."""
+    """Replace this process by pytest in namespaces of its own; exit with code 2 if that is impossible."""
     if missing := _missing():
         print(f"error: make hosts {missing}", file=sys.stderr)
         sys.exit(2)
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _missing() -> str | None:
+    """Return what the tests need and this machine lacks, as the end of a message; None: nothing is missing."""
     if sys.platform != "linux":
         return "needs Linux: its hosts are network namespaces"
     if os.geteuid() != 0:

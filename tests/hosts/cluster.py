@@ -1,4 +1,4 @@
-"""What runs on the hosts: one Ray cluster, one raylet per host, and jobs submitted from its head."""
+"""Ray cluster with one raylet per host, and jobs submitted from its head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.jobs import ROOT
 __all__ = ["HostCluster", "Job", "Line", "await_true", "ray_on"]
 
 _BIN = Path(sys.executable).parent
-# Every host has all ports to itself, so that the numbers can be the same on each.
+# Every host has its own ports, so the numbers can be the same on all of them.
 _PORTS = {
     "dashboard-agent-listen-port": 20001,
     "dashboard-agent-grpc-port": 20002,
@@ -43,7 +43,12 @@ _STORE_BYTES = 128 * 2**20
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a job's output, and when it came (seconds of `time.monotonic`)."""
+    """Line of a job's output.
+
+    Attributes:
+        at: Time at which the line arrived, in seconds of `time.monotonic`.
+        text: Content of the line.
+    """
 
     at: float
     text: str
@@ -51,13 +56,13 @@ class Line:
 
 @dataclass
 class Job:
-    """A submitted job, as its client in the head's host sees it."""
+    """Submitted job, observed through its client on the head's host."""
 
     process: subprocess.Popen[str]
     lines: list[Line] = field(default_factory=list)
 
     def read(self) -> None:
-        """Takes in lines as they come, until the client ends."""
+        """Store lines as they arrive, until the client ends."""
         for line in self.process.stdout or ():
             self.lines.append(Line(time.monotonic(), line.rstrip()))
 
@@ -67,7 +72,7 @@ class Job:
         return "\n".join(line.text for line in self.lines)
 
     def await_line(self, pattern: str, seconds: float, after: float = 0.0) -> Line:
-        """The first line that came later than `after` and holds `pattern`."""
+        """Return the first line that arrived later than `after` and matches `pattern`, waiting for it if necessary."""
 
         def found() -> list[Line]:
             return [line for line in list(self.lines) if line.at > after and re.search(pattern, line.text)]
@@ -76,7 +81,7 @@ class Job:
         return found()[0]
 
     def finish(self, seconds: float) -> int:
-        """Awaits the job's end; its exit code as the client gives it."""
+        """Wait for the job's end, and return the exit code of its client."""
         try:
             return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -85,7 +90,7 @@ class Job:
 
 @dataclass(frozen=True)
 class HostCluster:
-    """A Ray cluster whose nodes are hosts; the head takes no work."""
+    """Ray cluster whose nodes are hosts; the head runs no work."""
 
     head: Host
     workers: tuple[Host, ...]
@@ -98,7 +103,7 @@ class HostCluster:
         return f"http://{self.head.address}:{_DASHBOARD_PORT}"
 
     def alive(self) -> set[str]:
-        """Addresses of the nodes that Ray takes to be alive."""
+        """Return the addresses of the nodes that Ray considers alive."""
         request = urllib.request.Request(
             f"{self.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}
         )
@@ -107,17 +112,17 @@ class HostCluster:
         return {node["raylet"]["nodeManagerAddress"] for node in nodes if node["raylet"].get("state") == "ALIVE"}
 
     def group(self) -> list[Host]:
-        """The hosts of the newest worker group, by rank, as Ray Train's controllers wrote them into their logs."""
+        """Return the hosts of the newest worker group by rank, read from the logs of Ray Train's controllers."""
         logs = self.folder.glob("head/session_2*/logs/train/ray-train-app-controller-*.log")
         texts = [log.read_text() for log in sorted(logs, key=lambda log: log.stat().st_mtime)]
         groups = [_RANK.findall(line) for text in texts for line in text.splitlines()]
         by_address = {host.address: host for host in self.workers}
-        # Lines of JSON, one per group; ranks are listed in their order.
+        # The logs have one line of JSON per group, which lists the workers in the order of their ranks.
         return [by_address[address] for address in [group for group in groups if group][-1]]
 
     @contextlib.contextmanager
     def submit(self, script: Sequence[str]) -> Iterator[Job]:
-        """`ray job submit` in the head's host; the client is ended on leaving."""
+        """Run `ray job submit` on the head's host, and kill the client when the context ends."""
         command = [str(_BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT), "--"]
         env = {**self.env, "PYTHONUNBUFFERED": "1"}
         pipe, both = subprocess.PIPE, subprocess.STDOUT
@@ -143,16 +148,16 @@ class HostCluster:
 def ray_on(
     hosts: Sequence[Host], env: Mapping[str, str], folder: Path, head_env: Mapping[str, str] | None = None
 ) -> Iterator[HostCluster]:
-    """Starts a head on the first host and a raylet of one CPU on each other; kills all on leaving.
+    """Start a head on the first host and a raylet of one CPU on each other host; kill all when the context ends.
 
     Args:
-        hosts: at least two.
-        env: what jobs need in their environment, on every host.
-        folder: for the logs of `ray start`.
-        head_env: settings of Ray's own, for the head alone.
+        hosts: Two hosts or more.
+        env: Environment variables that jobs need on every host.
+        folder: Folder for the logs of `ray start`.
+        head_env: Settings of Ray for the head alone.
     """
     head, *workers = hosts
-    # Sockets lie below this folder, and their paths must stay under 107 bytes.
+    # Ray puts its sockets below this folder, and a socket's path must stay under 107 bytes.
     with contextlib.ExitStack() as stack:
         root = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
@@ -173,10 +178,10 @@ def ray_on(
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float, job: Job | None = None) -> float:
-    """Returns when `condition` holds, with the time (`time.monotonic`).
+    """Wait until `condition` holds, and return the time (`time.monotonic`).
 
     Raises:
-        AssertionError: after `seconds`, or if `job` ends first; the message says what was awaited.
+        AssertionError: If `seconds` pass or `job` ends first; the message names what was awaited.
     """
     deadline = time.monotonic() + seconds
     while not _holds(condition):
@@ -192,7 +197,8 @@ def _environment(env: Mapping[str, str], folder: Path) -> dict[str, str]:
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
-    # Settings of Ray's left in the environment would reach this cluster; an address, somebody else's.
+    # Remove variables left in the environment: settings of Ray would apply to this cluster, and an address would select
+    # another one.
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
     path = f"{_BIN}{os.pathsep}{clean['PATH']}"
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -204,7 +210,7 @@ def _start(host: Host, head: Host, folder: Path) -> list[str]:
         dashboard = (f"--dashboard-host={host.address}", f"--dashboard-port={_DASHBOARD_PORT}")
         role = ["--head", f"--port={_GCS_PORT}", f"--ray-client-server-port={_CLIENT_PORT}", "--num-cpus=0", *dashboard]
     else:
-        # One CPU, and workers that ask for one: no two of them on one host.
+        # Each host has one CPU and each worker asks for one, so no two workers share a host.
         role = [f"--address={head.address}:{_GCS_PORT}", "--num-cpus=1"]
     return [
         *(str(_BIN / "ray"), "start", "--block", f"--node-ip-address={host.address}", "--disable-usage-stats"),
@@ -215,7 +221,7 @@ def _start(host: Host, head: Host, folder: Path) -> list[str]:
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
-    """False too while a server that is asked does not answer."""
+    """Return whether the condition holds; also False while a server does not answer."""
     try:
         return condition()
     except OSError:

@@ -1,4 +1,4 @@
-"""A network of hosts and an S3 server that all of them reach."""
+"""Fixtures: a network of hosts, and an S3 server that all of them reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTS = ("head", "one", "two", "three")
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[Network]:
-    """A head, two hosts to train on, and one to spare."""
+    """Make four hosts: a head, two for training, and a spare one."""
     if not private_network():
         pytest.exit("these tests lay cables: run them in a network of their own, with make hosts", returncode=2)
     with tempfile.TemporaryDirectory(prefix="hosts-") as folder, network(HOSTS, Path(folder)) as made:
@@ -26,7 +26,7 @@ def hosts() -> Iterator[Network]:
 
 @pytest.fixture(scope="session")
 def object_store(hosts: Network) -> Iterator[ObjectStore]:
-    """One SeaweedFS at the switch; the bucket's fixtures of all tests use this one here."""
+    """Start one SeaweedFS at the switch; it replaces the S3 server of the other tests' bucket fixtures."""
     with (
         tempfile.TemporaryDirectory(prefix="weed-") as folder,
         run_object_store(Path(folder), address=hosts.address) as store,

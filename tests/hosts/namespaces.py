@@ -1,4 +1,4 @@
-"""Hosts on one machine: network namespaces, each with an address of its own, on one switch."""
+"""Hosts on one machine: network namespaces on one switch, each with its own address."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _END_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as far as the network can tell: names, addresses, ports and processes of its own.
+    """Simulated machine with its own names, addresses, ports and processes.
 
     Attributes:
-        name: what it calls itself.
-        address: on the network that all hosts share.
-        namespace: of the kernel.
-        cable: the switch's end of its cable.
-        names: its /etc/hosts.
+        name: Host name.
+        address: IP address on the network that all hosts share.
+        namespace: Name of the kernel's network namespace.
+        cable: Network interface at the switch's end of the cable.
+        names: Path of the host's /etc/hosts.
     """
 
     name: str
@@ -37,35 +37,35 @@ class Host:
     names: Path
 
     def command(self, program: Sequence[str]) -> list[str]:
-        """The command that runs `program` on this host."""
+        """Return the command line that runs `program` on this host."""
         enter = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "--mount", "sh", "-c", _ENTER, "host"]
         return [*enter, self.name, str(self.names), *program]
 
     def pids(self) -> list[int]:
-        """Of every process on it."""
+        """Return the ids of all processes on this host."""
         return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
 
     def cut(self) -> None:
-        """Takes its cable away: nobody is told, what is under way is lost, its processes live on."""
+        """Disconnect the cable without notice: data in transit are lost, and the host's processes continue."""
         _ip("link", "set", self.cable, "down")
 
     def plug_in(self) -> None:
-        """Undoes `cut`."""
+        """Undo `cut`."""
         _ip("link", "set", self.cable, "up")
 
     def turn_from(self, other: Host) -> None:
-        """Answers another host no more, and that one alone: nothing from here gets there."""
+        """Drop all packets from this host to one other host."""
         _ip("-netns", self.namespace, "route", "add", "blackhole", f"{other.address}/32")
 
     def turn_back(self, other: Host) -> None:
-        """Undoes `turn_from`."""
+        """Undo `turn_from`."""
         _ip("-netns", self.namespace, "route", "delete", "blackhole", f"{other.address}/32")
 
     def kill(self, seconds: float = _END_SECONDS) -> None:
-        """Kills every process on it.
+        """Kill every process on this host.
 
         Raises:
-            RuntimeError: if some are left after `seconds`.
+            RuntimeError: If processes are left after `seconds`.
         """
         deadline = time.monotonic() + seconds
         while pids := self.pids():
@@ -79,11 +79,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Network:
-    """A switch and the hosts on it.
+    """Switch with the hosts connected to it.
 
     Attributes:
-        address: of this process, which sits at the switch itself.
-        hosts: in the order of their names given.
+        address: IP address of this process, which is connected to the switch itself.
+        hosts: Hosts in the order of the given names.
     """
 
     address: str
@@ -92,13 +92,13 @@ class Network:
 
 @contextlib.contextmanager
 def network(names: Sequence[str], folder: Path) -> Iterator[Network]:
-    """Makes one host per name; kills their processes and removes all of it on leaving.
+    """Make one host per name; kill their processes and remove the network when the context ends.
 
     Args:
-        names: of the hosts.
-        folder: for their /etc/hosts.
+        names: Names of the hosts.
+        folder: Folder for the /etc/hosts file of each host.
     """
-    # Names on the kernel's side carry a mark of this run; an interface's may have 15 letters.
+    # Names of kernel objects contain an id of this run; the name of an interface may have 15 characters.
     run = secrets.token_hex(3)
     subnet = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
     addresses = {name: f"{subnet}.{10 + place}" for place, name in enumerate(names)}
@@ -116,7 +116,7 @@ def network(names: Sequence[str], folder: Path) -> Iterator[Network]:
 
 
 def _names(own: str, addresses: Mapping[str, str], folder: Path) -> Path:
-    """A host's /etc/hosts, as Debian writes it: its own name means an address that no other host reaches."""
+    """Write a host's /etc/hosts in Debian's form, where its own name is an address that no other host reaches."""
     table = {"localhost": "127.0.0.1", **addresses, own: "127.0.1.1"}
     file = folder / f"{own}-hosts"
     file.write_text("".join(f"{address} {name}\n" for name, address in table.items()))
@@ -124,7 +124,7 @@ def _names(own: str, addresses: Mapping[str, str], folder: Path) -> Path:
 
 
 def private_network() -> bool:
-    """Whether this process sees no network but its own loopback: nothing of the machine's can be touched then."""
+    """Return whether this process sees only its own loopback, so that the machine's network cannot be affected."""
     names = [line.split(": ")[1] for line in _ip("-oneline", "link", "show", "up").splitlines()]
     return names == ["lo"]
 

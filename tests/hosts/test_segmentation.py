@@ -1,4 +1,4 @@
-"""Segmenting across hosts, one of which loses the head and keeps the bucket: what it still writes changes nothing."""
+"""Tests of segmentation across hosts: late writes of a host that loses the head but not the bucket change nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cluster(hosts: Network, object_store: ObjectStore, tmp_path: Path) -> Iterat
 
 
 def actors(host: Host) -> list[psutil.Process]:
-    """Processes on a host that turn shards into parts."""
+    """Return the processes on a host that turn shards into parts."""
     found = []
     for pid in host.pids():
         with contextlib.suppress(psutil.Error):
@@ -62,7 +62,7 @@ def test_a_host_that_loses_the_head_and_keeps_the_bucket(cluster: HostCluster, b
     )
     print(f"  {dead - struck:.1f} s, the run had ended after {time.monotonic() - struck:.1f} s", flush=True)
     committed = versions(output)
-    # Its raylet ends when it has missed the head for long enough; until then its actor may finish what it had.
+    # The raylet ends after it has missed the head for long enough; until then its actor may finish its shard.
     psutil.wait_procs(zombies, timeout=60)
     assert versions(output) == committed
     assert verify(output).ok

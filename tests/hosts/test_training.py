@@ -1,4 +1,4 @@
-"""Training across hosts, one of which is lost: it goes on elsewhere, and ends as if nothing had happened."""
+"""Tests of training across hosts, one of which is lost: training resumes on others and gives the same network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.shared import STORAGE
 from tests.training.support import tensors, write_data
 from tests.training.test_job import arguments
 
-# By a signal: the other way ends this process at once, before it has cleared up.
+# Use the signal method: the thread method ends this process at once, before it has cleaned up.
 pytestmark = pytest.mark.timeout(900, method="signal")
 PROGRESS = r"^(front_end|context|joint) \d+/\d+ "
 START_SECONDS, LOSS_SECONDS, END_SECONDS = 180.0, 300.0, 300.0
-# As docs/hosts.md has them: a silent host is lost after 5 · (1 + 3) seconds instead of 5 · (3 + 10).
+# Settings from docs/hosts.md: a silent host is lost after 5 · (1 + 3) seconds instead of 5 · (3 + 10).
 WATCHFUL = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
@@ -33,12 +33,12 @@ WATCHFUL = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one host in mid-run.
+    """Fault of one host in the middle of a run.
 
     Attributes:
-        strike: takes the host away.
-        rank: of the worker on it.
-        head_env: settings of the head.
+        strike: Function that takes the host away.
+        rank: Rank of the worker on the host.
+        head_env: Settings of Ray for the head.
     """
 
     strike: Callable[[Host], None]
@@ -46,7 +46,7 @@ class Fault:
     head_env: Mapping[str, str] = field(default_factory=dict)
 
 
-# Rank 0 writes the checkpoints, and the others find each other through it.
+# Rank 0 writes the checkpoints, and it is the rendezvous of the other workers.
 FAULTS = {
     "killed": Fault(Host.kill, rank=1),
     "cut off": Fault(Host.cut, rank=0),
@@ -58,7 +58,7 @@ FAULTS = {
 def undisturbed(
     hosts: Network, object_store: ObjectStore, _shared_bucket: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, np.ndarray]:
-    """The network of a run on two hosts that nothing happens to."""
+    """Train on two hosts without any fault, and return the network's weights."""
     root = join(_shared_bucket, "undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in object_store.env.items():
@@ -80,7 +80,10 @@ def fault(request: pytest.FixtureRequest) -> Fault:
 def cluster(
     hosts: Network, object_store: ObjectStore, undisturbed: object, fault: Fault, tmp_path: Path
 ) -> Iterator[HostCluster]:
-    """A fresh Ray on all hosts, since each test takes one away; after that of `undisturbed`, which uses their ports."""
+    """Start a new Ray cluster on all hosts, since each test takes a host away.
+
+    It depends on `undisturbed`, which must have ended first, because both use the same ports.
+    """
     with ray_on(hosts.hosts, object_store.env, tmp_path, fault.head_env) as running:
         yield running
 
@@ -97,7 +100,7 @@ def test_a_run_that_loses_a_host_ends_as_one_undisturbed(
         assert len(set(before)) == 2
         fault.strike(victim)
         after = follow(cluster, job, victim, newest_iteration(bucket), time.monotonic())
-        # A machine that comes back is one more chance to go wrong.
+        # The machine comes back, which must not disturb the run either.
         victim.plug_in()
         assert job.finish(END_SECONDS) == 0, job.text
     assert len(set(after)) == 2 and victim not in after and set(after) - set(before)
@@ -108,26 +111,26 @@ def test_a_run_that_loses_a_host_ends_as_one_undisturbed(
 
 
 def script(root: str) -> list[str]:
-    """Three stages on two workers, seconds each, with several checkpoints."""
+    """Return a command line of three stages on two workers, seconds each, with several checkpoints."""
     options = arguments(root, "run", iterations=60, **{"checkpoint-every": 10})
     return ["python", "jobs/train.py", *options]
 
 
 def newest_iteration(root: str) -> int:
-    """Of the newest checkpoint of the first stage; 0 if there is none."""
+    """Return the iteration of the newest checkpoint of the first stage; 0 if there is none."""
     stems = [Path(info.uri).stem for info in STORAGE.list(join(root, "run", "checkpoints"))]
     return max((int(stem.rsplit("-", 1)[1]) for stem in stems if stem.startswith("00-")), default=0)
 
 
 def follow(cluster: HostCluster, job: Job, victim: Host, saved: int, struck: float) -> list[Host]:
-    """Awaits that training goes on after a host was lost, and prints when what happened.
+    """Wait until training continues after a host was lost, and print the time of each event.
 
     Args:
-        cluster: with one host less.
-        job: the training.
-        victim: the host.
-        saved: iteration of the newest checkpoint at that time.
-        struck: when it was lost.
+        cluster: Cluster that has lost a host.
+        job: Training job.
+        victim: Host that was lost.
+        saved: Iteration of the newest checkpoint at that time.
+        struck: Time of the loss, in seconds of `time.monotonic`.
 
     Returns:
         The hosts of the new workers, by rank.

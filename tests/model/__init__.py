@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests of the network and of prediction."""

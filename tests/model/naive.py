@@ -1,4 +1,4 @@
-"""An independent implementation in loops and float64: slow, short, and obviously right."""
+"""Independent implementation of the network in loops and float64: slow, short, and simple to check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 
 def convolve(maps: Array, weight: Array, bias: Array, dilation: int = 1) -> Array:
-    """(C, H, W) → (O, h, w), valid: the paper's eq. 2, one tap at a time."""
+    """Convolve (C, H, W) to (O, h, w) without padding: the paper's eq. 2, one tap at a time."""
     outputs, _, size, _ = weight.shape
     reach = (size - 1) * dilation
     height, width = maps.shape[1] - reach, maps.shape[2] - reach
@@ -25,7 +25,7 @@ def convolve(maps: Array, weight: Array, bias: Array, dilation: int = 1) -> Arra
 
 
 def pool(maps: Array) -> Array:
-    """2x2 maxima at stride 2, sizes rounded up as Caffe does."""
+    """Take 2x2 maxima at stride 2, with sizes rounded up as in Caffe."""
     channels, height, width = maps.shape
     result = np.full((channels, math.ceil(height / 2), math.ceil(width / 2)), -np.inf)
     for row in range(height):
@@ -36,7 +36,7 @@ def pool(maps: Array) -> Array:
 
 
 def front_end(image: Array, weights: dict[str, Array]) -> Array:
-    """Scores from a preprocessed image that has its margin."""
+    """Return the scores of a preprocessed image that has its margin."""
     maps = image
     for block, layers in enumerate((2, 2, 3, 3, 3), start=1):
         for layer in range(1, layers + 1):
@@ -50,7 +50,7 @@ def front_end(image: Array, weights: dict[str, Array]) -> Array:
 
 
 def context(scores: Array, weights: dict[str, Array], names: list[str], dilations: list[int], padding: str) -> Array:
-    """The context module, layer by layer."""
+    """Apply the context module, layer by layer."""
     maps = pad(scores, sum(dilations)) if padding == "input" else scores
     for name, dilation in zip(names, dilations, strict=True):
         maps = pad(maps, dilation) if padding == "layer" else maps
@@ -67,7 +67,7 @@ def pad(maps: Array, cells: int) -> Array:
 
 
 def upsample(probabilities: Array, height: int, width: int) -> Array:
-    """(C, rows, columns) → (C, H, W): pixel (y, x) between the cells at y/8 and x/8, one pixel at a time."""
+    """Upsample (C, rows, columns) to (C, H, W), one pixel at a time; pixel (y, x) is between cells at y/8 and x/8."""
     result = np.zeros((probabilities.shape[0], height, width))
     for y in range(height):
         for x in range(width):

@@ -1,4 +1,4 @@
-"""Averages over views against the definition in float64, and against the last step of a single view."""
+"""Tests of averages over views, against the definition in float64 and the last step of a single view."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int], kind: Upsampling) -> np.ndarray:
-    """(C, H, W) float64, pixel by pixel."""
+    """Return probabilities (C, H, W) in float64, computed pixel by pixel."""
     of_view = view.size(*size)
     values = scores.double().numpy()[:, : cells_needed(*of_view, kind)[0], : cells_needed(*of_view, kind)[1]]
     values = softmax(values) if kind == "grid" else np.pad(values, ((0, 0), (1, 1), (1, 1)))
@@ -134,7 +134,7 @@ def test_a_view_is_what_its_name_says() -> None:
 
 
 def test_the_network_sees_each_view() -> None:
-    """By hand: the maps of resized and mirrored pictures, averaged."""
+    """The expected labels average the maps of resized and mirrored pictures explicitly."""
     net, picture = network(), image(30, 44)
     chosen = (View(0.5), View(1.0, mirrored=True))
     scores = [score_map(net, view.of(picture)) for view in chosen]
@@ -151,7 +151,7 @@ def test_the_network_sees_each_view() -> None:
     ],
 )
 def test_a_network_predicts_at_its_working_size(working: WorkingSize, size: tuple[int, int]) -> None:
-    """By hand: the resized picture's map, interpolated at the image's own pixels."""
+    """The expected labels interpolate the resized picture's map at the pixels of the original image."""
     net, picture = network(), image(30, 52)
     net.spec = replace(net.spec, resize=working)
     assert working.of(30, 52) == size

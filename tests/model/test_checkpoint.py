@@ -1,4 +1,4 @@
-"""The file contract, and files that somebody else made."""
+"""Tests of the checkpoint file format, and of files from other sources."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_metadata_keys_and_tensor_names_are_the_contract() -> None:
 
 
 def with_labels(**changes: object) -> DilatedNetwork:
-    """A network of three classes whose label files have values of their own, at a working size."""
+    """Return a network of three classes whose label files have their own values, at a working size."""
     network = made()
     settings: dict[str, object] = {
         "label_values": ((0,), (4,), (7, 300)),
@@ -98,13 +98,13 @@ def test_format_2_says_how_labels_are_written(changes: dict[str, object], key: s
     assert (metadata["format"], metadata["family"], metadata["family_options"]) == (2, "dilated", {})
     assert metadata["refinement"] is None and metadata[key] == value
     assert from_bytes(data).spec == network.spec and to_bytes(from_bytes(data)) == data
-    # A label space can be made of it, as segmentation does.
+    # Segmentation makes a label space of it, so that must be possible.
     space = network_label_space(metadata)
     assert space.encoding is not None and len(space.encoding.values) == 3
 
 
 def test_format_1_is_written_byte_for_byte_as_before() -> None:
-    """The digest was taken with version 0.1.0, by these lines."""
+    """The digest was taken from version 0.1.0 with the same lines of code."""
     recipe = small_recipe()
     network = build_network(replace(recipe.spec(), provenance={"recipe": "r"}), recipe.network.widths())
     for number, parameter in enumerate(network.parameters()):
@@ -221,7 +221,7 @@ def test_damage_never_escapes_as_another_error(data: st.DataObject) -> None:
 
 
 def test_loading_does_not_import_torchs_compiler(tmp_path: Path) -> None:
-    """A second and more of every driver's and actor's start."""
+    """The import would add more than a second to the start of every driver and actor."""
     path = tmp_path / "network.safetensors"
     path.write_bytes(to_bytes(made()))
     code = """

@@ -1,4 +1,4 @@
-"""Compiled code where it cannot be kept."""
+"""Tests of compiled code where it cannot be cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole image against tiled, against the naive network, and against the released nets' tiling rules."""
+"""Tests of whole-image and tiled prediction, against the naive network and the released networks' tiling rules."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_whole_prediction_equals_the_naive_one() -> None:
     weights = {name: tensor.double().numpy() for name, tensor in net.front_end.state_dict().items()}
     after = {name: tensor.double().numpy() for name, tensor in net.context.state_dict().items()}
     rows, columns = (21 - 1) // 8 + 2, (13 - 1) // 8 + 2
-    # Reflection written out: numpy reflects repeatedly where the margin is larger than the image.
+    # numpy's reflection is the definition: it reflects repeatedly where the margin is larger than the image.
     below, right = rows * 8 + MARGIN - 21, columns * 8 + MARGIN - 13
     padded = np.pad(picture, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float64)
     bgr = padded[:, :, ::-1].transpose(2, 0, 1) - np.array([10.0, 20.0, 30.0])[:, None, None]
@@ -118,7 +118,7 @@ def test_reference_geometry_needs_a_window() -> None:
 
 
 def test_reference_tiles_by_hand() -> None:
-    """Two tiles of 16 pixels side by side, put together as predict.py does, with numpy's own reflection."""
+    """Two tiles of 16 pixels side by side are put together as predict.py does, with numpy's own reflection."""
     net, picture = network(reference_window=(388, 388)), image(16, 24)
     margin = np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="reflect")
     tiles = [margin[:388, :388], np.pad(margin[:388, 16:], ((0, 0), (0, 8), (0, 0)), mode="reflect")]
@@ -145,7 +145,7 @@ def test_reference_map_ending_on_a_tile_is_clamped(size: tuple[int, int]) -> Non
 
 
 def test_reference_tiles_of_a_deconvolution_see_nothing_beyond_their_own_cells() -> None:
-    """Cityscapes' release: the transposed convolution, with its zeros, runs inside every tile's net."""
+    """Every tile's network includes the transposed convolution and its zero padding, as in Cityscapes' release."""
     net, picture = network(dilation10, reference_window=(388, 396)), image(40, 61)
     result = predict(net, picture, geometry="reference", confidence=True)
     inputs = preprocess(picture, net.spec.mean_bgr)

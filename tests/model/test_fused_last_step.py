@@ -1,4 +1,4 @@
-"""The fused last step against float64 pixel by pixel, and to the bit against what torch does on other devices."""
+"""Tests of the fused last step, against float64 pixel by pixel and bit by bit against torch's other device path."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def score_map(kind: Upsampling, height: int, width: int, classes: int, values: s
 
 
 def exact(scores: torch.Tensor, height: int, width: int, kind: Upsampling) -> NDArray[np.float64]:
-    """Probabilities (C, H, W) in float64, by other formulas than the code's."""
+    """Return probabilities (C, H, W) in float64, by other formulas than those of the code."""
     wide = scores.double()
     if kind == "grid":
         return naive.upsample(wide.softmax(dim=0).numpy(), height, width)
@@ -59,7 +59,7 @@ def check_against_exact(result: LabelMap, probabilities: NDArray[np.float64], to
 def check_against_torch(result: LabelMap, counted: Counted, kind: Upsampling) -> None:
     np.testing.assert_array_equal(result.labels, counted.labels)
     assert result.confidence is not None and counted.winning is not None
-    # Of a deconvolution's probabilities, the sum of exponentials may differ in its last bit.
+    # For a deconvolution, the sum of exponentials may differ in its last bit.
     difference = np.abs(result.confidence.astype(int) - counted.winning)
     assert difference.max() <= (0 if kind == "grid" else 1)
     pixels = result.labels.size
@@ -90,7 +90,7 @@ def test_equals_the_definition_and_torch(
     np.testing.assert_array_equal(result.class_pixels, np.bincount(result.labels.ravel(), minlength=classes))
     np.testing.assert_array_equal(result.confusion, counted.pairs[:classes])
     np.testing.assert_array_equal(result.confusion, confusion_matrix(target, result.labels, classes))
-    # Of scores around 1e4, float32 keeps three digits behind the point: no probability between 0 and 1 is exact.
+    # float32 has three decimals for scores around 1e4, so no probability between 0 and 1 is exact.
     if kind == "grid" or values != "extreme":
         check_against_exact(result, exact(scores, height, width, kind), 1e-5 if values == "sharp" else 1e-6)
 
@@ -113,7 +113,7 @@ def test_of_equals_the_lowest_id_wins(kind: Upsampling) -> None:
 
 
 def test_scores_apart_but_probabilities_equal() -> None:
-    """float32 cannot tell exp(-2^-26) from 1: today's rule asks for the lower id, whose score is the smaller."""
+    """float32 cannot distinguish exp(-2^-26) from 1, so the lower id must win, although its score is smaller."""
     small, large = torch.full((1, 6, 6), 0.25 - 2.0**-26), torch.full((1, 6, 6), 0.25)
     scores = torch.cat([small, large])
     labels = labels_from_scores(scores, 41, 41, "deconvolution").labels
@@ -123,14 +123,14 @@ def test_scores_apart_but_probabilities_equal() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 11, 19])
 def test_close_scores_equal_torchs(classes: int) -> None:
-    """One score an ulp or two below another: whether their probabilities are equal depends on all others."""
+    """All other scores affect whether probabilities are equal, if their scores differ by an ulp or two."""
     generator = torch.Generator().manual_seed(classes)
     scores = -torch.rand(classes, 1, 1, generator=generator).expand(-1, 30, 30) * 4
     units = torch.randint(-3, 1, (2, 30, 30), generator=generator) * 2.0**-25
     scores = torch.cat([units, scores])
     ours = labels_from_scores(scores, 233, 233, "deconvolution").labels
     theirs = upsampling._by_torch(scores, 233, 233, "deconvolution", False, None).labels
-    # The sum's last bit, the order of its terms and torch's exponential, may decide otherwise now and then.
+    # A few labels may differ, due to the sum's last bit, the order of its terms, or torch's exponential.
     assert (ours != theirs).mean() < 1e-3
     assert (ours == 0).mean() > 0.3
 

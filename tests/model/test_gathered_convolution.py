@@ -1,4 +1,4 @@
-"""The gathered product against torch's convolution."""
+"""Tests of the im2col convolution, against torch's convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reflection, windows and score-map sizes against definitions written out."""
+"""Tests of reflection, windows and score-map sizes, against definitions written out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.geometry import MARGIN, MIN_WINDOW, plan_windows, reflect_indices, sc
 
 
 def reflect_once(position: int, size: int) -> int:
-    """OpenCV's borderInterpolate for REFLECT_101, step by step."""
+    """Reflect an index step by step, as OpenCV's borderInterpolate does for REFLECT_101."""
     if size == 1:
         return 0
     while not 0 <= position < size:

@@ -1,4 +1,4 @@
-"""Memory that is kept: after a few rounds the same work touches no new page, on any thread."""
+"""Tests of kept memory: after a few rounds, the same work touches no new page on any thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from model.host_memory import ALLOCATOR_ENVIRONMENT
 
-# Maps of three sizes, as layers have them: beyond what malloc maps at once, and below.
+# Script with maps of three sizes, as layers have them, above and below the size from which malloc uses mmap.
 ROUNDS = """
     import resource, sys, threading
     from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The loss over valid cells against a naive mean, and where none is valid."""
+"""Tests of the loss over valid cells, against a naive mean, and where no cell is valid."""
 
 from __future__ import annotations
 

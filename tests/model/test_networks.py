@@ -1,4 +1,4 @@
-"""Front end, context module and builders against the paper's figures and a naive implementation."""
+"""Tests of front end, context module and builders, against the paper's figures and a naive implementation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_receptive_field_of_the_front_end_is_380_pixels() -> None:
         torch.nn.init.constant_(parameter, 1.0)
     image = (torch.rand(1, 3, 420, 420, dtype=torch.float64) + 1).requires_grad_()
     network(image)[0, 0, 2, 2].backward()
-    # Max pooling passes each gradient to one pixel only: take the outermost rows over random images.
+    # Max pooling passes each gradient to one pixel only, so take the outermost rows over several random images.
     rows = image.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
     assert rows.min() >= 16
     assert rows.max() <= 16 + 379

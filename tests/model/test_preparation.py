@@ -1,4 +1,4 @@
-"""A prepared network is the same network."""
+"""Tests that a prepared network gives the same results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = NetworkSpec(
 
 @pytest.fixture(scope="module")
 def network() -> DilatedNetwork:
-    """Wide enough for every transform to pay, the context module too."""
+    """Return a network wide enough that every transform pays off, including the context module's."""
     torch.manual_seed(3)
     net = dilation8(SPEC, FrontEndWidths(conv=(16,) * 5 + (160,) * 8, fc6=256, fc7=64), large=True).eval()
     for layer in net.context.layers if net.context is not None else []:
@@ -66,7 +66,7 @@ def test_memory_is_capped(network: DilatedNetwork) -> None:
     whole = taken(ROOM)
     for memory in (whole, whole - 1, whole // 2, whole // 8):
         assert 0 < taken(memory) <= memory
-    # Where the best tile of fc6 has no room, a smaller one is taken.
+    # If the memory does not suffice for the best tile of fc6, a smaller one is used.
     fc6 = prepare(network, whole // 2).front_end.fc6
     assert isinstance(fc6, TransformConvolution) and fc6.weights.shape[0] == 86
 

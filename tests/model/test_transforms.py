@@ -1,4 +1,4 @@
-"""Convolution in a transform domain against the direct one in float64."""
+"""Tests of convolution in a transform domain, against direct convolution in float64."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_one_tile_is_a_correlation(name: str) -> None:
 
 def test_number_of_products() -> None:
     assert winograd().bins == 36
-    # 18 x 14 real pixels: as many numbers in the spectrum, four of its bins being real and counted as complex.
+    # 18 x 14 real pixels give as many numbers in the spectrum; four of its bins are real but counted as complex.
     assert fourier((12, 8), 7).bins == 18 * 14 // 2 + 2
 
 
@@ -97,7 +97,7 @@ def test_what_lies_beyond_the_map_does_not_matter() -> None:
 
 
 def test_fourier_errs_less_than_the_direct_way() -> None:
-    """fc6's window over 128 channels."""
+    """The case is fc6's window over 128 channels."""
     torch.manual_seed(1)
     layer = nn.Conv2d(128, 16, 7, dilation=4).requires_grad_(False)
     maps = torch.rand(1, 128, 72, 56)
@@ -112,7 +112,7 @@ def test_the_way_depends_on_channels_and_size() -> None:
     assert pays(wide, winograd(), 80, 90) and not pays(narrow, winograd(), 700, 800)
     fc6 = nn.Conv2d(512, 4096, 7, dilation=4)
     assert pays(fc6, fourier((12, 8), 7), 46, 61) and not pays(fc6, fourier((12, 8), 7), 3, 3)
-    # A dilation so large that most of each tile lies beyond the map.
+    # The dilation is so large that most of each tile lies outside the map.
     assert not pays(nn.Conv2d(512, 512, 3, dilation=16), winograd(), 66, 66)
 
 

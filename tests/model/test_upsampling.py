@@ -1,6 +1,6 @@
-"""The last step against naive interpolation pixel by pixel, and against torch's transposed convolution.
+"""Tests of the last step, against naive interpolation pixel by pixel and torch's transposed convolution.
 
-The two ways of doing it, fused and by torch, are compared in `test_fused_last_step`.
+`test_fused_last_step` compares the two implementations, the fused one and torch's.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def test_fused_no_more_than_a_few_rows_exist_at_full_resolution() -> None:
     labels_from_scores(scores, 800, 800)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Labels; rows of float32 for each class and six more; counts; and some objects.
+    # Labels, rows of float32 for each class and six more, counts, and some small objects.
     assert 800 * 800 < peak < 800 * 800 + 26 * 820 * 4 + 256 * 20 * 8 + 50_000
 
 

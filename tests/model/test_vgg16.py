@@ -1,4 +1,4 @@
-"""Both conventions of VGG-16 weights give the outputs that they were trained to give."""
+"""Tests that both conventions of VGG-16 weights give the outputs that they were trained to give."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_torchvisions_first_block_is_the_same_function_of_the_image() -> None:
     standardised = (rgb / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / std
     bgr = rgb.flip(1) - torch.tensor(MEAN).view(3, 1, 1)
     with torch.inference_mode():
-        # torchvision pads by one: away from the border both see the same pixels.
+        # torchvision pads by one, so both see the same pixels only away from the border.
         expected = theirs.features[:4](standardised)[:, :, 2:-2, 2:-2]
         torch.testing.assert_close(
             torch.relu(ours.conv1_2(torch.relu(ours.conv1_1(bgr)))), expected, rtol=1e-5, atol=1e-6

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests of tables, reports and exports."""

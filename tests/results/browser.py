@@ -1,4 +1,4 @@
-"""Chromium without a window, spoken to through a pipe: what a page loads, complains of, and how wide it is."""
+"""Headless Chromium, controlled through a pipe: requests and console messages of a page, and its width."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SWITCHES = (
 
 
 class Browser:
-    """One browser with one page; a context manager.
+    """Browser with one page; a context manager.
 
     Attributes:
-        requests: URLs that the page asked for, itself and data URIs excepted.
-        complaints: errors, exceptions and messages on its console.
+        requests: URLs that the page asked for, except itself and data URIs.
+        complaints: Errors, exceptions and messages on the page's console.
     """
 
     def __init__(self, profile: Path) -> None:
@@ -35,7 +35,7 @@ class Browser:
         self.complaints: list[str] = []
         their_in, self._out = os.pipe()
         self._in, their_out = os.pipe()
-        # The browser reads from descriptor 3 and writes to 4, whatever the numbers are here.
+        # The browser reads from descriptor 3 and writes to 4, which have other numbers in this process.
         command = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'
         self._process = subprocess.Popen(
             ["bash", "-c", command, str(EXECUTABLE), f"--user-data-dir={profile}", *_SWITCHES],
@@ -63,7 +63,7 @@ class Browser:
         os.close(self._out)
 
     def open(self, url: str, width: int, height: int = 900) -> None:
-        """Loads a page in a window of a size in CSS pixels, to the end."""
+        """Load a page completely, in a window of the given size in CSS pixels."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._page = url
         self._call("Page.navigate", url=url)
@@ -71,16 +71,16 @@ class Browser:
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """Presses and releases a key, named as in the DOM and by its Windows code."""
+        """Press and release a key, given by its DOM name and its Windows code."""
         for kind in ("rawKeyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Writes what is seen, or the whole page, as PNG."""
+        """Write the visible part, or the whole page, as PNG."""
         size = self.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
         clip = {"clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}} if whole else {}
         data = self._call("Page.captureScreenshot", captureBeyondViewport=whole, **clip)["data"]

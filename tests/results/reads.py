@@ -1,4 +1,4 @@
-"""What a reader of runs fetches, and how much of it is in memory at once."""
+"""Recorder of the reads of a run: columns, rows, and the number of tables in memory at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipeline.results.tables import Run
 
 @dataclass
 class Reads:
-    """Fills itself while a test runs.
+    """Record of reads, filled while a test runs.
 
     Attributes:
-        files: columns of each whole file that was read.
-        held: tables of other files that were in memory when one was read.
-        rows: (folder, position, columns) of each single row that was read.
+        files: Columns of each whole file that was read.
+        held: Number of tables of other files that were in memory at each of these reads.
+        rows: Folder, position and columns of each single row that was read.
     """
 
     files: list[Sequence[str]] = field(default_factory=list)
@@ -30,12 +30,12 @@ class Reads:
 
     @property
     def masks(self) -> list[int]:
-        """Positions of the masks that were fetched."""
+        """Positions of the masks that were read."""
         return [position for folder, position, columns in self.rows if "mask" in columns]
 
 
 def watch_reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Notes all that `Run.tables` and `Run.row` read from now on."""
+    """Record everything that `Run.tables` and `Run.row` read from now on."""
     reads, alive = Reads(), weakref.WeakValueDictionary[int, pa.Table]()
     read_parquet, row = tables.read_parquet, Run.row
 

@@ -1,4 +1,4 @@
-"""Writes small committed runs, as the segmentation job leaves them, and damages them."""
+"""Builders of small committed runs, in the form that the segmentation job writes, and of damaged ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MANIFEST = pa.schema(
 
 
 def scene(seed: int, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, label, prediction): a street of blocks, with a void border, and a prediction with flaws."""
+    """Return (image, label, prediction): a street of blocks with a void border, and a prediction with flaws."""
     rng = np.random.default_rng(seed)
     label = np.zeros((height, width), np.uint8)
     horizon = height // 2 + int(rng.integers(-4, 5))
@@ -56,7 +56,7 @@ def scene(seed: int, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.
 
 
 def entropy(index: int) -> float:
-    """Of the image of that number, nats; no two of seven are alike."""
+    """Return the mean entropy of an image in nats, by its number; it differs between any seven consecutive images."""
     return 0.1 + 0.05 * (3 * index % 7)
 
 
@@ -74,10 +74,10 @@ def write_run(
     relabelled: Change = lambda index, label: label,
     image_names: Sequence[str] | None = None,
 ) -> str:
-    """Write a committed run; returns its output folder.
+    """Write a committed run; return its output folder.
 
-    `labels` "some" labels every other image; `changed` and `relabelled` give other masks and labels than those of the
-    scene; `image_names` are paths without extension, sorted.
+    `labels` "some" labels every other image. `changed` and `relabelled` give other masks and labels than those of the
+    scene. `image_names` are sorted paths without extension.
     """
     output = directory / name
     files: dict[str, tuple[bytes, int]] = {}
@@ -122,7 +122,7 @@ def write_run(
 
 
 def relist(output: str) -> None:
-    """Make ``_SUCCESS.json`` agree with the files as they are now, as a careful liar would."""
+    """Make ``_SUCCESS.json`` match the present files, as a careful forger would do."""
     path = Path(output) / "_SUCCESS.json"
     success = json.loads(path.read_text())
     for entry in success["files"]:

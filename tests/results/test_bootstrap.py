@@ -1,4 +1,4 @@
-"""Intervals against drawing images with replacement, and against what is known of the mean."""
+"""Tests of intervals, against drawing images with replacement and known properties of the mean."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipeline.results.schemas import IMAGE_SCORES
 
 
 def counts(images: int, classes: int = 4, seed: int = 0) -> np.ndarray:
-    """(N, 2, C): intersections and unions, of images that differ in how good they are."""
+    """Return intersections and unions (N, 2, C) of images of different quality."""
     generator = np.random.default_rng(seed)
     union = generator.integers(100, 20_000, (images, classes))
     return np.stack([union * generator.beta(5, 2, (images, 1)), union], axis=1).astype(float)
 
 
 def by_drawing(parts: np.ndarray, resamples: int) -> np.ndarray:
-    """The textbook's way: sums over N images drawn with replacement."""
+    """Compute sums over N images drawn with replacement, as textbooks define the bootstrap."""
     generator = np.random.default_rng(7)
     return np.stack([parts[generator.integers(0, len(parts), len(parts))].sum(axis=0) for _ in range(resamples)])
 

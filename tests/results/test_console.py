@@ -1,4 +1,4 @@
-"""The printed table."""
+"""Tests of the printed table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of a whole run: those of a plain loop over its images, and one file in memory at a time."""
+"""Tests of a whole run's intervals: equal to a plain loop over its images, with one file in memory at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.results.runs import CLASSES, scene, write_run
 
 
 def by_hand(images: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """(R, C) IoU of each class and (R,) their mean in resamples of images, counted from the pixels."""
+    """Return IoU of each class (R, C) and its mean (R,) in resamples of images, counted from the pixels."""
     weights = np.random.default_rng(0).poisson(1.0, (RESAMPLES, len(images)))
     inter, union = np.zeros((RESAMPLES, len(CLASSES))), np.zeros((RESAMPLES, len(CLASSES)))
     for number, index in enumerate(images):
@@ -55,5 +55,5 @@ def test_images_without_a_label_change_nothing(tmp_path: Path) -> None:
 def test_one_file_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, reads = Run(write_run(tmp_path, 30)), watch_reads(monkeypatch)
     iou_intervals(run)
-    # The loop that asks for the next file still holds one.
+    # The loop still refers to the current file while it asks for the next one.
     assert reads.files == [("intersection", "union")] * 10 and max(reads.held) <= 1

@@ -1,4 +1,4 @@
-"""The code of docs/opening.md, run as it stands."""
+"""Tests that run the code of docs/opening.md unchanged."""
 
 from __future__ import annotations
 

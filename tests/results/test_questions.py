@@ -1,4 +1,4 @@
-"""The queries of docs/questions.md, each against masks and labels counted by numpy."""
+"""Tests of the queries of docs/questions.md, against masks and labels counted by numpy."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TREE, CAR, ROAD = CLASSES.index("tree"), CLASSES.index("car"), CLASSES.index("ro
 
 
 class Pixels:
-    """What masks and labels say, image by image, without any table but `predictions.mask`.
+    """Counts of masks and labels, image by image, without any table except `predictions.mask`.
 
     Attributes:
-        predicted: by URI, (C,) pixels of each class within valid label pixels.
-        target, both, either: the same of labels, of both at once, and of either.
-        wrong: (C, C) pixels by label and mask.
+        predicted: Pixels (C,) of each predicted class among valid label pixels, by URI.
+        target, both, either: Pixels (C,) of each class by URI, in the label, in both at once, and in either.
+        wrong: Pixels (C, C) by label and mask.
     """
 
     def __init__(self, run: Run) -> None:

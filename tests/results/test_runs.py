@@ -1,4 +1,4 @@
-"""Listing runs below a prefix, on a real bucket and in a folder."""
+"""Tests of listing runs below a prefix, on a real bucket and in a folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_runs_say_where_they_are_and_how_far(root: str) -> None:
 
 
 class Refusing(Storage):
-    """Finds out what a listing looks at."""
+    """Storage that fails if image scores or a manifest are read."""
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
         assert "image_scores" not in uri and "manifest" not in uri, f"{action} of {uri}"

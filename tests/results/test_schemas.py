@@ -1,4 +1,4 @@
-"""The documented columns are those of the schemas, and other engines are told the same."""
+"""Tests that the documented columns equal the schemas, and that statements for other engines do too."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_only_plain_types(table: Table) -> None:
 
 
 def kinds(statement: str, dialect: str) -> dict[str, str]:
-    """Columns of a `CREATE TABLE` as that dialect reads it, with their types in one spelling."""
+    """Return the columns of a `CREATE TABLE` parsed in a dialect, with their types in one spelling."""
     created = sqlglot.parse_one(statement, dialect=dialect)
     assert isinstance(created, exp.Create)
     return {each.name: each.args["kind"].sql(dialect="duckdb") for each in created.find(exp.Schema).expressions}

@@ -1,4 +1,4 @@
-"""Counts and scores against torchmetrics and a loop over pixels."""
+"""Tests of counts and scores, against torchmetrics and a loop over pixels."""
 
 from __future__ import annotations
 

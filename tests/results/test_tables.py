@@ -1,4 +1,4 @@
-"""Tables as others read them: DuckDB, pandas and Pillow see what the reader sees."""
+"""Tests that DuckDB, pandas and Pillow read the same tables and masks as the reader."""
 
 from __future__ import annotations
 

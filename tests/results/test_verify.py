@@ -1,4 +1,4 @@
-"""Every kind of damage must be found, and a sound run passed."""
+"""Tests that verification finds every kind of damage, and passes a sound run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small inputs for segmentation runs: a network of a few channels, noise images of two sizes, labels."""
+"""Helpers that write small inputs and make runs of them: a network of a few channels, images of two sizes, labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WIDTHS = FrontEndWidths((2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4), 6, 6)
 
 
 def narrow_network(seed: int = 3, classes: tuple[str, ...] = CLASSES) -> DilatedNetwork:
-    """Dilation8 with random weights that give every class some pixels."""
+    """Return a Dilation8 network with random weights that give every class some pixels."""
     torch.manual_seed(seed)
     palette = tuple((40 * n, 255 - 40 * n, 90) for n in range(len(classes)))
     network = dilation8(NetworkSpec(classes, palette, (110.0, 115.0, 120.0)), WIDTHS)
@@ -49,14 +49,14 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def picture(index: int, height: int = 24, width: int = 32) -> np.ndarray:
-    """(H, W, 3) blocks of random colours: smooth enough that neighbouring classes differ clearly."""
+    """Return blocks of random colors (H, W, 3), smooth enough that neighboring classes differ clearly."""
     rng = np.random.default_rng(index)
     blocks = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
 
 
 def label(index: int, height: int = 24, width: int = 32) -> np.ndarray:
-    """(H, W) class ids, 255 in the first row."""
+    """Return class ids (H, W), with 255 in the first row."""
     ids = np.random.default_rng(1000 + index).integers(0, len(CLASSES), (height, width), dtype=np.uint8)
     ids[0] = 255
     return ids
@@ -64,7 +64,11 @@ def label(index: int, height: int = 24, width: int = 32) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the inputs of a run lie."""
+    """Inputs of a run below one URI.
+
+    Attributes:
+        root: URI of the folder with images, labels, network and output.
+    """
 
     root: str
 
@@ -83,14 +87,14 @@ class Inputs:
         }
 
     def arguments(self, **changes: object) -> list[str]:
-        """The same for a command line; None drops an option."""
+        """Return the arguments of a command line; a change to None drops an option."""
         options = {**self.config, **changes}
         pairs = ((f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None)
         return [str(part) for pair in pairs for part in pair]
 
 
 def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tuple[int, ...] = ()) -> Inputs:
-    """Fills `root` with images (those in `bad` are no images), labels and the network."""
+    """Write images, labels and the network below `root`; files of the numbers in `bad` are no images."""
     STORAGE.write(join(root, "network.safetensors"), to_bytes(narrow_network()))
     for index in range(images):
         height, width = (24, 32) if index % 3 else (41, 30)
@@ -102,8 +106,8 @@ def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tupl
 
 
 def run_shards_here(plan: Plan, shards: list[int], storage: Storage = STORAGE) -> None:
-    """What the actors do, in this process and without Ray."""
-    # Prepared as theirs: another layout of the weights sums in another order, and scores differ in their last digits.
+    """Do the actors' work in this process, without Ray."""
+    # Prepare the network as actors do: another layout of the weights changes the order of sums, and so the last digits.
     network = prepare(narrow_network(), int(plan.config.transform_memory * 2**30))
     segmenter = Segmenter(network, plan.config, plan.run_id, storage)
     reader = ShardReader(storage, plan.config.output, plan.config.shard_images)
@@ -114,17 +118,17 @@ def run_shards_here(plan: Plan, shards: list[int], storage: Storage = STORAGE) -
 
 
 def run_here(config: SegmentConfig, storage: Storage = STORAGE) -> None:
-    """A whole submission in this process."""
+    """Make a whole submission in this process."""
     segment_bucket(config, lambda config: None, lambda plan, shards: run_shards_here(plan, shards, storage), storage)
 
 
 def assert_same_tables(output: str, undisturbed: str) -> None:
-    """Every Parquet file of a run equals that of another, `seconds` apart, and none is there besides."""
+    """Assert that two runs have the same Parquet files with equal content, except for `seconds`."""
     assert differing_tables(output, undisturbed) == []
 
 
 def differing_tables(output: str, undisturbed: str) -> list[str]:
-    """Names of files that one of two runs lacks, and of tables that are not equal but for `seconds`."""
+    """Return names of files that only one of two runs has, and of tables that differ apart from `seconds`."""
     names, others = ({info.uri.removeprefix(out + "/") for info in STORAGE.list(out)} for out in (output, undisturbed))
     different = sorted(names ^ others)
     for name in sorted(name for name in names & others if name.endswith(".parquet")):
@@ -141,19 +145,19 @@ def config_of(inputs: Inputs, **changes: object) -> SegmentConfig:
 def segment(
     inputs: Inputs, rows: list[dict[str, Any]] | None = None, streams: Streams | None = None, **changes: object
 ) -> pa.Table:
-    """The `predictions` of these rows, or of all inputs, by a segmenter alone."""
+    """Return the `predictions` of the given rows, or of all inputs, made by a segmenter alone."""
     config = config_of(inputs, **changes)
     chosen = list(build_manifest(STORAGE, config.images, config.labels).rows()) if rows is None else rows
     return Segmenter(narrow_network(), config, "run", STORAGE, streams).segment(chosen).table
 
 
 def without_time(table: pa.Table) -> pa.Table:
-    """A table that equal runs have in common: all of it but the seconds."""
+    """Return a table without `seconds`, the only column in which equal runs differ."""
     return table.drop_columns(["seconds"]) if "seconds" in table.column_names else table
 
 
 def predictions_of(output: str, part: str | None = None) -> dict[str, dict[str, Any]]:
-    """Every row of a run (or of the part of that URI) by image, masks included, seconds and run_id left out."""
+    """Return all rows of a run, or of the part with that URI, by image, without `seconds` and `run_id`."""
     parts = [part] if part else sorted(info.uri for info in STORAGE.list(join(output, "predictions")))
     tables = [pq.read_table(pa.BufferReader(STORAGE.read(uri))) for uri in parts]
     rows = pa.concat_tables(tables).drop_columns(["seconds", "run_id"]).to_pylist()

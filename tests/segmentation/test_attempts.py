@@ -1,4 +1,4 @@
-"""The ledger: every shard ends, whatever its images do to the processes that work on them."""
+"""Tests of the attempt ledger: every shard ends, whatever its images do to the processes that segment them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ("fetch", "decode", "predict")
 
 
 def work(ledger: Ledger, shard: int, images: int, deadly: dict[int, str]) -> dict[int, str] | None:
-    """One process's work on a shard. None if it died, as it does in a stage of a `deadly` image."""
+    """Do one process's work on a shard; return None if the process died in the stage of a `deadly` image."""
     attempt = ledger.begin(shard)
     assert attempt is not None
     for position in range(images):
@@ -45,7 +45,7 @@ def test_deadly_images_are_found_and_no_others(deadly: dict[int, str], most: int
 
 @given(st.lists(st.integers(0, 23), max_size=12), st.integers(3, 4))
 def test_processes_killed_here_and_there_cost_no_image(moments: list[int], most: int) -> None:
-    """A kill from outside hits another image each time; one that hits the same often enough is not told apart."""
+    """Kills from outside hit varying images; one that hits the same image often enough cannot be distinguished."""
     ledger, hit = Ledger(most), dict.fromkeys(range(8), 0)
     for moment in moments:
         if max(hit.values()) == most - 1:
@@ -69,7 +69,7 @@ def test_deaths_outside_images_end_the_run_in_the_end() -> None:
 
 
 def test_an_attempt_that_was_given_up_is_not_heard() -> None:
-    """It may go on in a process that is cut off from the rest."""
+    """Such an attempt may continue in a process that is cut off from the rest."""
     ledger = Ledger(1)
     first, second = ledger.begin(0), ledger.begin(0)
     assert first is not None and second is not None

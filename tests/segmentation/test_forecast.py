@@ -1,4 +1,4 @@
-"""`--plan`: what it says, against what a run then does."""
+"""Tests of `--plan`: its forecast equals what a run then does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.shared import STORAGE
 
 
 class Counting(Storage):
-    """Counts what is asked."""
+    """Storage that counts requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def test_it_says_what_a_run_then_does(bucket: str) -> None:
     run_here(config, counting)
     assert (found.images, found.labelled, found.shards, found.finished, found.images_left) == (7, 7, 3, 0, 7)
     assert found.size == sum(Run(config.output).manifest()["size"])
-    # Two actors ask for the network and the manifest each; here was one, and had the network.
+    # Each of two actors requests network and manifest; here one actor ran, which already had the network.
     assert found.requests.get == counting.calls["read"] + 3
     assert found.requests.list == pytest.approx(counting.calls["list"], abs=2)
     assert found.requests.put == pytest.approx(counting.calls["create"] + counting.calls["write"], abs=3)

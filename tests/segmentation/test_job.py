@@ -1,4 +1,4 @@
-"""`jobs/segment_bucket.py` on a real cluster and a real bucket: sizes, exit codes, output."""
+"""Tests of `jobs/segment_bucket.py` on a real cluster and a real bucket: sizes, exit codes, output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts: names from the identity alone, counts in the footer, strangers refused."""
+"""Tests of parts: names that depend on the identity alone, counts in the footer, refusal of foreign parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity, claim and refusals, on a real bucket."""
+"""Tests of identity, claim and refusals, on a real bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress counts images, with rate and time left."""
+"""Tests of progress messages, which count images and give rate and remaining time."""
 
 from __future__ import annotations
 

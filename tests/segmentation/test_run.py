@@ -1,4 +1,4 @@
-"""A submission without Ray: commit, resume, and tables against what can be counted from the masks."""
+"""Tests of a submission without Ray: commit, resume, and tables, against counts of the masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One shard: rows against the network called by hand, and bad images that leave their neighbours alone."""
+"""Tests of one shard: rows against direct calls of the network, and bad images that do not affect their neighbors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_scales_that_mean_nothing_are_refused(inputs: Inputs, scales: tuple[floa
 
 
 def test_every_class_is_predicted_somewhere(inputs: Inputs) -> None:
-    """Else the tests above would compare constants."""
+    """Otherwise the tests above would compare constants."""
     masks = [decode_mask(row["mask"]["bytes"]) for row in segment(inputs).to_pylist()]
     assert len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) >= 3
 
@@ -163,7 +163,7 @@ def test_broken_storage_ends_the_shard_instead_of_blaming_images(
 
 
 def batches_of(monkeypatch: pytest.MonkeyPatch, most: Callable[[int, int], bool]) -> list[tuple[int, int]]:
-    """(images, window) of every call of the network; those for which `most` is false run out of memory."""
+    """Record (images, window) of every call of the network; calls for which `most` is false run out of memory."""
     calls = []
 
     def within(network: object, images: list[object], *, max_window: int, **options: object) -> object:
@@ -177,7 +177,7 @@ def batches_of(monkeypatch: pytest.MonkeyPatch, most: Callable[[int, int], bool]
 
 
 def test_neighbours_of_one_size_are_predicted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every third image has another size; number 5 is none at all."""
+    """Every third image has another size, and number 5 is not an image."""
     inputs = write_inputs(str(tmp_path), 9, bad=(5,))
     alone = segment(inputs)
     calls = batches_of(monkeypatch, lambda images, window: True)
@@ -204,7 +204,7 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
 
 
 class _Noting(Surroundings):
-    """Writes down all that it is told."""
+    """Observer that records all events."""
 
     def __init__(self, overlapping: bool = True, quarantined: dict[int, str] | None = None) -> None:
         self.overlapping, self.quarantined = overlapping, quarantined or {}
@@ -236,7 +236,7 @@ def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) ->
 
 
 def test_two_shards_at_once_take_turns_at_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second loads while the first is predicted, and does not fall into step with it."""
+    """The second shard loads while the first is predicted, and the two do not alternate image by image."""
     inputs, order = write_inputs(str(tmp_path), 8), list[str]()
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
     segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
@@ -251,7 +251,7 @@ def test_two_shards_at_once_take_turns_at_the_network(tmp_path: Path, monkeypatc
         def stage(self, position: int, name: str) -> None:
             if name == "predict":
                 order.append(self.name)
-                # The first shard's network stands still until the second one has begun to load.
+                # The first shard's network waits until the second shard has begun to load.
                 assert self.name == "second" or second_loads.wait(20)
             elif self.name == "second":
                 second_loads.set()
@@ -279,7 +279,7 @@ def test_an_error_gives_the_turn_back(inputs: Inputs, monkeypatch: pytest.Monkey
 
 
 def test_a_careful_attempt_is_at_one_stage_of_one_image(inputs: Inputs) -> None:
-    """Whoever was told of a stage knows what the process was doing when it died."""
+    """The last event tells what the process was doing when it died."""
     around = _Noting(overlapping=False)
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
     Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, around)

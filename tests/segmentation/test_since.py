@@ -1,4 +1,4 @@
-"""A bucket that grows: runs that take only what is new or changed since another one."""
+"""Tests of a growing bucket: runs that take only inputs that are new or changed since another run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.shared import STORAGE
 
 @pytest.fixture
 def inputs(bucket: str) -> Inputs:
-    """Six images, segmented; then one is changed, one taken away and one added."""
+    """Write six images and segment them; then change one, remove one and add one."""
     inputs = write_inputs(bucket, 6)
     run_here(config_of(inputs))
     change_images(inputs)

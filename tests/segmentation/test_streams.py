@@ -1,4 +1,4 @@
-"""What an actor has on its device at a time: given ahead, and nothing read before it is computed."""
+"""Tests of an actor's use of device streams: work is queued ahead, and no result is read before it is computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inputs(tmp_path: Any) -> Inputs:
 
 @dataclass(frozen=True)
 class LateHanded(Handed):
-    """Holds NaN until it is taken, as memory that a device has not written yet."""
+    """Tensors that hold NaN until they are taken, like memory that a device has not written yet."""
 
     values: tuple[Tensor, ...] = ()
 
@@ -42,7 +42,7 @@ class LateHanded(Handed):
 
 
 class LateStream(Stream):
-    """Knows what runs in it."""
+    """Stream that records its name as the one in use by the current thread."""
 
     current = threading.local()
 
@@ -59,7 +59,7 @@ class LateStream(Stream):
             LateStream.current.name = None
 
     def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
-        # Not inference tensors: they are written later, outside of that mode.
+        # These must not be inference tensors, because they are written later, outside of inference mode.
         values = tuple(tensor.clone() for tensor in tensors)
         return LateHanded(tuple(torch.full(value.shape, float("nan")) for value in values), values=values)
 
@@ -86,7 +86,7 @@ def test_nothing_is_read_before_it_is_computed(
 
 @dataclass
 class NextOneFirst(Stream):
-    """Its results are there when the next image has been given to it: a device that is never left without work."""
+    """Stream whose results are ready only after the next image was queued, like a device that is never idle."""
 
     images: int
     given: int = 0

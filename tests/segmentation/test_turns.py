@@ -1,4 +1,4 @@
-"""Together or alone."""
+"""Tests of shared and exclusive access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watchdog ends processes that hang, in Python and in C, and no others."""
+"""Tests that the watchdog ends processes that hang, in Python and in C, and no others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import textwrap
 
 import pytest
 
-LIMIT = 60  # of a test's process; far beyond what the watchdog allows
+LIMIT = 60  # seconds of a test's process, far beyond the watchdog's limit
 
 
 def run(body: str) -> subprocess.CompletedProcess[str]:
-    """Runs steps in a process of its own, under a watchdog of half a second."""
+    """Run steps in a process of its own, under a watchdog of half a second."""
     head = """
         import ctypes, sys, threading, time
         from pipeline.segmentation.watchdog import Watchdog
@@ -28,7 +28,7 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
         "while True: pass",
         "time.sleep(1000)",
         "ctypes.CDLL(None).sleep(1000)",
-        # Keeps the interpreter's lock: no other thread runs any more.
+        # This call keeps the interpreter's lock, so no other thread can run.
         "ctypes.PyDLL(None).sleep(1000)",
     ],
 )

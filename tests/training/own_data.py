@@ -1,4 +1,4 @@
-"""Photographs with masks as users have them, and whole runs on them in this process."""
+"""Helpers for users' own data: photographs with masks in common forms, and whole runs on them in this process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FileOf = Callable[[np.ndarray], bytes]
 
 
 def scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """(image, ids): blocks of the three classes in their colors, under noise."""
+    """Return (image, ids): blocks of the three classes in their colors, under noise."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 3, (-(-size[0] // 12), -(-size[1] // 12))).repeat(12, 0).repeat(12, 1)[: size[0], : size[1]]
     image = COLORS[ids] + rng.normal(0, 12, (*size, 3))
@@ -71,7 +71,7 @@ def write_photos(
     classes: str | None = CLASSES_CSV,
     name: str = "{}_mask.png",
 ) -> str:
-    """Write photographs and masks as people have them, and perhaps a classes file."""
+    """Write photographs and masks in a user's layout, and a classes file unless `classes` is None."""
     for seed in range(first, first + count):
         image, ids = scene(seed)
         STORAGE.write(join(root, "images", f"p{seed:03d}.png"), png(image))
@@ -82,7 +82,10 @@ def write_photos(
 
 
 def request(data: str | list[str], output: object, **options: Any) -> TrainConfig:
-    """The recipe `custom` with the narrowest network and a few steps, and options of the recipe or the run."""
+    """Return a configuration of the recipe `custom` with the narrowest network and a few steps.
+
+    Options are those of the recipe or of the run.
+    """
     changes = {name: options.pop(name) for name in ("resize", "seed", "mean_bgr") if name in options}
     chosen = recipe("custom")
     network = {"scale": 1 / 32, "fc": 8, **options.pop("network", {})}
@@ -94,11 +97,11 @@ def request(data: str | list[str], output: object, **options: Any) -> TrainConfi
 
 
 def submit(config: TrainConfig) -> TrainConfig:
-    """What `jobs/train.py` gives its workers."""
+    """Return the configuration that `jobs/train.py` gives its workers."""
     started: list[TrainConfig] = []
 
     class Started(Exception):
-        """Enough is known."""
+        """Signal that the workers were started, which ends the submission."""
 
     def run_phase(prepared: TrainConfig, phase: Phase, lease: Lease) -> None:
         started.append(prepared)
@@ -116,7 +119,7 @@ def train_fully(config: TrainConfig) -> str:
 
 
 def segment_here(**settings: Any) -> Run:
-    """A whole segmentation in this process, with the checkpoint's own network."""
+    """Run a whole segmentation in this process, with the checkpoint's own network."""
     config = SegmentConfig(**settings)
 
     def run_shards(plan: Plan, shards: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""A small data set that can be learned, and a small recipe that runs in seconds."""
+"""Helpers for training: a small data set that can be learned, and a small recipe that runs in seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 40, 56
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(image, label): blocks of four classes in their palette's colours under noise, void in the first row."""
+    """Return (image, label): blocks of four classes in their palette's colors under noise, void in the first row."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 4, (HEIGHT // 8, WIDTH // 8), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     image = np.asarray(SPACE.palette, np.float64)[ids] + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
@@ -38,7 +38,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_data(root: str, train: int = 6, val: int = 3) -> str:
-    """Writes both splits below `root`."""
+    """Write both splits below `root`."""
     for split, first, count in (("train", 0, train), ("val", 500, val)):
         for seed in range(first, first + count):
             add_scene(root, split, seed)
@@ -53,18 +53,18 @@ def add_scene(root: str, split: str, seed: int) -> None:
 
 
 def run_here(config: TrainConfig, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
-    """A whole run in this process, as `jobs/train.py` does it with Ray."""
+    """Make a whole run in this process, as `jobs/train.py` does it with Ray."""
     train_here(config, storage, hooks)
 
 
 def run_phase_here(config: TrainConfig, phase: Phase, hooks: Hooks | None = None, storage: Storage = STORAGE) -> None:
-    """Maps, then stages, as one worker."""
+    """Compute maps, then train stages, as a single worker."""
     compute_maps(config, phase, storage, World())
     Trainer(config, World(), storage, hooks).run(phase.stages)
 
 
 def run_spawned(config: TrainConfig, workers: int) -> None:
-    """A whole run in processes of its own, joined by gloo, without Ray."""
+    """Make a whole run in processes of its own, connected by gloo, without Ray."""
 
     def spawn(stages: tuple[StageName, ...]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def _spawned(rank: int, size: int, folder: str, settings: dict[str, Any], stages
 
 
 def small_recipe(**changes: Any) -> Recipe:
-    """All three stages, a few steps each."""
+    """Return a recipe of all three stages, a few steps each."""
     stage: dict[str, Any] = {"batch": 3, "crop": 404, "optimizer": "adamw"}
     stage |= {"learning_rate": 2e-3, "schedule": "constant"}
     settings: dict[str, Any] = {
@@ -99,13 +99,13 @@ def small_recipe(**changes: Any) -> Recipe:
 
 
 def tensors(output: str) -> dict[str, np.ndarray]:
-    """The trained network's weights."""
+    """Return the trained network's weights."""
     network = from_bytes(STORAGE.read(join(output, NETWORK_FILE)))
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def losses(output: str) -> list[tuple[int, float]]:
-    """Step and loss, as TensorBoard shows them."""
+    """Return step and loss from the TensorBoard files."""
     with tempfile.TemporaryDirectory() as folder:
         for info in STORAGE.list(join(output, "tensorboard")):
             Path(folder, info.uri.rsplit("/", 1)[1]).write_bytes(STORAGE.read(info.uri))
@@ -115,7 +115,7 @@ def losses(output: str) -> list[tuple[int, float]]:
 
 
 def assert_same_training(output: str, undisturbed: str) -> None:
-    """Weights and losses of two runs are equal to the bit."""
+    """Assert that weights and losses of two runs are equal to the bit."""
     ours, theirs = tensors(output), tensors(undisturbed)
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)

@@ -1,4 +1,4 @@
-"""Training state: what is saved comes back, what is damaged or foreign is passed over."""
+"""Tests of training state: it is restored after saving, and damaged or foreign state is skipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Setup = tuple[DilatedNetwork, torch.optim.Optimizer, list[tuple[str, nn.Paramete
 
 
 def setup(recipe: Recipe, steps: int = 2) -> Setup:
-    """A network whose optimizer has moved it a few times."""
+    """Return a network that its optimizer has changed a few times."""
     torch.manual_seed(3)
     network = build_network(recipe.spec(), recipe.network.widths())
     named = trainable(network, "joint", recipe)
@@ -80,7 +80,7 @@ def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptur
 
 
 def test_what_was_passed_over_does_not_push_out_what_is_good(tmp_path: object) -> None:
-    """A damaged checkpoint sorts as the newest; the one written after going on from an older one must stay."""
+    """A damaged checkpoint sorts as the newest, but the one written after resuming from an older one must stay."""
     recipe, output = small_recipe(), str(tmp_path)
     STORAGE.write(join(output, "checkpoints", "03-joint-0000009.safetensors"), b"damaged")
     save_state(STORAGE, output, recipe.digest(), Position("joint", 7), *setup(recipe), keep=1)

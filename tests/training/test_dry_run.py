@@ -1,4 +1,4 @@
-"""What a dry run prints and draws, and that it leaves nothing else."""
+"""Tests of a dry run's output and pictures, and that it leaves nothing else."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_every_stage_is_drawn_and_estimated(tmp_path: object, upsampling: str) -
     assert names == [f"dry-run/{name}" for name in ("context.png", "front_end.png", "index.html", "joint.png")]
     picture = np.asarray(Image.open(io.BytesIO(STORAGE.read(join(output, "dry-run/front_end.png")))))
     colours = {tuple(colour) for colour in picture.reshape(-1, 3)[::7].tolist()}
-    # The four classes of the scenes are in the legend, and void outside of them is drawn.
+    # The legend has the four classes of the scenes, and void outside of the image is drawn.
     assert {tuple(colour) for colour in SPACE.palette[:4]} <= colours

@@ -1,4 +1,4 @@
-"""First weights: a trained network goes on, whole or without what depends on its classes."""
+"""Tests of initial weights: a trained network is continued as a whole, or without layers that depend on its classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.training.support import small_recipe
 
 
 def trained(recipe: Recipe, **changes: object) -> DilatedNetwork:
-    """A network as a run of `recipe` would leave it, no weight at its first value."""
+    """Return a network as a run of `recipe` would leave it, with every weight changed."""
     torch.manual_seed(9)
     network = build_network(replace(recipe.spec(), **changes), recipe.network.widths())
     for parameter in network.parameters():

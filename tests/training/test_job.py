@@ -1,4 +1,4 @@
-"""`jobs/train.py` on a real cluster and a real bucket: two workers, killed and resumed, then segmenting with it."""
+"""Tests of `jobs/train.py` on a real cluster and a real bucket: two workers, killed and resumed, then segmentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = ("front-end", "context", "joint")
 
 
 def arguments(root: str, output: str, *, workers: int = 2, iterations: int = 6, **changes: object) -> list[str]:
-    """The demo's recipe, narrowed to seconds."""
+    """Return the options of the demo's recipe, narrowed so that it takes seconds."""
     options: dict[str, object] = {
         "data": root,
         "output": join(root, output),
@@ -40,7 +40,7 @@ def arguments(root: str, output: str, *, workers: int = 2, iterations: int = 6, 
 
 
 def test_one_worker_submitted_twice(cluster: Cluster, bucket: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Segmentation with a network that a job has trained: tests/test_your_data_docs.py."""
+    """Segmentation with a network that a job has trained is tested in tests/test_your_data_docs.py."""
     write_data(bucket)
     command = arguments(bucket, "run", workers=1)
     assert cluster.submit(["python", "jobs/train.py", *command], ROOT) == 0
@@ -57,12 +57,12 @@ def test_one_worker_submitted_twice(cluster: Cluster, bucket: str, capfd: pytest
 
 
 def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster, bucket: str) -> None:
-    """A worker dies and is replaced; the driver is ended, then killed, and the command given again each time.
+    """A worker dies and is replaced; the driver is terminated, then killed, and each time submitted again.
 
-    The others never saw Ray.
+    The undisturbed workers run without Ray.
     """
     write_data(bucket)
-    # The last stage is long enough for the driver to be killed in it, on however busy a machine.
+    # The last stage is long enough that the driver is killed during it, even on a busy machine.
     command = arguments(bucket, "run", iterations=24, **{"context.iterations": 0, "joint.iterations": 48})
 
     def reached(stage: int) -> bool:
@@ -94,7 +94,7 @@ def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster
 def test_machines_that_come_are_used_and_those_that_go_are_left_in_time(
     cluster: Cluster, bucket: str, tmp_path: Path
 ) -> None:
-    """Both ways a checkpoint is written first, though none is due, and training goes on where it was."""
+    """An extra checkpoint is written first in both cases, and training continues from it."""
     write_data(bucket)
     # Two workers of four CPUs do not fit the six of the head node.
     changes = {"context.iterations": 0, "joint.iterations": 0, "checkpoint_every": 10_000}
@@ -122,7 +122,7 @@ def test_a_bad_training_image_exits_2_at_the_first_attempt(cluster: Cluster, buc
 
 
 def test_silence_ends_a_job_that_says_what_it_waits_for(cluster: Cluster, bucket: str) -> None:
-    """Workers cannot start within a second."""
+    """Workers cannot start within the allowed second."""
     write_data(bucket)
     done = run_job(cluster, "train", arguments(bucket, "run", no_progress_minutes=1 / 60))
     assert done.code == 3 and "no step was taken and no image validated in 0.0166667 minutes" in done.err, done.err

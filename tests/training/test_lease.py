@@ -1,4 +1,4 @@
-"""One driver per run: the living are respected, the dead replaced, and of two who find a dead one, one goes on."""
+"""Tests of one driver per run: a live driver is respected, a dead one is replaced by exactly one of two candidates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.training.lease import Lease, check_driver
 from tests.shared import STORAGE
 
 BEAT, PATIENCE = 0.05, 1.0
-# Of those who wait beside a living driver: its next beat ends the wait, however late a busy machine lets it come.
+# Patience of drivers that wait beside a live one: its next beat ends the wait, even if a busy machine delays it.
 LONG = 60.0
 
 
@@ -22,7 +22,7 @@ def lease(output: str, patience: float = PATIENCE) -> Lease:
 
 
 def dead_driver(output: str, number: int = 1) -> None:
-    """What a driver leaves that was killed: its name and its last beat."""
+    """Write the files that a killed driver leaves: its name and its last beat."""
     STORAGE.write(join(output, "drivers", f"{number:06d}.json"), b'{"host": "h1", "pid": 77, "id": "x"}')
     STORAGE.write(join(output, "drivers", f"{number:06d}.beat"), b"41")
 
@@ -80,7 +80,7 @@ def test_of_two_who_find_a_dead_driver_one_goes_on(output: str) -> None:
 
 
 def test_each_attempt_has_a_number_of_its_own(output: str) -> None:
-    """Workers of an earlier attempt, cut off but alive, are told that they act for nobody any more."""
+    """Workers of an earlier attempt, cut off but alive, learn that their attempt is over."""
     with lease(output) as own:
         own.renew()
         assert own.number == 2

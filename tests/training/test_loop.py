@@ -1,4 +1,4 @@
-"""The loop against one step written out, and one process against two."""
+"""Tests of the training loop, against one step written out, and of one process against two."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sampler(recipe: Recipe, stage: StageName) -> Callable[[int, int], Sample]:
         chosen = draw(recipe.seed, stage, iteration, position, batch=config.batch, images=6)
         image, label = scene(chosen.index)
         if chosen.index == 2:
-            label[:] = 255  # an image of void alone counts nowhere, and must not disturb the mean
+            label[:] = 255  # an image of only void has no weight and must not affect the mean
         return image_sample(image, label, chosen, SampleRule(config.cells, recipe.mean_bgr), str(chosen.index))
 
     return sample
@@ -140,8 +140,9 @@ def _worker(rank: int, size: int, folder: str) -> None:
 
 
 def _shared() -> Recipe:
-    # Three samples, one without a valid cell: shares differ, one of four workers has none, and dropout is on. With SGD
-    # the weights would differ too if means were averaged, or if a sample's dropout depended on its worker.
+    # Three samples, one of them without a valid cell: shares differ, one of four workers has no sample, and dropout is
+    # on. With SGD the weights would also differ if means were averaged, or if a sample's dropout depended on its
+    # worker.
     stage = StageConfig(iterations=4, batch=3, crop=404, learning_rate=2e-4, momentum=0.9, dropout=0.5, micro_batch=2)
     return small_recipe(joint=stage)
 

@@ -1,4 +1,4 @@
-"""Users' own classes and files: from a folder to a network, and to tables that read the same labels."""
+"""Tests of users' own classes and files: from a folder to a network, and to tables that read the same labels."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ from tests.training.own_data import (
     ],
 )
 def test_segmentation_reads_the_labels_as_training_did(tmp_path: Path, write: FileOf, classes: str) -> None:
-    """Against the scenes themselves: no option tells how the files are encoded."""
+    """Compared with the scenes themselves; no option states how the files are encoded."""
     data = write_photos(str(tmp_path / "data"), write=write, classes=classes)
     checkpoint = train_fully(request(data, tmp_path / "run"))
     metadata = read_metadata(STORAGE.read(checkpoint), METADATA_KEY)
-    # Format 1 can say that values are class ids, and no more.
+    # Format 1 can only state that values are class ids.
     assert metadata["format"] == (1 if classes == "id,name\n0,land\n1,Wasser\n2,空\n" else 2)
     settings = {"images": join(data, "images"), "labels": join(data, "masks"), "checkpoint": checkpoint}
     run = segment_here(**settings, output=str(tmp_path / "out"))
@@ -158,7 +158,10 @@ def test_labels_of_another_size_are_refused_in_the_sample(tmp_path: Path) -> Non
 
 
 def test_gray_and_colored_masks_of_one_folder_get_ids_that_fit_both(tmp_path: Path) -> None:
-    """The file to fill in, filled in as asked: black and white in color files, black in files of one channel."""
+    """The proposed classes file is completed as requested.
+
+    It lists black and white for color files, and black for files of one channel.
+    """
     data = str(tmp_path / "data")
     colors = np.array([(0, 0, 0), (255, 255, 255), (0, 0, 128)], np.uint8)
     for seed in range(6):

@@ -1,4 +1,4 @@
-"""Runs on own data: what is derived and frozen, first weights, working sizes, and what is refused."""
+"""Tests of runs on own data: derived and frozen settings, initial weights, working sizes, and refusals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_derived_is_derived_once(tmp_path: Path) -> None:
     assert first.recipe.front_end.crop == 128 + 372
     means = [scene(int(Path(pair.image_uri).stem[1:]))[0].mean((0, 1))[::-1] for pair in sources.train.pairs]
     assert first.recipe.mean_bgr == pytest.approx(np.mean(means, axis=0), abs=0.051)
-    # More photographs and other classes come too late for this run.
+    # Photographs and classes that are added now do not affect this run.
     write_photos(data, count=10, first=20, classes="id,name\n0,a\n128,b\n255,c\n9,d\n")
     second = submit(request(data, output, epochs=5, **open_recipe))
     assert second == first
@@ -68,7 +68,7 @@ def test_what_is_derived_is_derived_once(tmp_path: Path) -> None:
 
 
 def test_a_run_over_a_growing_bucket_ends_as_if_it_had_not_grown(bucket: str) -> None:
-    """Stopped after a checkpoint, photographs added, submitted again: the same weights as a run that saw none."""
+    """Stopped after a checkpoint and submitted again after photographs were added, it gives the same weights."""
     settings: dict[str, Any] = {"front_end": {"iterations": 4}, "joint": {"iterations": 2}}
     data = write_photos(join(bucket, "data"))
     undisturbed = train_fully(request(data, join(bucket, "undisturbed"), **settings))
@@ -128,7 +128,7 @@ def test_a_working_size_is_kept_by_the_network(tmp_path: Path, resize: tuple[int
     key = "long_side" if len(resize) == 1 else "size"
     expected = {key: resize[0] if len(resize) == 1 else list(resize)}
     assert read_metadata(to_bytes(network), METADATA_KEY)["resize"] == expected
-    # Validation scores at the images' own size.
+    # Validation computes scores at the original size of the images.
     total = np.zeros((3, 3), np.int64)
     for index in range(len(sources.val)):
         image, label = sources.val.pair(index)
@@ -143,7 +143,7 @@ def test_a_working_size_is_kept_by_the_network(tmp_path: Path, resize: tuple[int
 
 
 def test_maps_of_frozen_convolutions_are_made_at_the_working_size(tmp_path: Path) -> None:
-    """Context and head learn on cached maps: those of the resized images, in training and in validation."""
+    """Context and head learn on cached maps of the resized images, in training and in validation."""
     data = write_photos(str(tmp_path / "data"), count=6)
     first = train_fully(request(data, tmp_path / "run"))
     config = request(data, tmp_path / "frozen", resize=(80,), network={"weights": first}, mean_bgr=(-1.0,) * 3)
@@ -159,7 +159,7 @@ def test_maps_of_frozen_convolutions_are_made_at_the_working_size(tmp_path: Path
     maps = map_caches(config, STORAGE, network)["features"]
     wanted = tuple(cells + HEAD_CELLS for cells in score_map_size(55, 80))
     assert maps.load(sources.val, 0, False).shape[1:] == maps.load(sources.train, 0, True).shape[1:] == wanted
-    # Runs at another size, or at none, may share the folder of maps.
+    # Runs at another working size, or without one, may share the folder of maps.
     network.spec = replace(network.spec, resize=None)
     assert maps.missing(sources.val, [False]) == []
     assert map_caches(config, STORAGE, network)["features"].missing(sources.val, [False]) == [(0, False)]

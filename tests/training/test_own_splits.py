@@ -1,4 +1,4 @@
-"""Splits of own data, several data sets in one run, and another round with corrected labels."""
+"""Tests of splits of own data, of several data sets in one run, and of a second round with corrected labels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_several_data_sets_may_write_their_classes_differently(tmp_path: Path) -
 
 
 def test_round_again(tmp_path: Path) -> None:
-    """Uncertain images go to Label Studio, come back corrected, are painted, and join the training data."""
+    """Uncertain images are exported to Label Studio, corrected, painted, and added to the training data."""
     data = write_photos(str(tmp_path / "a"))
     photos = write_photos(str(tmp_path / "new"), count=8, first=100, classes=None)
     first = train_fully(request(data, tmp_path / "run"))
@@ -71,7 +71,7 @@ def test_round_again(tmp_path: Path) -> None:
     tasks = json.loads((folder / "tasks.json").read_text())
     assert len(tasks) == 5
     for task in tasks:
-        # The annotator agrees with every brush: what comes back must be the masks themselves.
+        # The annotator accepts every brush, so the painted labels must equal the masks.
         (prediction,) = task.pop("predictions")
         task["annotations"] = [{"result": prediction["result"], "was_cancelled": False}]
     (tmp_path / "corrected.json").write_text(json.dumps(tasks))

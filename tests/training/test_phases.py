@@ -1,4 +1,4 @@
-"""The order of maps and stages, and where a run stands."""
+"""Tests of the order of maps and stages, and of the position of a run in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes against the paper's figures, schedules and optimizer groups against their definitions."""
+"""Tests of recipes against the paper's figures, and of schedules and optimizer groups against their definitions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pipeline.training.recipe_schema import OwnClasses, Recipe, StageConfig
 from pipeline.training.recipes import RECIPES, recipe
 from pipeline.training.schedule import build_optimizer, rate, set_rate
 
-# Iterations, batch, crop, rate and momentum of each stage, as PAPER.md's sources have them: Sec. 4, Sec. 5, Appendix A.
-# None stands for whole images. Crops of VOC and batches of its context stage are the reference code's.
+# Iterations, batch, crop, rate and momentum of each stage, from the sources that PAPER.md lists: Sec. 4, Sec. 5,
+# Appendix A. None means whole images. Crops of VOC and batches of its context stage are those of the reference code.
 FIGURES: dict[str, dict[str, tuple[int, int, int | None, float, float]]] = {
     "voc_front_end": {"front_end": (60_000, 14, 500, 1e-3, 0.9)},
     "voc_coco_front_end": {
@@ -68,7 +68,7 @@ def test_recipes_are_the_papers(name: str) -> None:
     assert found == FIGURES[name]
     for stage, each in stages.items():
         assert (each.optimizer, each.schedule, each.weight_decay) == ("sgd", "step", 5e-4)
-        # Dropout is VGG-16's, and none where only the context module learns, on maps as prediction sees them.
+        # Dropout is that of VGG-16, but 0 where only the context module learns, on the same maps as in prediction.
         assert each.dropout == (0.0 if stage == "context" else 0.5)
     assert chosen.class_balance == 0 and chosen.random_scale is None and chosen.mirror
     spec = chosen.spec()
@@ -128,7 +128,7 @@ def test_nonsense_is_refused(change: dict[str, object]) -> None:
         recipe("streets")
 
 
-# Taken with version 0.1.0: runs that were begun then still belong to these recipes.
+# Digests of version 0.1.0: runs that were begun then still belong to these recipes.
 DIGESTS = {
     "camvid_dilation8": "fc3b540c4816bd20d5a30adef20b58c5ac20b0cfedf129144578661bf5af7f2d",
     "camvid_frozen_vgg16": "649697956ad178edf598e85c338e8a3c4ae7a42cc86e05d6ee0bfe186a6b92d4",

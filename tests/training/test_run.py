@@ -1,4 +1,4 @@
-"""A submission without Ray: what cannot work is refused before anything is written or started."""
+"""Tests of a submission without Ray: an impossible run is refused before anything is written or started."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def submit(data: str, output: object, recipe: Recipe | None = None, **options: Any) -> list[TrainConfig]:
-    """Returns the configurations whose workers were started."""
+    """Return the configurations whose workers were started."""
     started: list[TrainConfig] = []
 
     class Started(Exception):
-        """Enough is known."""
+        """Signal that the workers were started, which ends the submission."""
 
     def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
         started.append(config)
@@ -141,7 +141,7 @@ def test_paths_are_made_absolute_and_one_spelling() -> None:
 
 
 class Phases:
-    """Stands for the workers: each call does what the next of its acts does."""
+    """Mock workers; each call performs the next of the given acts."""
 
     def __init__(self, *acts: Callable[[TrainConfig], None]) -> None:
         self.acts, self.calls = list(acts), 0
@@ -178,7 +178,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_storage_that_is_away_is_one_loss_after_another(
     data: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the run stands cannot be asked either while storage is away; that must not end the run at once."""
+    """The run's progress cannot be read either while storage fails, and that must not end the run at once."""
 
     def away(config: TrainConfig) -> None:
         monkeypatch.setattr(run, "newest_place", lambda storage, output: lose(StorageError("away"))(config))

@@ -1,4 +1,4 @@
-"""Crops and their labels: alignment with the network's cells, reflection, void outside, cached maps."""
+"""Tests of crops and their labels: alignment with the network's cells, reflection, void outside, cached maps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scene(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 def test_against_the_reference_layers_steps(
     height: int, width: int, cells: int, row: float, column: float, mirror: bool
 ) -> None:
-    """Extend by 186, extend to the crop's size, crop, mirror, minus mean, slice the label: one step at a time."""
+    """Each step is explicit: extend by 186, extend to the crop's size, crop, mirror, minus mean, slice the label."""
     image, label = scene(height, width)
     crop = 8 * cells + 372
     sample = image_sample(image, label, Draw(0, row, column, mirror), SampleRule(cells, MEAN), "u")
@@ -85,7 +85,7 @@ def test_a_deconvolution_learns_from_every_pixel() -> None:
 
 @pytest.mark.parametrize(("share", "factor"), [(0.0, 0.5), (0.999999, 2.0)])
 def test_a_random_scale_resizes_image_and_label_alike(share: float, factor: float) -> None:
-    """Blocks of one colour and class each keep both at their centres; nearest labels invent no class."""
+    """Blocks of one color and class keep both at their centers, and nearest-neighbor labels contain no new class."""
     ids = np.random.default_rng(1).integers(0, 5, (4, 5), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     image = np.repeat(ids[:, :, None] * 50, 3, axis=2)
     rule = SampleRule(None, (0.0, 0.0, 0.0), target_stride=1, scale=(0.5, 2.0))
@@ -100,7 +100,7 @@ def test_a_random_scale_resizes_image_and_label_alike(share: float, factor: floa
 
 @dataclass
 class OneImage:
-    """Stands for a data set."""
+    """Mock data set of one image."""
 
     size: tuple[int, int] = (61, 77)
 
@@ -137,7 +137,7 @@ def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp
     maps, cells = cache.load(images, 0, mirror), 4
     part = made.front_end.features if kind == "features" else made.front_end
     image, label = (each[:, ::-1] if mirror else each for each in images.pair(0))
-    # Rows and columns of the mirrored image at which a crop of whole cells can begin: 8 - 4 and 10 - 4 choices.
+    # Rows and columns of the mirrored image at which a crop of whole cells can start: 8 - 4 and 10 - 4 choices.
     for place in ((0.0, 0.0), (0.5, 0.4), (0.99, 0.99)):
         rule = SampleRule(cells, MEAN)
         sample = map_sample(maps, images.label(0), Draw(0, *place, mirror), rule, cache.halo)

@@ -1,4 +1,4 @@
-"""The sample order is a permutation per epoch and a pure function of its arguments."""
+"""Tests that the sample order is a permutation per epoch and a pure function of its arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole run in this process: files, scores, and the same network after any interruption."""
+"""Tests of a whole run in this process: files, scores, and the same network after any interruption."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """End of the process."""
 
 
 def run(recipe: Recipe, data: str, output: str, stop_at: str = "") -> list[str]:
-    """Trains; dies before the line of progress that starts with `stop_at`."""
+    """Train, and die before the line of progress that starts with `stop_at`."""
     lines: list[str] = []
 
     def say(line: str) -> None:
@@ -121,7 +121,10 @@ def test_a_run_that_died_anywhere_ends_with_the_same_network(
 def test_a_run_that_died_at_any_step_ends_with_the_same_network_and_losses(
     finished: str, data: str, tmp_path: Path, steps: int
 ) -> None:
-    """Steps and validated images are counted; between checkpoints, at one, in a validation, at a stage's first step."""
+    """Deaths are numbered by steps and validated images.
+
+    They fall between checkpoints, at a checkpoint, in a validation, and at the first step of a stage.
+    """
     calls = itertools.count(1)
 
     def alive() -> None:
@@ -199,7 +202,7 @@ def test_validation_is_torchmetrics_on_predicted_images(finished: str, data: str
 
 
 def frozen_recipe(folder: Path, **changes: object) -> Recipe:
-    """A recipe whose convolutions come from a file and stay as they are."""
+    """Return a recipe whose convolutions come from a file and stay unchanged."""
     recipe = small_recipe()
     torch.manual_seed(8)
     front_end = build_network(recipe.spec(), recipe.network.widths()).front_end
@@ -221,7 +224,7 @@ def test_frozen_convolutions_stay_and_maps_are_computed_once(data: str, tmp_path
     run(recipe, data, str(tmp_path / "run"), "joint 3/3")
     files = [path for kind in ("features", "scores") for path in (tmp_path / "run" / kind).rglob("*.safetensors")]
     maps = {path: path.stat().st_mtime_ns for path in files}
-    # 6 training images as they are and mirrored, 3 of validation as they are; of both kinds.
+    # Maps of both kinds: 6 training images, plain and mirrored, and 3 validation images, plain.
     assert len(maps) == 2 * (6 + 6 + 3)
     run(recipe, data, str(tmp_path / "run"))
     assert all(path.stat().st_mtime_ns == written for path, written in maps.items())
@@ -239,7 +242,7 @@ def test_validation_from_cached_maps_is_that_of_the_images(data: str, tmp_path: 
     network = from_bytes((tmp_path / "run/network.safetensors").read_bytes())
     images = LabelledImages(STORAGE, data, "val", label_space("street_scenes"))
     recorded = json.loads((tmp_path / "run/metrics.json").read_text())["joint"]
-    # The cache holds half-precision maps: a few pixels at a boundary may change sides.
+    # The cache has half-precision maps, so a few pixels at a boundary may change class.
     assert recorded["pixel_accuracy"] == pytest.approx(validate(network, images, World()).pixel_accuracy, abs=0.01)
 
 

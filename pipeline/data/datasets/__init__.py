@@ -1,1 +1,1 @@
-"""Published data sets, read as they were published: one module a layout, and one table of them."""
+"""Published data sets in their original layouts: one module per layout, and one registry."""

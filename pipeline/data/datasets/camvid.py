@@ -1,8 +1,8 @@
-"""Layout `camvid`: CamVid as the SegNet tutorial publishes it, or as its authors do.
+"""Layout `camvid`: CamVid as published by the SegNet tutorial or by its authors.
 
-SegNet tutorial: `train`, `trainannot`, `val`, `valannot` and lists `train.txt`, `val.txt`, whose paths begin with a
-folder of somebody else's. Original release: `701_StillsRaw_full` and `LabeledApproved_full` with 32 colours, and a
-list of the split's frames, `train.txt` and `val.txt`, which the release does not have.
+SegNet tutorial: folders `train`, `trainannot`, `val`, `valannot` and lists `train.txt`, `val.txt`, whose paths begin
+with a folder of another machine. Original release: `701_StillsRaw_full` and `LabeledApproved_full` with 32 colors, and
+lists of the frames of each split, `train.txt` and `val.txt`, which the release does not contain.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SEGNET = LABEL_SPACES["camvid_segnet"]
 _PLACES = ("CamVid", "")
 _IMAGES, _LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
-# The published colours (label_colors.txt), and the class of the eleven to which each is usually counted, among others
-# by MathWorks' CamVid example, which names every one; some authors leave the rarest void.
+# The published colors (label_colors.txt), and the class of the eleven to which each is usually assigned. MathWorks'
+# CamVid example, among others, assigns every one; some authors leave the rarest classes void.
 _PUBLISHED: dict[str, tuple[tuple[int, int, int], str | None]] = {
     "Animal": ((64, 128, 64), "pedestrian"),
     "Archway": ((192, 0, 128), "building"),
@@ -59,15 +59,18 @@ CAMVID_32 = LabelSpace("camvid_32", tuple(_PUBLISHED), tuple(colour for colour, 
 
 
 def _find_segnet(folder: DataFolder) -> DataFolder | None:
+    """Return the folder with train or val files of the SegNet tutorial, or None."""
     split = (folder.find(_PLACES, (name, f"{name}annot", f"{name}.txt")) for name in ("train", "val"))
     return next((found for found in split if found is not None), None)
 
 
 def _find_original(folder: DataFolder) -> DataFolder | None:
+    """Return the folder with the original release, or None."""
     return folder.find(_PLACES, (_IMAGES, _LABELS))
 
 
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
+    """Return a split; the original release takes precedence over the SegNet tutorial's files."""
     original = _find_original(folder)
     if original is not None:
         classes = [merged for _, merged in _PUBLISHED.values()]
@@ -79,6 +82,7 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
 def _segnet_pairs(camvid: DataFolder, split: str) -> list[LabelledImage]:
     wanted = []
     for line in camvid.lines(f"{split}.txt"):
+        # A line has an image path and a label path, or one path for both. Their folders are ignored.
         image, label = (PurePosixPath(path).name for path in (line.split() * 2)[:2])
         wanted.append((camvid.uri(f"{split}/{image}"), camvid.uri(f"{split}annot/{label}")))
     return pair_up(wanted, camvid.files(split), camvid.files(f"{split}annot"), camvid.uri(f"{split}.txt"))
@@ -87,6 +91,7 @@ def _segnet_pairs(camvid: DataFolder, split: str) -> list[LabelledImage]:
 def _original_pairs(camvid: DataFolder, split: str) -> list[LabelledImage]:
     wanted = []
     for line in camvid.lines(f"{split}.txt"):
+        # A line may name the frame, its image or its label.
         frame = PurePosixPath(line.split()[0]).name.removesuffix(".png").removesuffix("_L")
         wanted.append((camvid.uri(f"{_IMAGES}/{frame}.png"), camvid.uri(f"{_LABELS}/{frame}_L.png")))
     return pair_up(wanted, camvid.files(_IMAGES), camvid.files(_LABELS), camvid.uri(f"{split}.txt"))

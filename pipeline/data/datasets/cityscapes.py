@@ -1,4 +1,4 @@
-"""Layout `cityscapes`: leftImg8bit and gtFine, by split and city; label ids as published, or train ids."""
+"""Layout `cityscapes`: leftImg8bit and gtFine, by split and city, with published label ids or train ids."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _LABEL_ID_END, _TRAIN_ID_END = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.pn
 
 @dataclass(frozen=True)
 class _Labels:
+    """Reader of labels whose file name decides between train ids and label ids."""
+
     storage: Storage
 
     def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
@@ -31,6 +33,7 @@ class _Labels:
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     root = folder.uri(f"leftImg8bit/{split}")
     images, labels = folder.files(f"leftImg8bit/{split}"), folder.files(f"gtFine/{split}")
+    # The path of a label follows from that of its image: `aachen/x_leftImg8bit.png` has `aachen/x_gtFine_….png`.
     stems = {
         uri: folder.uri(f"gtFine/{split}") + uri.removeprefix(root).removesuffix(_IMAGE_END)
         for uri in images
@@ -41,7 +44,7 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
 
 
 def _label(stem: str, labels: Files) -> str:
-    """The published file where it is there; its translation to train ids, which some keep alone, where it is not."""
+    """Return the published label file, or its translation to train ids if only that exists."""
     translated = stem + _TRAIN_ID_END
     return translated if translated in labels and stem + _LABEL_ID_END not in labels else stem + _LABEL_ID_END
 

@@ -1,14 +1,14 @@
 """Layout `coco`: COCO's object annotations, painted as label images with VOC's 21 classes (paper, Sec. 5).
 
-Categories become classes by their names. As in the paper, only images with at least one object of a VOC category are
-in the data set, and pixels of other categories are background. What the paper leaves open is decided so:
+Categories become classes by name. As in the paper, the data set has only images with at least one object of a VOC
+category, and pixels of other categories are background. The paper leaves two questions open, which are decided here:
 
-- Where objects overlap, the smaller one is painted over the larger. COCO draws each object whole and keeps no order
-  of depth; of two that overlap, the smaller is mostly the one in front, or the one that a large one, such as a table
-  or a sofa, surrounds. Objects of other categories hide nothing.
-- Crowd regions (`iscrowd`) are ignored where no single object of a VOC category covers them: they are drawn roughly
-  around a group, so that their pixels are surely neither the class nor background; VOC marks such regions as void.
-  A crowd region alone does not bring an image into the data set.
+- Where objects overlap, the smaller one is painted over the larger. COCO draws each object whole and keeps no depth
+  order. The smaller of two is mostly in front, or a large one, such as a table or a sofa, surrounds it. Objects of
+  other categories hide nothing.
+- Crowd regions (`iscrowd`) are ignored where no single object of a VOC category covers them. They are drawn roughly
+  around a group, so their pixels are neither surely the class nor surely background; VOC marks such regions as void. A
+  crowd region alone does not bring an image into the data set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["COCO", "VOC_NAMES"]
 
 _SPACE = LABEL_SPACES["voc"]
 _YEARS = ("2017", "2014")
-# COCO's names of VOC's classes, where they differ.
+# COCO's names of VOC's classes, where the two differ.
 VOC_NAMES = {
     "airplane": "aeroplane",
     "couch": "sofa",
@@ -44,6 +44,8 @@ _CLASSES |= {name: _SPACE.classes.index(voc) for name, voc in VOC_NAMES.items()}
 
 @dataclass(frozen=True)
 class _Labels:
+    """Reader that paints the label of an image from its annotations."""
+
     index: CocoIndex
 
     def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
@@ -51,6 +53,7 @@ class _Labels:
 
 
 def _annotations(split: str, year: str) -> str:
+    """Return the relative path of a split's annotation file."""
     return f"annotations/instances_{split}{year}.json"
 
 
@@ -66,6 +69,7 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     source = folder.uri(_annotations(split, year))
     version = folder.storage.info(source).version
     index = CocoIndex(folder.storage, source, _CLASSES)
+    # A label has no file of its own: its URI is the annotation file with the image id as fragment.
     names = {
         f"{source}#{number}": folder.uri(f"{split}{year}/{image.file_name}") for number, image in index.images.items()
     }

@@ -1,4 +1,4 @@
-"""The objects of a COCO annotation file, by image: read once, kept as compressed masks."""
+"""Index of the objects in a COCO annotation file, by image, with compressed masks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["CocoImage", "CocoIndex", "compressed_region"]
 
 logger = logging.getLogger(__name__)
 
-_POINTS = 3  # of the smallest polygon
-_FARTHEST = 1e6  # pixels; drawing a polygon takes memory by its length
+_POINTS = 3  # number of points of the smallest polygon
+_FARTHEST = 1e6  # largest coordinate in pixels; drawing a polygon takes memory in proportion to its length
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An entry of `images`: name of the file, and its size in pixels."""
+    """Entry of `images`: name of the file, and its size in pixels."""
 
     file_name: str
     height: int
@@ -36,7 +36,15 @@ class CocoImage:
 
 @dataclass
 class _Objects:
-    """One entry for each object; masks one behind another, in COCO's compressed run lengths."""
+    """Columns with one entry per object, and the concatenated masks in COCO's compressed run lengths.
+
+    Attributes:
+        image: Image id.
+        class_id: Class id, or IGNORED for a crowd region.
+        area: Area of the mask in pixels.
+        end: Offset in `masks` behind the object's mask; the mask starts at the end of the previous one.
+        masks: Masks of all objects.
+    """
 
     image: array[int] = field(default_factory=lambda: array("q"))
     class_id: array[int] = field(default_factory=lambda: array("B"))
@@ -53,21 +61,21 @@ class _Objects:
 
 
 class CocoIndex:
-    """Images that show an object of certain categories, and what to paint for each.
+    """Index of the images that show an object of certain categories, with the masks to paint.
 
-    The file is read twice, because it names its categories last, and never again; memory holds its images and some
-    hundred bytes for each object.
+    The file is read twice, because its categories come last, and never again. Memory holds its images and some hundred
+    bytes per object.
 
     Args:
-        storage: where the file is read.
-        uri: of the annotation file.
-        classes: class ids by category name; all other categories are no objects here, but background.
+        storage: Storage that holds the file.
+        uri: URI of the annotation file.
+        classes: Class ids by category name; objects of all other categories are background.
 
     Attributes:
-        images: by image id; only those with an object of one of the categories that is no crowd region.
+        images: Images by id; only those with an object of one of the categories that is not a crowd region.
 
     Raises:
-        ConfigError: if the file is no such file, or an object in it cannot be understood.
+        ConfigError: If the file is not a COCO annotation file, or an object in it is invalid.
     """
 
     def __init__(self, storage: Storage, uri: str, classes: Mapping[str, int]) -> None:
@@ -77,7 +85,7 @@ class CocoIndex:
             if key == "annotations":
                 _add(objects, entry, images, categories, uri)
         image, class_id = np.asarray(objects.image), np.asarray(objects.class_id)
-        # By image; crowd regions first, then from the largest to the smallest: the order of painting.
+        # Painting order within an image: crowd regions first, then objects from the largest to the smallest.
         area = np.where(class_id == IGNORED, np.iinfo(np.int64).max, np.asarray(objects.area))
         order = np.lexsort((-area, image))
         self._class_id, self._order, self._sorted = class_id, order, image[order]
@@ -87,9 +95,9 @@ class CocoIndex:
         logger.info("%s: %d of %d images show one of the classes", uri, len(self.images), len(images))
 
     def label(self, image_id: int) -> NDArray[np.uint8]:
-        """(H, W) uint8: the class ids of an image, background 0."""
+        """Return the class ids of an image, (H, W) uint8, with background 0."""
         image = self.images[image_id]
-        # Column by column, as the masks are.
+        # Column by column, like the masks.
         ids = np.zeros((image.height, image.width), np.uint8, order="F")
         first, last = np.searchsorted(self._sorted, [image_id, image_id + 1])
         for number in self._order[first:last]:
@@ -102,6 +110,7 @@ class CocoIndex:
 def _images_and_categories(
     storage: Storage, uri: str, classes: Mapping[str, int]
 ) -> tuple[dict[int, CocoImage], dict[int, int]]:
+    """Return the images by id, and the class id of each category that is a class."""
     images: dict[int, CocoImage] = {}
     categories: dict[int, int] = {}
     try:
@@ -120,6 +129,7 @@ def _images_and_categories(
 def _add(
     objects: _Objects, entry: Any, images: Mapping[int, CocoImage], categories: Mapping[int, int], uri: str
 ) -> None:
+    """Add the object of an annotation, unless its category is not a class or its mask is empty."""
     try:
         class_id = categories.get(entry["category_id"])
         if class_id is None:
@@ -135,7 +145,19 @@ def _add(
 
 
 def compressed_region(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
-    """Polygons (joined) or run lengths → compressed run lengths; None for what has no area."""
+    """Convert polygons (joined) or run lengths into compressed run lengths.
+
+    Args:
+        segmentation: List of polygons, or run lengths with the keys `size` and `counts`, as in COCO's annotations.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        Compressed run lengths in the form of `pycocotools`; None if no polygon has an area, which takes three points.
+
+    Raises:
+        ValueError: If a polygon is invalid, or the run lengths do not fit the size of the image.
+    """
     if isinstance(segmentation, list):
         polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 2 * _POINTS]
         if any(len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all() for polygon in polygons):
@@ -143,15 +165,18 @@ def compressed_region(segmentation: Any, height: int, width: int) -> dict[str, A
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
     size, counts = segmentation["size"], segmentation["counts"]
     counts = _run_lengths(counts) if isinstance(counts, str) else counts
-    # pycocotools would show memory that nobody wrote where run lengths end early.
+    # pycocotools would return uninitialized memory if run lengths end early.
     if list(size) != [height, width] or sum(counts) != height * width or min(counts) < 0:
         raise ValueError(f"run lengths of {sum(counts)} pixels, size {size}, in an image of {height}×{width}")
     return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
 
 
 def _run_lengths(text: str) -> list[int]:
-    """COCO's compressed form: digits of five bits, the lowest first, 32 for more to come, 16 for the sign of the last;
-    from the fourth on, each number is the difference to the one before the last."""
+    """Decode COCO's compressed form of run lengths.
+
+    Each character holds a digit of five bits, the lowest digit first. Bit 32 marks that more digits follow; bit 16 of
+    the last digit is the sign. From the fourth number on, each is the difference to the number two positions before it.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:

@@ -1,4 +1,4 @@
-"""The folder of a data set: looked at piece by piece, with one listing for all files of a sub-folder."""
+"""Folder of a data set, examined piece by piece, with one listing for all files of a sub-folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.errors import ConfigError, ObjectMissing
 
 __all__ = ["DataFolder", "Files"]
 
-# What a listing says of files, by URI.
+# Object infos from a listing, by URI.
 Files = dict[str, ObjectInfo]
 
 
 class DataFolder:
-    """A folder or prefix, and what lies in it.
+    """Folder or prefix, and its content; names are looked up once.
 
     Attributes:
-        storage: where everything is read.
-        root: its URI, without a slash at the end.
+        storage: Storage that holds the folder.
+        root: URI of the folder, without a slash at the end.
     """
 
     def __init__(self, storage: Storage, root: str) -> None:
@@ -31,31 +31,31 @@ class DataFolder:
         self._known: dict[str, bool] = {}
 
     def uri(self, path: str) -> str:
-        """The URI of what lies at a relative path."""
+        """Return the URI of a relative path."""
         return join(self.root, path)
 
     def below(self, path: str) -> DataFolder:
-        """Return a folder in this one, which lists its names once; itself for an empty path."""
+        """Return a sub-folder, which lists its names once; for an empty path, this folder itself."""
         if not path:
             return self
         return self._below.setdefault(path, DataFolder(self.storage, self.uri(path)))
 
     def names(self) -> frozenset[str]:
-        """Names of the files and folders directly in it; none if it does not exist.
+        """Return the names of the files and folders directly in this folder; none if it does not exist.
 
         Raises:
-            StorageError: if its bucket does not exist.
+            StorageError: If its bucket does not exist.
         """
         if self._names is None:
             found = self.storage.call("list", self.root, _list_names)
             if not found:
-                # Tells a bucket that does not exist from a folder that does not.
+                # Distinguish a missing bucket, which raises here, from a missing folder.
                 self.storage.list(self.root)
             self._names = frozenset(found)
         return self._names
 
     def has(self, path: str) -> bool:
-        """Tell whether there is a file or a folder at a relative path; each is looked up once."""
+        """Return whether there is a file or a folder at a relative path; each path is looked up once."""
         first, _, rest = path.partition("/")
         if first not in self.names():
             return False
@@ -64,7 +64,12 @@ class DataFolder:
         return self._known.get(path, True)
 
     def find(self, places: Iterable[str], holding: Iterable[str]) -> DataFolder | None:
-        """The first of `places` (relative paths; the empty one is here) that holds all of these; None if none does."""
+        """Return the first of several places that holds all wanted files and folders, or None.
+
+        Args:
+            places: Relative paths of folders; the empty path is this folder.
+            holding: Paths relative to a place, all of which must exist there.
+        """
         wanted = tuple(holding)
         for place in places:
             if all(self.has(str(PurePosixPath(place, name))) for name in wanted):
@@ -72,14 +77,14 @@ class DataFolder:
         return None
 
     def files(self, path: str) -> Files:
-        """Everything below a relative path, at any depth, by URI: one listing, whatever it holds."""
+        """Return everything below a relative path, at any depth, by URI, from a single listing."""
         return {info.uri: info for info in self.storage.list(self.uri(path))}
 
     def lines(self, path: str) -> list[str]:
-        """The lines of a text file that are not blank, without their ends.
+        """Return the lines of a text file that are not blank, without surrounding blanks.
 
         Raises:
-            ConfigError: if it does not exist, or is no text.
+            ConfigError: If the file does not exist, or is not text in UTF-8.
         """
         uri = self.uri(path)
         try:
@@ -92,6 +97,7 @@ class DataFolder:
 
 
 def _list_names(filesystem: Any, path: str) -> list[str]:
+    """Return the names directly in a folder, or none if it does not exist."""
     try:
         found = filesystem.ls(path, detail=False)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Layouts `folders` and `folder`: images beside labels, paired by relative path without extension.
 
-`folders` has `train` and `val`, each with `images` and `labels`. `folder` is what people have otherwise: `images` or
-`imgs` beside `labels`, `masks` or `annotations`, without splits, or with `train` and `val` inside or above them.
+`folders` has `train` and `val`, each with `images` and `labels`. `folder` covers other common forms: `images` or `imgs`
+beside `labels`, `masks` or `annotations`, without splits, or with `train` and `val` inside or above them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class _Place:
 
 
 def _find(folder: DataFolder, split: str) -> _Place | None:
-    """Return the place of a split, or None; `WHOLE` is everything where there are no splits."""
+    """Return the place of a split, or None; the split `WHOLE` has all images of a data set without splits."""
     for images, labels in product(_IMAGES, _LABELS):
         if split == WHOLE:
             if _has_images(folder, images) and _has_labels(folder, labels):
                 return _Place(images, labels)
             continue
         for name in _SPLITS.get(split, (split,)):
+            # Splits above (`train/images`), then splits inside (`images/train`).
             if folder.has(f"{name}/{images}") and folder.has(f"{name}/{labels}"):
                 return _Place(f"{name}/{images}", f"{name}/{labels}")
             if folder.has(f"{images}/{name}") and folder.has(f"{labels}/{name}"):
@@ -48,13 +49,14 @@ def _find(folder: DataFolder, split: str) -> _Place | None:
 
 
 def _has_images(folder: DataFolder, images: str) -> bool:
-    # Where there are splits, what lies beside them (such as test) belongs to none.
+    """Return whether a folder holds images that are not divided into splits."""
+    # In a folder with splits, other entries beside them (such as test) belong to no split.
     splits = {name for names in _SPLITS.values() for name in names}
     return images in folder.names() and not splits & folder.below(images).names()
 
 
 def _has_labels(folder: DataFolder, labels: str) -> bool:
-    """Tell whether a folder holds masks or folders, and not only the files of annotation tools."""
+    """Return whether a folder holds masks or folders, and not only the files of annotation tools."""
     if labels not in folder.names():
         return False
     suffixes = {PurePosixPath(name).suffix.lower() for name in folder.below(labels).names()}
@@ -66,7 +68,7 @@ def _has_split(folder: DataFolder, split: str) -> bool:
 
 
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
-    # A split that is not there is reported under its usual name.
+    # A missing split is reported under its usual name.
     place = _find(folder, split) or _Place(f"{split}/images", f"{split}/labels")
     root = folder.uri(place.images)
     label_root = folder.uri(place.labels)

@@ -1,4 +1,4 @@
-"""Reading a large JSON object piece by piece, in bounded memory."""
+"""Streaming reader of a large JSON object, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from pipeline.errors import ConfigError
 
 __all__ = ["json_elements", "read_json_elements"]
 
-# Bytes a request.
+# Bytes per request.
 _CHUNK = 8 * 2**20
-# Characters. One element of COCO's arrays has a few thousand.
+# Characters of the longest accepted element. One element of COCO's arrays has a few thousand.
 _LONGEST = 64 * 2**20
 _BLANKS = re.compile(r"[ \t\r\n]*")
+# Characters that may continue a number.
 _OF_NUMBERS = frozenset("0123456789+-.eE")
 _DECODER = json.JSONDecoder()
 
 
 def read_json_elements(storage: Storage, uri: str, chunk: int = _CHUNK) -> Iterator[tuple[str, Any]]:
-    """Reads an object's arrays element by element, as `json_elements` gives them.
+    """Yield the elements of a stored JSON object, as `json_elements` does.
+
+    Args:
+        storage: Storage that holds the file.
+        uri: URI of the file.
+        chunk: Bytes per request.
+
+    Yields:
+        (key, element) for each element of a value that is an array, otherwise (key, value).
 
     Raises:
-        ConfigError: if the file is not such an object.
+        ConfigError: If the file is not such an object.
     """
     try:
         yield from json_elements(_text(storage, uri, chunk))
@@ -36,13 +45,13 @@ def read_json_elements(storage: Storage, uri: str, chunk: int = _CHUNK) -> Itera
 
 
 def json_elements(chunks: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Takes a JSON object apart, given as pieces of its text.
+    """Split a JSON object, given as pieces of its text, into its elements.
 
     Yields:
-        (key, element) for each element of a value that is an array, else (key, value).
+        (key, element) for each element of a value that is an array, otherwise (key, value).
 
     Raises:
-        ValueError: if the text is not a JSON object, ends early, or has an element beyond 64 Mi characters.
+        ValueError: If the text is not a JSON object, ends early, or has an element of more than 64 Mi characters.
     """
     text = _Text(chunks)
     for _ in text.members("{", "}"):
@@ -56,13 +65,13 @@ def json_elements(chunks: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 
 class _Text:
-    """A window that moves over the text."""
+    """Window that moves over the text."""
 
     def __init__(self, chunks: Iterable[str]) -> None:
         self._chunks, self._window, self._place = iter(chunks), "", 0
 
     def peek(self) -> str:
-        """The next character that is not blank; empty at the end."""
+        """Return the next character that is not blank, or an empty string at the end."""
         while True:
             blanks = _BLANKS.match(self._window, self._place)
             self._place = blanks.end() if blanks else self._place
@@ -72,14 +81,18 @@ class _Text:
                 return ""
 
     def take(self, expected: str) -> None:
-        """Steps over one character, which must be this one."""
+        """Step over one character.
+
+        Raises:
+            ValueError: If the next character is not the expected one.
+        """
         found = self.peek()
         if found != expected:
             raise ValueError(f"{found or 'the end'!r} where {expected!r} should be")
         self._place += 1
 
     def members(self, opening: str, closing: str) -> Iterator[None]:
-        """Stops at each member of an array or object, for the caller to read it."""
+        """Stop at each member of an array or object, so that the caller can read it."""
         self.take(opening)
         if self.peek() == closing:
             return self.take(closing)
@@ -90,7 +103,11 @@ class _Text:
             self.take(",")
 
     def value(self) -> Any:
-        """Reads one whole value."""
+        """Read one whole value.
+
+        Raises:
+            ValueError: If the text is not JSON, ends within the value, or the value is too long.
+        """
         self.peek()
         while True:
             try:
@@ -98,7 +115,8 @@ class _Text:
             except json.JSONDecodeError as error:
                 problem = str(error)
             else:
-                # A number that is cut by the window's edge is a number too, and so is what comes before its point.
+                # A number that the window's edge cuts is still a valid number, and so is the part before its decimal
+                # point.
                 if end < len(self._window) and self._window[end] not in _OF_NUMBERS:
                     self._place = end
                     return value
@@ -107,6 +125,7 @@ class _Text:
                 raise ValueError(problem)
 
     def _more(self) -> bool:
+        """Replace the text that has been read with the next chunk; return whether there was one."""
         chunk = next(self._chunks, None)
         if chunk is not None:
             self._window, self._place = self._window[self._place :] + chunk, 0
@@ -114,6 +133,8 @@ class _Text:
 
 
 def _text(storage: Storage, uri: str, chunk: int) -> Iterator[str]:
+    """Yield the text of a file, one request at a time."""
+    # Incremental, because a request may end within a character.
     decoder = codecs.getincrementaldecoder("utf-8")()
     size = storage.info(uri).size
     for start in range(0, size, chunk):
@@ -122,6 +143,8 @@ def _text(storage: Storage, uri: str, chunk: int) -> Iterator[str]:
 
 
 def _range(storage: Storage, uri: str, start: int, end: int) -> bytes:
+    """Return the bytes of a file from `start` up to `end`."""
+
     def attempt(filesystem: Any, path: str) -> bytes:
         data: bytes = filesystem.cat_file(path, start=start, end=end)
         if len(data) != end - start:

@@ -1,7 +1,7 @@
-"""Layout `kitti`: the KITTI frames that Ros et al. 2015 annotated (KITTI_SEMANTIC), which the paper used.
+"""Layout `kitti`: the KITTI frames that Ros et al. 2015 annotated (KITTI_SEMANTIC), as used in the paper.
 
-100 frames of sequence 00 for training and 46 of sequence 07 for testing, colour labels with black for void. The KITTI
-benchmark's own 200 frames of 2018 have other classes and no validation split.
+It has 100 frames of sequence 00 for training and 46 frames of sequence 07 for testing. Labels are in color, with black
+for void. The KITTI benchmark's own 200 frames of 2018 have other classes and no validation split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a layout is: a rule that finds the pairs of a split, and says how their labels are written."""
+"""Definition of a layout: a rule that finds the pairs of a split and the reader of their labels."""
 
 from __future__ import annotations
 
@@ -27,15 +27,22 @@ __all__ = [
     "pair_up",
 ]
 
-# Name of the only list of a data set that is not split.
+# Name of the only split of a data set that is not divided.
 WHOLE = "whole"
-# The id of ignored pixels in what a `ReadLabel` returns, whatever the file says.
+# Id of ignored pixels in the result of a `ReadLabel`, whatever value the file has.
 IGNORED = 255
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and its label, with what a listing said of their content (ETag)."""
+    """Image and its label.
+
+    Attributes:
+        image_uri: URI of the image.
+        label_uri: URI of the label.
+        version: Version of the image's content (ETag) from a listing; None if the listing has none.
+        label_version: Version of the label's content (ETag) from a listing; None if the listing has none.
+    """
 
     image_uri: str
     label_uri: str
@@ -43,23 +50,23 @@ class LabelledImage:
     label_version: str | None = None
 
 
-# Reads the label of a pair: (H, W) uint8 ids, each an index into `Split.classes`, or IGNORED.
+# Reader of the label of a pair: (H, W) uint8 ids, each an index into `Split.classes`, or IGNORED.
 ReadLabel = Callable[[LabelledImage], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a layout found.
+    """Pairs of a split and the meaning of their labels.
 
     Attributes:
         pairs: Images with labels, in any order.
         read_label: Reader of the label of a pair.
-        classes: Class that each id stands for; None: ignored.
+        classes: Name of the class for each id; None for an ignored id.
         place: Name of the folder or table, for messages.
-        root: URI to which images are relative when they are divided into train and val; empty: their URIs count.
+        root: URI to which images are relative when they are divided into train and val; if empty, their URIs count.
         unlabeled: URIs of images without a label, which are left out.
-        passed_over: Number of files that are no images, by suffix.
-        notes: Further sentences for whoever starts a run.
+        passed_over: Number of files that are not images, by suffix.
+        notes: Further sentences for the user who starts a run.
     """
 
     pairs: Sequence[LabelledImage]
@@ -74,18 +81,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which data sets are laid out.
+    """Known arrangement of a data set's files, with functions that detect and read it.
 
     Attributes:
         name: Name as used on the command line.
-        looks_for: Contents that a folder must have, for messages.
-        fits: Test whether a folder looks like it.
+        looks_for: Required content of a folder, for messages.
+        fits: Function that tests whether a folder has this layout.
         read: Function that finds the pairs of a split (`train`, `val` or `WHOLE`) for a network with the classes of a
-            label space. It raises ConfigError for a split that is not there or not complete.
-        has_split: Test whether a folder has a split. Layouts that always come with `train` and `val` say yes to both,
-            so that `read` names what is missing.
-        gives_way: Whether another layout that fits as well is meant.
-        plain_labels: Whether every label is a file of the label space, which a pair alone is enough to read.
+            label space. It raises ConfigError if the split is missing or incomplete.
+        has_split: Function that tests whether a folder has a split. Layouts that always come with `train` and `val`
+            return True for both, so that `read` names what is missing.
+        gives_way: Whether another layout that also fits takes precedence.
+        plain_labels: Whether every label is a file of the label space, so that a pair is enough to read it.
     """
 
     name: str
@@ -99,12 +106,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Reads labels that are files of one label space."""
+    """Reader of labels that are files of one label space."""
 
     storage: Storage
     space: LabelSpace
 
     def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
+        """Return the ids in the label file of a pair, (H, W) uint8."""
         data = self.storage.read(pair.label_uri)
         return decode_label(data, len(self.space.classes), IGNORED, self.space, name="its label")
 
@@ -112,16 +120,16 @@ class LabelFiles:
 def pair_up(
     wanted: Iterable[tuple[str, str]], images: Mapping[str, ObjectInfo], labels: Mapping[str, ObjectInfo], source: str
 ) -> list[LabelledImage]:
-    """Pairs of URIs, with the versions that listings give them.
+    """Return the wanted pairs, with the versions from listings.
 
     Args:
-        wanted: URIs of image and label.
-        images: what the images' listing shows, by URI.
-        labels: what the labels' listing shows.
-        source: what asks for them, for messages.
+        wanted: URIs of image and label of each pair.
+        images: Listing of the images, by URI.
+        labels: Listing of the labels, by URI.
+        source: Name of the list or folder that defines the pairs, for messages.
 
     Raises:
-        ConfigError: if there is none, one does not exist, or one image comes twice.
+        ConfigError: If there is no pair, a file does not exist, or an image is repeated.
     """
     pairs = list(wanted)
     if not pairs:
@@ -136,10 +144,17 @@ def pair_up(
 
 
 def class_table(classes: Sequence[str | None], space: LabelSpace, layout: str) -> NDArray[np.uint8]:
-    """(256,) uint8: for each id of a layout, the class of the same name in the network's label space.
+    """Return a (256,) uint8 table from the ids of a layout to the class ids of a network.
+
+    Classes correspond by name. All other ids become the label space's `ignore_label`.
+
+    Args:
+        classes: Name of the class for each id of the layout; None for an ignored id.
+        space: Label space of the network.
+        layout: Name of the layout, for messages.
 
     Raises:
-        ConfigError: if the label space lacks one of the names.
+        ConfigError: If the label space lacks one of the names.
     """
     missing = [name for name in classes if name is not None and name not in space.classes]
     if missing:

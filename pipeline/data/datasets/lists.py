@@ -1,4 +1,4 @@
-"""Layout `lists`: the reference code's text files, images and labels line by line in the same order."""
+"""Layout `lists`: the reference code's text files, with images and labels line by line in one order."""
 
 from __future__ import annotations
 

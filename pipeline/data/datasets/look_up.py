@@ -13,24 +13,25 @@ from pipeline.errors import ObjectMissing
 
 __all__ = ["absolute", "look_up"]
 
-# As many files of one folder are asked for one by one; more than that, and the folder is listed.
+# Up to this number, files of one folder are looked up one by one; for more, the folder is listed.
 _FEW = 8
 _THREADS = 16
 
 
 def absolute(folder: DataFolder, path: str) -> str:
-    """The URI that a path in a file of this folder means: a URI, an absolute path, or one relative to the folder."""
+    """Return the URI of a path in a folder's file: a URI, an absolute path, or one relative to the folder."""
     return normalise(path) if "://" in path or path.startswith("/") else folder.uri(path.removeprefix("./"))
 
 
 def look_up(storage: Storage, uris: Iterable[str]) -> Files:
-    """What listings say of these files; those that do not exist are left out."""
+    """Return the object infos of files by URI; files that do not exist are left out."""
     by_folder: dict[str, list[str]] = {}
     for uri in uris:
         by_folder.setdefault(uri.rpartition("/")[0], []).append(uri)
     work: list[Callable[[], Files]] = []
+    # The last listed folder; at first a text with which no URI starts.
     listed = "\0"
-    # In order, so that a folder comes before those in it, which its listing shows too.
+    # Sorted order puts a folder before its sub-folders, which its listing includes.
     for folder, members in sorted((f"{name}/", members) for name, members in by_folder.items()):
         if folder.startswith(listed):
             continue

@@ -1,4 +1,7 @@
-"""Layout `manifest`: tables with columns `image_uri` and `label_uri`: `train` and `val`, or `pairs` without splits."""
+"""Layout `manifest`: tables with columns `image_uri` and `label_uri`.
+
+The tables are `train` and `val`, or `pairs` for a data set without splits.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _COLUMNS = ("image_uri", "label_uri")
 
 
 def _read_csv(data: bytes) -> pa.Table:
-    # Names such as 0001 are text, not numbers.
+    # Read names such as 0001 as text, not as numbers.
     types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
     return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=types)
 
@@ -39,11 +42,12 @@ def _files(folder: DataFolder, split: str) -> list[str]:
 
 
 def _table_name(split: str) -> str:
+    """Return the name, without suffix, of the table of a split."""
     return "pairs" if split == WHOLE else split
 
 
 def _has_split(folder: DataFolder, split: str) -> bool:
-    # With a table of pairs, train and val are made from it.
+    # A table of pairs is divided into train and val later. If there is no table at all, `_read` reports it.
     return bool(_files(folder, _table_name(split))) or (split != WHOLE and not _files(folder, "pairs"))
 
 

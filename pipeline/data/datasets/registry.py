@@ -1,4 +1,4 @@
-"""The layouts by name, and which of them a folder has."""
+"""Registry of the layouts by name, and detection of a folder's layout."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ LAYOUTS: Mapping[str, Layout] = {each.name: each for each in _ALL}
 
 
 def find_layout(folder: DataFolder, name: str = AUTO) -> Layout:
-    """The layout of this name, or with `auto` the one that the folder shows.
+    """Return the layout with a given name, or for `auto` the one that the folder has.
 
     Raises:
-        ConfigError: for an unknown name, or if no layout fits, or more than one, or not the one asked for.
+        ConfigError: If the name is unknown, no layout fits, several layouts fit, or the named one does not fit.
     """
     if name != AUTO and name not in LAYOUTS:
         raise ConfigError(f"unknown layout {name!r}: choose one of {', '.join((AUTO, *LAYOUTS))}")
     candidates = list(LAYOUTS.values()) if name == AUTO else [LAYOUTS[name]]
     fitting = [layout for layout in candidates if layout.fits(folder)]
+    # Layouts that give way count only if no other layout fits.
     fitting = [layout for layout in fitting if not layout.gives_way] or fitting
     if not fitting:
         looked_for = "; ".join(f"{layout.looks_for} ({layout.name})" for layout in candidates)

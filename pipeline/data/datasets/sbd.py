@@ -1,6 +1,6 @@
-"""The annotations of Hariharan et al. 2011 (SBD): MATLAB files of version 5, of which one matrix is read.
+"""Decoder of the annotations of Hariharan et al. 2011 (SBD): one matrix of a MATLAB file of version 5.
 
-SciPy's reader crashes the process on some damaged files (seen with 1.17), so this one takes nothing on trust.
+SciPy's reader crashes the process on some damaged files (seen with 1.17), so this decoder checks everything it reads.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ __all__ = ["decode_sbd"]
 # Names and numbers of MathWorks' "MAT-File Format".
 _HEADER = 128  # bytes
 _VERSION = 0x0100
-_UINT8, _MATRIX, _COMPRESSED = 2, 14, 15  # of elements
-_STRUCT = 2  # of matrices
-_MOST = 64 * 2**20  # bytes after decompression; a label of SBD has some 250,000
+_UINT8, _MATRIX, _COMPRESSED = 2, 14, 15  # types of elements
+_STRUCT = 2  # class of matrices
+_MOST = 64 * 2**20  # bytes after decompression; an SBD label has about 250,000
 
+# Type and content.
 Element = tuple[int, memoryview]
 
 
 def decode_sbd(data: bytes, classes: int) -> NDArray[np.uint8]:
-    """Reads `GTcls.Segmentation` of a file below `cls/`. SBD marks no void pixels.
+    """Decode `GTcls.Segmentation` of a file below `cls/`; SBD marks no void pixels.
 
     Args:
-        data: the whole file.
-        classes: how many class ids there are.
+        data: Bytes of the whole file.
+        classes: Number of class ids.
 
     Returns:
         (H, W) uint8 of ids below `classes`.
 
     Raises:
-        DecodeError: for damage, or another kind of file.
-        UnknownClasses: for values that mean nothing.
+        DecodeError: If the file is damaged or of another kind.
+        UnknownClasses: If a value is not a class id.
     """
     try:
         ids = _segmentation(data)
@@ -50,11 +51,14 @@ def decode_sbd(data: bytes, classes: int) -> NDArray[np.uint8]:
 
 
 def _segmentation(data: bytes) -> NDArray[np.uint8]:
+    """Return the matrix `Segmentation` of the structure `GTcls`."""
+    # The header ends with a version and the byte order, two bytes each.
     order = {b"IM": "<", b"MI": ">"}[data[_HEADER - 2 : _HEADER]]
     if struct.unpack_from(f"{order}H", data, _HEADER - 4) != (_VERSION,):
         raise ValueError("another version of the format")
     for kind, content in _elements(memoryview(data)[_HEADER:], order):
         if kind == _COMPRESSED:
+            # A compressed element contains one other element.
             kind, content = next(_elements(_inflated(content), order), (0, content))
         if kind == _MATRIX:
             flags, _, name, *fields = _elements(content, order)
@@ -64,21 +68,22 @@ def _segmentation(data: bytes) -> NDArray[np.uint8]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[Element]:
-    """Type and bytes of each element of a sequence."""
+    """Yield type and content of each element of a sequence."""
     place = 0
     while place < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, place)
         start, after = place + 8, place + 8 + size
-        if kind >> 16:  # up to four bytes, within the tag itself
+        if kind >> 16:  # a small element: up to four bytes within the tag itself
             kind, size, start, after = kind & 0xFFFF, kind >> 16, place + 4, place + 8
         if start + size > len(data) or start + size > after:
             raise ValueError("an element ends beyond what holds it")
         yield kind, data[start : start + size]
-        # Padded to eight bytes, but for compressed ones.
+        # Elements are padded to eight bytes, except compressed ones.
         place = after if kind == _COMPRESSED else after + -after % 8
 
 
 def _inflated(data: memoryview) -> memoryview:
+    """Return the decompressed content of an element, which may have at most `_MOST` bytes."""
     stream = zlib.decompressobj()
     content = stream.decompress(data, _MOST)
     if not stream.eof:
@@ -87,11 +92,15 @@ def _inflated(data: memoryview) -> memoryview:
 
 
 def _class(flags: Element, order: str) -> int:
+    """Return the class of a matrix from its array flags."""
     return int(struct.unpack_from(f"{order}I", flags[1])[0]) & 0xFF
 
 
 def _field(fields: list[Element], wanted: str, order: str) -> memoryview:
-    """The matrix in a field of a 1×1 structure, whose elements are: length of a name, all names, the matrices."""
+    """Return the matrix in a field of a 1×1 structure.
+
+    The elements of such a structure are the length of a name, all names, and the matrices.
+    """
     (length,) = struct.unpack(f"{order}i", fields[0][1])
     names = bytes(fields[1][1])
     starts = range(0, len(names), length)
@@ -103,9 +112,10 @@ def _field(fields: list[Element], wanted: str, order: str) -> memoryview:
 
 
 def _labels(matrix: memoryview, order: str) -> NDArray[np.uint8]:
+    """Return the values of an 8-bit matrix, (H, W) uint8."""
     _, size, _, values, *_ = _elements(matrix, order)
     height, width = struct.unpack(f"{order}2i", size[1])
     if values[0] != _UINT8:
         raise ValueError(f"its numbers are of type {values[0]}, not 8 bits")
-    # Column by column.
+    # MATLAB stores matrices column by column.
     return np.ascontiguousarray(np.frombuffer(values[1], np.uint8).reshape((height, width), order="F"))

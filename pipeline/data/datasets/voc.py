@@ -1,7 +1,7 @@
-"""Layout `voc`: PASCAL VOC 2012, and the further annotations of Hariharan et al. 2011 (SBD) if they lie beside it.
+"""Layout `voc`: PASCAL VOC 2012, with the annotations of Hariharan et al. 2011 (SBD) if they lie beside it.
 
-The train split is then the paper's (Sec. 4): VOC's train images and all that SBD annotates, its own train and val,
-without any image of VOC's val; where both annotate an image, VOC's annotation counts, which is finer and marks void.
+With SBD, the train split is the paper's (Sec. 4): VOC's train images and all that SBD annotates, in its own train and
+val, without any image of VOC's val. If both annotate an image, VOC's annotation counts, which is finer and marks void.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _SBD_PLACES = ("benchmark_RELEASE/dataset", "VOCdevkit/benchmark_RELEASE/dataset
 
 @dataclass(frozen=True)
 class _Labels:
+    """Reader of VOC's label images and SBD's MATLAB files."""
+
     storage: Storage
 
     def __call__(self, pair: LabelledImage) -> NDArray[np.uint8]:
@@ -54,7 +56,10 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
 
 
 def _more(folder: DataFolder, voc: DataFolder, images: Files, taken: set[str]) -> list[LabelledImage]:
-    """What SBD adds; an image that VOC 2012 has too is VOC's file."""
+    """Return the pairs that SBD adds to VOC's train split.
+
+    An image that VOC 2012 also has is read from VOC.
+    """
     sbd = folder.find(_SBD_PLACES, ("cls", "train.txt", "val.txt"))
     if sbd is None:
         logger.info("%s has no benchmark_RELEASE/dataset beside it: plain VOC train, without SBD", voc.root)
@@ -63,6 +68,7 @@ def _more(folder: DataFolder, voc: DataFolder, images: Files, taken: set[str]) -
     if not names:
         return []
     by_name = {name: voc.uri(f"JPEGImages/{name}.jpg") for name in names}
+    # SBD's images are listed only if VOC lacks some of them.
     if any(uri not in images for uri in by_name.values()):
         images = images | sbd.files("img")
         own = {name: sbd.uri(f"img/{name}.jpg") for name in names}
@@ -72,6 +78,7 @@ def _more(folder: DataFolder, voc: DataFolder, images: Files, taken: set[str]) -
 
 
 def _names(folder: DataFolder, path: str) -> list[str]:
+    """Return the image names in a list, the first word of each line."""
     return [line.split()[0] for line in folder.lines(path)]
 
 

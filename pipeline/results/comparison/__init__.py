@@ -1,1 +1,1 @@
-"""Two runs over the same images: do they differ, where, and by how much."""
+"""Comparison of two runs over the same images: whether they differ, where, and by how much."""

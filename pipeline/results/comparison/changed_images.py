@@ -1,4 +1,4 @@
-"""The images that changed most between two runs, drawn: both masks, and where they differ."""
+"""Pictures of the images that changed most between two runs: both masks, and where they differ."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from pipeline.results.tables import Run
 
 __all__ = ["ChangeGroup", "ChangedImage", "change_groups"]
 
-# No id of a mask, so that every pixel counts.
+# Ids of a mask go to 255, so with this value every pixel counts.
 _NOTHING_IGNORED = 256
 
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """One image: how it changed, and its pictures."""
+    """One image that both runs segmented, with its pictures.
+
+    Attributes:
+        change: Measured change from A to B.
+        pictures: Pictures of the image, the label if it can be read, both masks, and the changed pixels.
+    """
 
     change: Change
     pictures: tuple[Picture, ...]
@@ -32,7 +37,13 @@ class ChangedImage:
 
 @dataclass(frozen=True)
 class ChangeGroup:
-    """Images that were chosen for one reason, in its order."""
+    """Group of images that were chosen for one reason.
+
+    Attributes:
+        title: Title of the group.
+        note: Sentence that states the reason.
+        images: Images of the group, greatest change first.
+    """
 
     title: str
     note: str
@@ -40,7 +51,11 @@ class ChangeGroup:
 
 
 def change_groups(comparison: Comparison) -> list[ChangeGroup]:
-    """Draws what the tally chose, each image once."""
+    """Draw the images that the tally chose, each of them once, in groups; empty groups are left out.
+
+    Args:
+        comparison: Finished comparison of two runs.
+    """
     draw, tally = _Drawing(comparison), comparison.tally
     kinds = (
         ("Changed most", "Largest share of pixels with another class in B.", tally.changed.items()),
@@ -57,6 +72,7 @@ class _Drawing:
         self._sources = Sources(comparison.b)
         self._palette = np.asarray(comparison.b.success["palette"], np.uint8)
         self._ignore_label = int(comparison.b.success["ignore_label"])
+        # An image may be in several groups; it is drawn once.
         self._drawn: dict[str, ChangedImage] = {}
 
     def image(self, change: Change) -> ChangedImage:
@@ -69,6 +85,7 @@ class _Drawing:
         image = self._of_size(self._sources.image(change.uri), after)
         label_uri = self._b.row("manifest/", change.position_b, ["label_uri"])["label_uri"]
         label = self._of_size(self._sources.read_label(label_uri), after)
+        # Both masks have the same size, so both calls reduce by the same factor.
         small, after, label = shrink(image, after, label)
         _, before, _ = shrink(None, before, None)
         yield Picture("Image", None if small is None else data_uri(small))
@@ -79,7 +96,7 @@ class _Drawing:
         yield Picture("Changed", data_uri(error_map(small, after, before, _NOTHING_IGNORED)))
 
     def _of_size(self, pixels: Pixels | None, mask: Pixels) -> Pixels | None:
-        # The files may have been replaced by others since.
+        # The files may have been replaced since the run; those of another size are not shown.
         return pixels if pixels is not None and pixels.shape[:2] == mask.shape else None
 
     def _over(self, image: Pixels | None, ids: Pixels) -> str:

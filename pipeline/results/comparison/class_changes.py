@@ -1,4 +1,4 @@
-"""What a comparison says of each class: scores, their difference, and how far the masks agree."""
+"""Per-class results of a comparison: scores, their difference, and the agreement of the masks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ __all__ = ["ClassChange", "agreement_table", "class_changes", "comparison_table"
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class, or the mean over the classes.
+    """Result of a comparison for one class, or for the mean over the classes.
 
     Attributes:
-        class_id: None for the mean.
-        name: of the class.
+        class_id: Class id; None for the mean.
+        name: Class name; "mean" for the mean.
         score: IoU of both runs.
-        images: labelled images whose label holds the class; for the mean all labelled ones.
-        pixels_a, pixels_b, pixels_both: pixels of the class in the masks of A, of B, and in both at once; for the
-            mean all pixels, and those that agree.
-        agreement: pixels in both / pixels in either; for the mean the mean of it; None where undefined.
+        images: Number of labeled images whose label holds the class; for the mean, of all labeled images.
+        pixels_a: Number of pixels of the class in the masks of A; for the mean, of all pixels.
+        pixels_b: Number of pixels of the class in the masks of B; for the mean, of all pixels.
+        pixels_both: Number of pixels that have the class in both masks; for the mean, of all pixels that agree.
+        agreement: Pixels in both masks divided by pixels in either mask, in [0, 1]; for the mean, the mean of these
+            quotients. None where undefined.
     """
 
     class_id: int | None
@@ -43,15 +45,16 @@ class ClassChange:
 def class_changes(
     names: Sequence[str], scores: ScoreDifferences, agreement: Matrix, images: Sequence[int], labelled: int
 ) -> tuple[list[ClassChange], ClassChange]:
-    """One entry per class, by id, and that of the mean.
+    """Return the result of each class, by id, and the result of their mean.
 
     Args:
-        names: of the C classes.
-        scores: of both runs.
-        agreement: (C, C) pixels by class in A and class in B.
-        images: whose label holds each class, (C,).
-        labelled: images with a label.
+        names: Names of the C classes, by class id.
+        scores: IoU of both runs, per class and mean.
+        agreement: (C, C) pixel counts; rows are classes in A, columns are classes in B.
+        images: (C,) number of images whose label holds each class.
+        labelled: Number of compared images with a label.
     """
+    # The IoU formula on masks of A and B: pixels in both over pixels in either.
     agreements = iou_per_class(agreement)
     defined = [value for value in agreements if value is not None]
     of_a, of_b, in_both = agreement.sum(axis=1), agreement.sum(axis=0), agreement.diagonal()
@@ -68,18 +71,31 @@ def class_changes(
         )
         for class_id in range(len(names))
     ]
+    # The mean's agreement is over the classes that occur in a mask of A or B.
     total, both = int(agreement.sum()), int(agreement.trace())
     mean = ClassChange(None, "mean", scores.mean, labelled, total, total, both, ratio(sum(defined), len(defined)))
     return classes, mean
 
 
 def comparison_table(run_ids: tuple[str, str], classes: Sequence[ClassChange], mean: ClassChange) -> pa.Table:
-    """One row per class, by id, then that of the mean."""
+    """Return the table `comparison`: one row per class, by id, then the row of the mean.
+
+    Args:
+        run_ids: Run identifiers of A and B.
+        classes: Results of the classes, by id.
+        mean: Result of the mean.
+    """
     return pa.Table.from_pylist([_row(run_ids, change) for change in (*classes, mean)], schema=COMPARISON)
 
 
 def agreement_table(run_ids: tuple[str, str], names: Sequence[str], agreement: Matrix) -> pa.Table:
-    """One row per pair of classes, all C × C of them."""
+    """Return the table `agreement`: one row for each of the C × C pairs of a class in A and a class in B.
+
+    Args:
+        run_ids: Run identifiers of A and B.
+        names: Names of the C classes, by class id.
+        agreement: (C, C) pixel counts; rows are classes in A, columns are classes in B.
+    """
     rows = [
         {
             "run_id_a": run_ids[0],
@@ -96,6 +112,7 @@ def agreement_table(run_ids: tuple[str, str], names: Sequence[str], agreement: M
 
 
 def _row(run_ids: tuple[str, str], change: ClassChange) -> dict[str, Any]:
+    # Without an interval both ends are null.
     low, high = change.score.interval or (None, None)
     return {
         "run_id_a": run_ids[0],

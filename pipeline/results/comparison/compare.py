@@ -1,4 +1,4 @@
-"""Two runs compared: counted image by image, judged, and written as tables and a page."""
+"""Comparison of two committed runs: counts image by image, scores with intervals, and tables."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = ["Comparison", "compare_runs", "default_output"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """Result of a comparison of two runs.
 
     Attributes:
-        a, b: the runs.
-        inventory: which images both have.
-        tally: sums over those that both segmented.
-        classes: what is said of each class, by id.
-        mean: and of their mean.
+        a: First run, A.
+        b: Second run, B.
+        inventory: Counts of the images that both runs have, and of those that differ.
+        tally: Sums over the images that both runs segmented.
+        classes: Results of the classes, by id.
+        mean: Result of the mean over the classes.
     """
 
     a: Run
@@ -39,16 +40,16 @@ class Comparison:
 
     @property
     def run_ids(self) -> tuple[str, str]:
-        """Of A and B."""
+        """Return the run identifiers of A and B."""
         return self.a.success["run_id"], self.b.success["run_id"]
 
     @cached_property
     def agreement(self) -> float | None:
-        """Share of all pixels that have the same class in both; None if no image was compared."""
+        """Return the share of all pixels that have the same class in both runs; None if no image was compared."""
         return ratio(int(self.tally.agreement.trace()), int(self.tally.agreement.sum()))
 
     def files(self) -> dict[str, bytes]:
-        """The tables, by name; once."""
+        """Return the tables as Parquet files, by file name; can be called only once."""
         tables = {
             "comparison.parquet": comparison_table(self.run_ids, self.classes, self.mean),
             "agreement.parquet": agreement_table(self.run_ids, self.a.classes, self.tally.agreement),
@@ -59,23 +60,27 @@ class Comparison:
 def compare_runs(
     a: str, b: str, storage: Storage | None = None, *, overlap: bool = False, shown: int = 4
 ) -> Comparison:
-    """Compares two committed runs; files of each are read one at a time, masks decoded pair by pair.
+    """Compare two committed runs; the files of each run are read one at a time, and masks are decoded pair by pair.
 
     Args:
-        a, b: their URIs.
-        storage: how to read; None = default retries.
-        overlap: whether to compare the images that both have if others have only one.
-        shown: images of each kind to keep for pictures.
+        a: URI of run A.
+        b: URI of run B.
+        storage: Storage to read from; None for the default retries.
+        overlap: Whether to compare the images that both runs have, if the images of the runs differ.
+        shown: Maximum number of images of each kind to keep for pictures.
 
     Raises:
-        IncompleteRun: if one is not committed.
-        ConfigError: if they have other classes, or other images without `overlap`; the message says which.
+        IncompleteRun: If one of the runs is not committed.
+        ConfigError: If the runs have different classes, or different images without `overlap`; the message names
+            the difference. With `overlap`, if the runs have no image in common.
     """
     storage = storage or Storage()
+    # Refuse runs that cannot be compared before any mask is read.
     first, second = Run(a, storage), Run(b, storage)
     refuse_other_classes(first, second)
     inventory = take_inventory(first, second)
     inventory.refuse(overlap=overlap)
+    # Count the pixels image by image, then judge the sums.
     tally = Tally((first.success["run_id"], second.success["run_id"]), len(first.classes), shown)
     for pair, agreement in compared(common_pairs(first, second), len(first.classes)):
         tally.add(pair, agreement)
@@ -85,5 +90,5 @@ def compare_runs(
 
 
 def default_output(comparison: Comparison) -> str:
-    """Where a comparison goes if nothing else is said: below B, by the name of A."""
+    """Return the default folder of a comparison: below the output of B, named by the run identifier of A."""
     return join(comparison.b.output, "comparison", comparison.run_ids[0])

@@ -1,4 +1,4 @@
-"""Are two runs over the same images? One pass over the light columns of both, before any mask is read."""
+"""Inventory of the images of two runs: one pass over the light columns of both, before any mask is read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _EXAMPLES = 3
 
 @dataclass
 class Inventory:
-    """How many images can be compared, and why others cannot.
+    """Counts of the images that two runs have in common, and of those that differ.
 
     Attributes:
-        common: images that both runs have in the same version.
-        differing: by kind of difference, how many images there are of it; those with another label are common too.
-        examples: the first URIs of each kind.
+        common: Number of images that both runs have in the same version and mask size.
+        differing: Number of images by kind of difference. Images with another label are also counted in `common`.
+        examples: First URIs of each kind of difference, at most three.
     """
 
     common: int = 0
@@ -33,7 +33,12 @@ class Inventory:
     examples: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in _KINDS})
 
     def add(self, a: ImageRow | None, b: ImageRow | None) -> None:
-        """Counts an image of one run or both."""
+        """Count an image of one run or of both.
+
+        Args:
+            a: Row of the image in A; None if only B has it.
+            b: Row of the image in B; None if only A has it.
+        """
         kind, row = difference(a, b), a or b
         self.common += kind in (None, ANOTHER_LABEL)
         if kind is not None and row is not None:
@@ -42,13 +47,14 @@ class Inventory:
                 self.examples[kind].append(row.uri)
 
     def refuse(self, *, overlap: bool) -> None:
-        """Ends a comparison of runs over other images.
+        """Raise an error if the images of the two runs differ.
 
         Args:
-            overlap: whether the images that both have are enough.
+            overlap: Whether it is enough that the runs have an image in common.
 
         Raises:
-            ConfigError: says how many images of each kind there are, and which come first.
+            ConfigError: If the images differ without `overlap`, or none is common. The message states the number of
+                images of each kind of difference and the first URIs.
         """
         found = "; ".join(self._sentence(kind) for kind, count in self.differing.items() if count)
         if found and not overlap:
@@ -65,7 +71,17 @@ class Inventory:
 
 
 def take_inventory(a: Run, b: Run) -> Inventory:
-    """Reads both runs once, a file of each at a time, and no mask."""
+    """Count the common and the differing images of two runs.
+
+    Both runs are read once, one file of each at a time, and no mask is read.
+
+    Args:
+        a: First run, A.
+        b: Second run, B.
+
+    Raises:
+        IncompleteRun: If the rows of a run are not those of its manifest, or not sorted by URI.
+    """
     inventory = Inventory()
     for pair in merge_join(image_rows(a, masks=False), image_rows(b, masks=False), lambda row: row.uri):
         inventory.add(*pair)
@@ -73,21 +89,32 @@ def take_inventory(a: Run, b: Run) -> Inventory:
 
 
 def difference(a: ImageRow | None, b: ImageRow | None) -> str | None:
-    """In which way an image is another one in B than in A; None if it is the same."""
+    """Return how an image differs between two runs, as one of the kinds of an inventory; None if it is the same.
+
+    Args:
+        a: Row of the image in A; None if only B has it.
+        b: Row of the image in B; None if only A has it.
+    """
     if a is None or b is None:
         return "only in B" if a is None else "only in A"
     if a.version != b.version:
         return "of another version"
+    # A failed image has no mask size.
     if a.ok and b.ok and a.size != b.size:
         return "with masks of another size"
     return ANOTHER_LABEL if _labels_differ(a, b) else None
 
 
 def refuse_other_classes(a: Run, b: Run) -> None:
-    """Masks can be compared only if their values mean the same.
+    """Raise an error if two runs have different classes: their masks are comparable only if equal ids mean the same.
+
+    Args:
+        a: First run, A.
+        b: Second run, B.
 
     Raises:
-        ConfigError: if names or their order differ; the message names the first such class.
+        ConfigError: If the number, the names or the order of the classes differ. The message names the first class
+            that differs, or both numbers.
     """
     if a.classes == b.classes:
         return
@@ -105,6 +132,7 @@ def _labels_differ(a: ImageRow, b: ImageRow) -> bool:
     if not (a.ok and b.ok):
         return False
     if a.targets is None or b.targets is None:
+        # Different unless both are None.
         return a.targets is not b.targets
-    # The same name may hold other pixels since, or have been read in another label space.
+    # The label file may have been replaced between the runs, or read in another label space.
     return not np.array_equal(a.targets, b.targets)

@@ -1,4 +1,4 @@
-"""Two sorted streams side by side, an item of each in memory."""
+"""Full outer merge join of two sorted streams, with one item of each in memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ Item = TypeVar("Item")
 def merge_join(
     first: Iterable[Item], second: Iterable[Item], key: Callable[[Item], str]
 ) -> Iterator[tuple[Item | None, Item | None]]:
-    """Pairs items of equal keys; what only one stream has stands beside None.
+    """Pair the items of two sorted streams by key; an item without a partner is paired with None.
 
     Args:
-        first, second: of strictly ascending keys.
-        key: of an item.
+        first: Items in strictly ascending order of their keys.
+        second: Items in strictly ascending order of their keys.
+        key: Function that returns the key of an item.
 
     Yields:
-        (item of `first`, item of `second`), by key; at least one is there.
+        (item of `first`, item of `second`) in ascending order of keys; at most one of them is None.
     """
     firsts, seconds = iter(first), iter(second)
     left, right = next(firsts, None), next(seconds, None)
+    # Take the item with the smaller key, or both if the keys are equal.
     while left is not None or right is not None:
         taken_left = left if right is None or (left is not None and key(left) <= key(right)) else None
         taken_right = right if left is None or (right is not None and key(right) <= key(left)) else None

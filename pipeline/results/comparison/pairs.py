@@ -1,4 +1,4 @@
-"""The images that two runs both segmented, and what their two masks say of each pixel."""
+"""Pairs of rows of the images that two runs have in common, and the agreement of their masks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ __all__ = ["Pair", "common_pairs", "compared"]
 
 @dataclass(frozen=True)
 class Pair:
-    """One image that both runs have in the same version.
+    """Rows of one image that both runs have in the same version.
 
     Attributes:
-        a, b: its rows.
+        a: Row of the image in A.
+        b: Row of the image in B.
     """
 
     a: ImageRow
@@ -35,30 +36,39 @@ class Pair:
 
     @property
     def uri(self) -> str:
-        """Of the image."""
+        """Return the URI of the image."""
         return self.a.uri
 
     @property
     def ok(self) -> bool:
-        """Whether both runs segmented it."""
+        """Return whether both runs segmented the image."""
         return self.a.ok and self.b.ok
 
     @cached_property
     def counts(self) -> Floats | None:
-        """(2, 2, C) of A and B, intersections and unions; None unless both were scored, and by the same label."""
+        """Return (2, 2, C) pixel counts: runs A and B, intersections and unions, classes.
+
+        None unless both runs scored the image by the same label.
+        """
         if self.a.counts is None or self.b.counts is None or difference(self.a, self.b) == ANOTHER_LABEL:
             return None
         return np.stack([self.a.counts, self.b.counts])
 
     def agreement(self, classes: int) -> Matrix:
-        """(C, C) pixels by class in A and class in B.
+        """Count the image's pixels by pair of classes.
+
+        Args:
+            classes: Number of classes C.
+
+        Returns:
+            (C, C) pixel counts; rows are classes in A, columns are classes in B.
 
         Raises:
-            DecodeError: if a mask is none, or does not fit the other.
+            DecodeError: If a mask cannot be decoded, the masks differ in size, or a class id is out of range.
         """
         try:
             first = decode_mask(self.a.mask or b"")
-            # Equal masks have equal bytes.
+            # Equal bytes decode to equal masks, so unchanged images are decoded once.
             second = first if self.a.mask == self.b.mask else decode_mask(self.b.mask or b"")
             return agreement_matrix(first, second, classes)
         except (PipelineError, ValueError) as error:
@@ -68,17 +78,32 @@ class Pair:
 
 
 def common_pairs(a: Run, b: Run) -> Iterator[Pair]:
-    """Images that can be compared, by URI, with their masks as bytes; a file of each run is in memory at a time."""
+    """Yield the images that two runs have in common, by URI, with their masks as bytes.
+
+    One file of each run is in memory at a time.
+
+    Args:
+        a: First run, A.
+        b: Second run, B.
+    """
     for left, right in merge_join(image_rows(a, masks=True), image_rows(b, masks=True), lambda row: row.uri):
         if left is not None and right is not None and difference(left, right) in (None, ANOTHER_LABEL):
             yield Pair(left, right)
 
 
 def compared(pairs: Iterator[Pair], classes: int) -> Iterator[tuple[Pair, Matrix | None]]:
-    """The same pairs in the same order, each with its agreement; None where one has no mask.
+    """Yield each pair with its agreement matrix, in the same order; None instead if a run did not segment the image.
 
-    A few are decoded at a time, by threads: most of the work is Pillow's and done without Python's lock.
+    Threads decode several pairs at a time, because most of the work is in Pillow, which releases Python's lock.
+
+    Args:
+        pairs: Pairs with their masks.
+        classes: Number of classes C.
+
+    Raises:
+        DecodeError: If the masks of a pair cannot be compared.
     """
+    # Two pairs per thread are taken in advance, so that threads stay busy while the caller uses a result.
     threads = os.cpu_count() or 1
 
     def work(pair: Pair) -> Matrix | None:

@@ -1,4 +1,4 @@
-"""The images of a run one after the other, by URI: from `predictions` and the manifest, a file of each in memory."""
+"""Stream of a run's images by URI, from `predictions` and the manifest, with one file of each in memory."""
 
 from __future__ import annotations
 
@@ -23,18 +23,23 @@ _MASKS = ("mask", "classes", "mean_iou")
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image of one run.
+    """Row of one image in one run.
+
+    If the image was not segmented, all attributes after `ok` except `error` are None. `mask`, `counts` and `mean_iou`
+    are also None if masks were not requested.
 
     Attributes:
-        position: of its row.
-        uri, version, label_uri: as in the manifest.
-        ok: whether it was segmented; if not, all below is None.
-        size: height and width, pixels.
-        targets: pixels of each class in the label, (C,); None without a label.
-        error: stage, type and message; of Nones if `ok`.
-        mask: PNG bytes; None if masks were not asked for, as all that follows.
-        counts: intersections and unions, (2, C); None without a label.
-        mean_iou: None without a label.
+        position: Index of the row in `predictions`, from 0.
+        uri: URI of the image, as in the manifest.
+        version: Version (ETag) of the image, as in the manifest; None if there is none.
+        label_uri: URI of the label, as in the manifest; None without a label.
+        ok: Whether the image was segmented.
+        size: Height and width, pixels.
+        targets: (C,) pixels of each class in the label; None without a label.
+        error: Stage, type and message of the error; three None if `ok`.
+        mask: PNG bytes of the mask.
+        counts: (2, C) intersections and unions, pixels; None without a label.
+        mean_iou: Mean IoU of the image in [0, 1]; None without a label.
     """
 
     position: int
@@ -51,23 +56,25 @@ class ImageRow:
 
 
 def image_rows(run: Run, *, masks: bool) -> Iterator[ImageRow]:
-    """All images of a run, by URI.
+    """Yield the rows of all images of a run, by URI.
 
     Args:
-        run: a committed run.
-        masks: whether to read masks and scores too.
+        run: Committed run.
+        masks: Whether to read masks and scores too.
 
     Raises:
-        IncompleteRun: if the rows are not those of the manifest, or not sorted by URI.
+        IncompleteRun: If the rows are not those of the manifest, or not sorted by URI.
     """
     columns = (*_LIGHT, *(_MASKS if masks else (_TARGETS,)))
     inputs, position, before = run.inputs(), 0, ""
     for part in run.tables("predictions/", columns):
         for row in _part_rows(part, len(run.classes), position, inputs, masks):
+            # A row out of order would break the merge join, which relies on strictly ascending URIs.
             if row is None or (row.uri <= before and position):
                 raise _damaged(run, position)
             before, position = row.uri, position + 1
             yield row
+    # Inputs that are left have no row in predictions.
     if next(inputs, None) is not None:
         raise _damaged(run, position)
 
@@ -75,7 +82,7 @@ def image_rows(run: Run, *, masks: bool) -> Iterator[ImageRow]:
 def _part_rows(
     part: pa.Table, classes: int, position: int, inputs: Iterator[tuple[str, str | None]], masks: bool
 ) -> Iterator[ImageRow | None]:
-    """Rows of one file; None in place of one that is not the manifest's."""
+    """Yield the rows of one file; the first row that does not match the manifest yields None and ends the file."""
     light = zip(*(part[name].to_pylist() for name in _LIGHT), strict=True)
     targets = _of_classes(part, "target_pixels", classes)
     heavy = _Masks(part, targets, classes) if masks else None
@@ -99,9 +106,10 @@ def _part_rows(
 
 
 class _Masks:
-    """The columns that only the comparison itself reads."""
+    """Masks and scores of one file, which the comparison reads and the inventory does not."""
 
     def __init__(self, part: pa.Table, targets: Floats, classes: int) -> None:
+        # Two (N, C) arrays -> (N, 2, C) intersections and unions; NaN without a label.
         inter, predicted = (_of_classes(part, name, classes) for name in ("intersection", "predicted_pixels"))
         self._counts = np.stack([inter, predicted + targets - inter], axis=1)
         self._masks, self._scores = part["mask"], part["mean_iou"]
@@ -113,9 +121,10 @@ class _Masks:
 
 
 def _of_classes(part: pa.Table, name: str, classes: int) -> Floats:
-    """(N, C) of a field of `classes`; NaN where it is null."""
+    """Return a field of the column `classes` as (N, C); NaN where it is null."""
     column = part["classes"].combine_chunks()
     values = pc.struct_field(pc.list_flatten(column), name).to_numpy(zero_copy_only=False)
+    # The flattened list skips failed images, whose rows stay NaN.
     found = np.full((len(column), classes), np.nan)
     found[column.is_valid().to_numpy(zero_copy_only=False)] = values.reshape(-1, classes)
     return found

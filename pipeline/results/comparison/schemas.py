@@ -1,4 +1,7 @@
-"""The tables of a comparison. A is the run that is named first; undefined is null everywhere, never 0."""
+"""Schemas of the tables of a comparison.
+
+A is the run that is named first. An undefined value is null in every table, never 0.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Parquet file of any number of rows, written as they come: memory holds its compressed bytes, not its rows."""
+"""Parquet file that is built up row by row: memory holds its compressed bytes, not its rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import pyarrow.parquet as pq
 
 __all__ = ["TableFile"]
 
+# Rows of one row group, which are held in memory until they are compressed.
 _GROUP_ROWS = 50_000
 
 
 class TableFile:
-    """Takes rows, gives the bytes of one file; the same rows always give the same bytes."""
+    """Writer of one Parquet file in memory; the same rows always give the same bytes.
+
+    Args:
+        schema: Arrow schema of the rows.
+
+    Attributes:
+        rows: Number of rows added so far.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema, self._sink = schema, io.BytesIO()
@@ -23,14 +31,14 @@ class TableFile:
         self.rows = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Appends a row."""
+        """Append a row, given as values by column name."""
         self._waiting.append(row)
         self.rows += 1
         if len(self._waiting) >= _GROUP_ROWS:
             self._write()
 
     def finish(self) -> bytes:
-        """The whole file; nothing can be added any more."""
+        """Close the file and return its bytes; no row can be added afterwards."""
         self._write()
         self._writer.close()
         return self._sink.getvalue()

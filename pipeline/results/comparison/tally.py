@@ -1,4 +1,4 @@
-"""What a comparison counts as image after image passes by."""
+"""Running sums of a comparison, updated image by image."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ __all__ = ["Change", "Tally"]
 
 @dataclass(frozen=True)
 class Change:
-    """How much one image changed from A to B.
+    """Change of one image from A to B.
 
     Attributes:
-        uri, version: of the image.
-        position_a, position_b: of its rows in the two runs.
-        pixels, changed_pixels: in all, and of another class in B than in A.
-        mean_iou_a, mean_iou_b: of the image, parts of 1; None unless both have the same label of it.
+        uri: URI of the image.
+        version: Version (ETag) of the image; None if there is none.
+        position_a: Index of the image's row in run A, from 0.
+        position_b: Index of the image's row in run B, from 0.
+        pixels: Number of pixels of the image.
+        changed_pixels: Number of pixels whose class in B differs from that in A.
+        mean_iou_a: Mean IoU of the image in A, in [0, 1]; None unless both runs have the same label of it.
+        mean_iou_b: Mean IoU of the image in B, in [0, 1]; None unless both runs have the same label of it.
     """
 
     uri: str
@@ -40,34 +44,38 @@ class Change:
 
     @property
     def share(self) -> float:
-        """Of the pixels, those that changed."""
+        """Return the fraction of pixels whose class changed, in [0, 1]."""
         return self.changed_pixels / self.pixels
 
     @property
     def gain(self) -> float | None:
-        """Of mean IoU, from A to B."""
+        """Return the gain of mean IoU from A to B, in [-1, 1]; None if it is unknown."""
         if self.mean_iou_a is None or self.mean_iou_b is None:
             return None
         return self.mean_iou_b - self.mean_iou_a
 
 
 class Tally:
-    """Sums over the compared images, and the tables with a row an image.
+    """Accumulator of sums over the compared images, and writer of the tables with one row per image.
 
     Args:
-        run_ids: of A and B.
-        classes: C.
-        shown: images of each kind to keep for pictures.
+        run_ids: Run identifiers of A and B.
+        classes: Number of classes C.
+        shown: Maximum number of images of each kind to keep for pictures.
 
     Attributes:
-        compared: images that both runs segmented.
-        labelled: of them, with the same label in both.
-        relabelled: of them, with another label in B than in A.
-        only_a, only_b, neither: images that one run segmented and the other did not, and that both did not.
-        agreement: (C, C) pixels by class in A and class in B.
-        sums: (2, 2, C) of runs A and B, intersections and unions.
-        images: labelled images whose label holds the class, (C,).
-        changed, gained, lost: the images with the greatest changes, gains and losses of mean IoU.
+        compared: Number of images that both runs segmented.
+        labelled: Number of compared images with the same label in both runs.
+        relabelled: Number of compared images whose label in B differs from that in A.
+        only_a: Number of images that A segmented and B did not.
+        only_b: Number of images that B segmented and A did not.
+        neither: Number of images that neither run segmented.
+        agreement: (C, C) pixel counts; rows are classes in A, columns are classes in B.
+        sums: (2, 2, C) pixel counts: runs A and B, intersections and unions, classes.
+        images: (C,) number of labeled images whose label holds each class.
+        changed: Images with the greatest share of changed pixels.
+        gained: Images with the greatest gain of mean IoU.
+        lost: Images with the greatest loss of mean IoU.
     """
 
     def __init__(self, run_ids: tuple[str, str], classes: int, shown: int) -> None:
@@ -81,12 +89,18 @@ class Tally:
         self._changed_images, self._only_one = TableFile(CHANGED_IMAGES), TableFile(ONLY_ONE)
 
     def add(self, pair: Pair, agreement: Matrix | None) -> None:
-        """Takes the next image, with (C, C) pixels if both runs segmented it."""
+        """Add the next image.
+
+        Args:
+            pair: Rows of the image in both runs.
+            agreement: (C, C) pixel counts; None unless both runs segmented the image.
+        """
         if agreement is None:
             self._add_failed(pair)
             return
         self.compared += 1
         self.agreement += agreement
+        # Scores are comparable only if both runs used the same label.
         if pair.counts is not None:
             self._add_scores(pair, pair.counts)
         elif pair.a.label_uri or pair.b.label_uri:
@@ -94,11 +108,11 @@ class Tally:
         self._add_change(pair, agreement)
 
     def resampled(self) -> Floats:
-        """(R, 2, 2, C), `sums` in each resample; (R,) if no image is labelled."""
+        """Return `sums` in each of R bootstrap resamples, (R, 2, 2, C); zeros of shape (R,) if no image is labeled."""
         return self._resampling.sums()
 
     def files(self) -> dict[str, bytes]:
-        """The tables with a row an image, by name; once, at the end."""
+        """Return the tables with one row per image as Parquet files, by file name; call it once, at the end."""
         tables = {"changed_images.parquet": self._changed_images, "only_one.parquet": self._only_one}
         return {name: table.finish() for name, table in tables.items()}
 
@@ -107,9 +121,11 @@ class Tally:
         self.sums += counts
         if pair.a.targets is not None:
             self.images += pair.a.targets > 0
+        # (2, 2, C) -> (1, 2, 2, C). Both runs in one array, so that each resample weights them alike.
         self._resampling.add(counts[None])
 
     def _add_change(self, pair: Pair, agreement: Matrix) -> None:
+        # The diagonal holds the pixels that did not change.
         pixels = int(agreement.sum())
         scores = (pair.a.mean_iou, pair.b.mean_iou) if pair.counts is not None else (None, None)
         positions = (pair.a.position, pair.b.position)

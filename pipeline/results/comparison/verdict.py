@@ -1,4 +1,4 @@
-"""The verdict of a comparison in a few lines, for a terminal."""
+"""Verdict of a comparison in a few lines of text, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pipeline.results.comparison.score_differences import HIGHER, LOWER, NOT_SHO
 
 __all__ = ["FEW", "agreement_sentence", "mean_sentence", "number_notes", "verdict_text"]
 
-# Below this an interval of a bootstrap is known to be too narrow.
+# With fewer labeled images, a bootstrap interval is known to be too narrow.
 FEW = 30
+# Maximum number of classes that one line names.
 _NAMED = 6
 
 
 def verdict_text(comparison: Comparison) -> str:
-    """What was compared, whether the runs differ, and in which classes."""
+    """Return the verdict in words: the compared runs and images, whether the runs differ, and in which classes."""
     a, b = comparison.run_ids
     lines = [f"A          {comparison.a.output} ({a})", f"B          {comparison.b.output} ({b})"]
     lines.append(f"images     {'; '.join(number_notes(comparison))}")
@@ -27,7 +28,7 @@ def verdict_text(comparison: Comparison) -> str:
 
 
 def number_notes(comparison: Comparison) -> Iterator[str]:
-    """How many images were compared, and why others were not."""
+    """Yield the number of compared images, then the number of other images by reason."""
     tally = comparison.tally
     yield f"{tally.compared:,} compared, {tally.labelled:,} of them with a label"
     notes = {
@@ -36,12 +37,13 @@ def number_notes(comparison: Comparison) -> Iterator[str]:
         "failed in both": tally.neither,
         "compared without their label, which differs": tally.relabelled,
     }
+    # Images with another label are compared all the same, so they are not left out.
     left_out = {kind: count for kind, count in comparison.inventory.differing.items() if kind != "with another label"}
     yield from (f"{count:,} {note}" for note, count in {**notes, **left_out}.items() if count)
 
 
 def agreement_sentence(comparison: Comparison) -> str:
-    """On how many pixels both agree."""
+    """Return the share of pixels on which both runs agree, in words."""
     if comparison.agreement is None:
         return "no image was segmented by both"
     if comparison.agreement == 1:
@@ -50,7 +52,7 @@ def agreement_sentence(comparison: Comparison) -> str:
 
 
 def mean_sentence(comparison: Comparison) -> str:
-    """Whether mean IoU differs."""
+    """Return the mean IoU of both runs and whether it differs, in words."""
     score, labelled = comparison.mean.score, comparison.tally.labelled
     if not labelled:
         return "not known: no compared image has a label"
@@ -87,5 +89,5 @@ def _signed(change: ClassChange) -> str:
 
 
 def _floored(share: float) -> str:
-    # Never 100.0 where a pixel differs.
+    # Rounding must not give 100.0 while any pixel differs.
     return f"{min(100 * share, 99.9):.1f}" if share < 1 else "100.0"

@@ -1,4 +1,4 @@
-"""A comparison as tables and one self-contained web page."""
+"""Writer of a comparison as tables and one self-contained web page."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from pipeline.results.report.pictures import WRONG
 
 __all__ = ["comparison_html", "write_comparison"]
 
-_LEAST = 0.01  # that a difference bar's half spans: noise must not fill it
+_LEAST = 0.01  # minimum IoU difference that half a bar spans, so that noise does not fill the bar
 
 
 def write_comparison(comparison: Comparison, output: str | None = None) -> str:
-    """Writes the tables and the page, replacing older ones.
+    """Write the tables and the page of a comparison, replacing older ones.
 
     Args:
-        comparison: of two runs.
-        output: URI of a folder; None: below B, by the name of A.
+        comparison: Comparison of two runs; its tables can be written only once.
+        output: URI of the folder to write to; None for a folder below B, named by the run identifier of A.
 
     Returns:
         URI of the page.
     """
     storage, folder = comparison.b.storage, output or default_output(comparison)
+    # The page is written last, so a new page never lacks its tables.
     for name, data in comparison.files().items():
         storage.write(join(folder, name), data)
     page = join(folder, "index.html")
@@ -37,7 +38,11 @@ def write_comparison(comparison: Comparison, output: str | None = None) -> str:
 
 
 def comparison_html(comparison: Comparison) -> str:
-    """The page. Nothing is loaded from elsewhere, and no script runs."""
+    """Return the page of a comparison as HTML; it loads nothing from elsewhere and runs no script.
+
+    Args:
+        comparison: Comparison of two runs.
+    """
     labelled, changes = comparison.tally.labelled, [*comparison.classes, comparison.mean]
     run_a, run_b = comparison.run_ids
     palette = comparison.b.success["palette"]
@@ -56,6 +61,7 @@ def comparison_html(comparison: Comparison) -> str:
             mean_sentence=mean_sentence(comparison),
             agreement_sentence=agreement_sentence(comparison),
             changes=changes,
+            # All bars share one scale.
             span=max([_LEAST, *(_reach(change) for change in changes)]),
             legend=[(name, hex_colour(colour)) for name, colour in zip(comparison.b.classes, palette, strict=True)],
             groups=change_groups(comparison),
@@ -73,6 +79,6 @@ def _agreement_context(comparison: Comparison) -> dict[str, Any]:
 
 
 def _reach(change: ClassChange) -> float:
-    """How far from 0 the bar and the interval of a class go."""
+    """Return the greatest distance from 0 of a class's difference bar and its interval, as IoU."""
     score = change.score
     return max(abs(value) for value in (score.difference or 0.0, *(score.interval or ())))

@@ -1,1 +1,1 @@
-"""A run's masks in the formats of other tools, streamed from its tables."""
+"""Exports of a run's masks in the formats of other tools, streamed from its tables."""

@@ -1,4 +1,4 @@
-"""The classes that an export speaks of."""
+"""Classes of an export, with their names and colors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Classes", "chosen_classes"]
 
 @dataclass(frozen=True)
 class Classes:
-    """Those of a run, and which of them are exported.
+    """Classes of a run, and the choice of those that are exported.
 
     Attributes:
-        names: of all, by id.
-        colours: of all, RGB.
-        chosen: ids that are exported.
+        names: Names of all classes, by id.
+        colours: RGB colors of all classes, 0–255, by id.
+        chosen: Ids of the exported classes, in ascending order.
     """
 
     names: tuple[str, ...]
@@ -29,22 +29,26 @@ class Classes:
     chosen: tuple[int, ...]
 
     def palette(self) -> NDArray[np.uint8]:
-        """(256, 3) colours by id; black for those that were not chosen."""
+        """Return (256, 3) uint8 RGB colors by class id; black for classes that were not chosen."""
         palette = np.zeros((256, 3), np.uint8)
         for class_id in self.chosen:
             palette[class_id] = self.colours[class_id]
         return palette
 
     def hex_colour(self, class_id: int) -> str:
-        """`#rrggbb`."""
+        """Return the color of a class as `#rrggbb`."""
         return "#" + bytes(self.colours[class_id]).hex()
 
 
 def chosen_classes(run: Run, names: Sequence[str] | None) -> Classes:
-    """All classes of a run, or those of these names.
+    """Choose all classes of a run, or those with the given names.
+
+    Args:
+        run: Committed run.
+        names: Names of the exported classes; None: all classes.
 
     Raises:
-        ConfigError: if the run has no class of a name.
+        ConfigError: If the run has no class of a given name.
     """
     known = tuple(run.classes)
     if unknown := [name for name in names or () if name not in known]:

@@ -1,7 +1,6 @@
-"""One COCO JSON: an annotation per image and class, its region as compressed run lengths.
+"""Export as one COCO JSON: an annotation per image and class, its region as compressed run lengths.
 
-The annotations are semantic, as COCO-Stuff has them: a class of an image is one region, of however many things it is
-made.
+The annotations are semantic, as in COCO-Stuff: a class of an image is one region, regardless of the number of objects.
 """
 
 from __future__ import annotations
@@ -23,13 +22,20 @@ __all__ = ["write_coco"]
 
 
 def write_coco(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
-    """Writes `annotations.json`; `file_name` is the image's URI. Ids count from 1; category ids are class ids plus 1.
+    """Write `annotations.json`, in which the `file_name` of an image is its URI.
+
+    Ids count from 1; category ids are class ids plus 1.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
 
     Returns:
-        How many images were written.
+        Number of images that were written.
     """
     images = number = 0
-    # Images and annotations come together, and stand apart in the file: one of them waits on the disk.
+    # The masks are read once, but the file lists images and annotations apart: images wait in a temporary file.
     with target.long_file("annotations.json") as file, tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
         file.write(f'{{"categories": {json.dumps(_categories(classes))},\n"annotations": [')
         for images, each in enumerate(masks, start=1):
@@ -46,6 +52,7 @@ def write_coco(masks: Iterable[Exported], classes: Classes, target: Target) -> i
 
 
 def _item(item: dict[str, Any], *, first: bool) -> str:
+    """Return an item of a JSON array on a line of its own, with a comma before it unless it is the first."""
     return ("\n" if first else ",\n") + json.dumps(item)
 
 
@@ -56,10 +63,12 @@ def _categories(classes: Classes) -> list[dict[str, Any]]:
 
 
 def _annotations(each: Exported, classes: Classes, image_id: int) -> Iterator[dict[str, Any]]:
+    """Yield an annotation, without its id, for each chosen class that occurs in the mask."""
     present = np.bincount(each.mask.ravel(), minlength=256)
     for class_id in classes.chosen:
         if not present[class_id]:
             continue
+        # COCO's run lengths go column by column.
         region = coco_mask.encode(np.asfortranarray(each.mask == class_id).view(np.uint8))
         yield {
             "image_id": image_id,

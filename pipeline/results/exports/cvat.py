@@ -1,4 +1,4 @@
-"""Masks for CVAT, as "CVAT for images 1.1": one XML file that is uploaded to a task of the same images."""
+"""Export for CVAT in the format "CVAT for images 1.1": one XML file to upload to a task of the same images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ __all__ = ["write_cvat"]
 
 
 def write_cvat(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
-    """Writes `annotations.xml`; images go by their names within the shared folder, extension included.
+    """Write `annotations.xml`, in which an image's name is its path below the shared folder, extension included.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
 
     Returns:
-        How many images were written.
+        Number of images that were written.
     """
     count = 0
     with target.long_file("annotations.xml") as file:
@@ -36,6 +41,7 @@ def write_cvat(masks: Iterable[Exported], classes: Classes, target: Target) -> i
 
 
 def _masks(each: Exported, classes: Classes) -> Iterator[str]:
+    """Yield a mask element for each chosen class that occurs in the mask, cut to its bounding box."""
     for class_id in classes.chosen:
         region = each.mask == class_id
         if not region.any():
@@ -50,12 +56,13 @@ def _masks(each: Exported, classes: Classes) -> Iterator[str]:
 
 
 def _lengths(box: NDArray[np.bool_]) -> list[int]:
-    """Run lengths row by row, of what is outside and inside in turn; outside comes first, though it be 0."""
+    """Return run lengths row by row, outside and inside the region in turn; outside comes first and may be 0."""
     values, lengths = runs_of(box.ravel())
     return [*([0] if values[0] else []), *lengths.tolist()]
 
 
 def _meta(classes: Classes) -> str:
+    """Return the element that defines the labels and their colors."""
     labels = "".join(
         f"<label><name>{escape(classes.names[each])}</name><color>{classes.hex_colour(each)}</color>"
         "<type>mask</type><attributes></attributes></label>\n"
@@ -65,5 +72,6 @@ def _meta(classes: Classes) -> str:
 
 
 def _extension(uri: str) -> str:
+    """Return the extension of a URI with its dot; an empty text without one."""
     name = uri.rsplit("/", 1)[-1]
     return name[name.rfind(".") :] if "." in name else ""

@@ -1,4 +1,4 @@
-"""One export, start to end."""
+"""Export of a run's masks from start to end: format, choice of images, destination."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from pipeline.results.tables import Run
 __all__ = ["FORMATS", "Export", "Request", "export_run"]
 
 _Writer = Callable[[Iterable[Exported], Classes, Target], int]
-# People correct so many masks in an afternoon.
+# Default number of images for labeling tools: about as many masks as people correct in an afternoon.
 _TO_LABEL = 50
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a format is written, and which images it takes if nothing is said."""
+    """Writer of a format, and its default choice of images.
+
+    Attributes:
+        write: Function that writes the masks and returns the number of images.
+        images: Largest number of images; None: all.
+        order: Order of the images, which decides the choice of the first ones.
+    """
 
     write: _Writer
     images: int | None = None
@@ -45,15 +51,15 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be exported.
+    """Request for an export: format, destination and choice of images.
 
     Attributes:
-        to: a name in `FORMATS`.
-        folder: URI for the files.
-        images: at most so many; None = the format's default.
-        order: which first; None = the format's default.
-        classes: names; None = all.
-        tolerance: of outlines, pixels; `geojson` only.
+        to: Name of the format in `FORMATS`.
+        folder: URI of the folder for the files.
+        images: Largest number of images; None: the format's default.
+        order: Order of the images, which decides the choice of the first ones; None: the format's default.
+        classes: Names of the exported classes; None: all.
+        tolerance: Pixels by which an outline may move to have fewer points; `geojson` only.
         label_values: Whether `index-png` writes the values of the run's label files in place of class ids.
     """
 
@@ -68,7 +74,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: the folder, how many images, and how many of the run have no mask."""
+    """Result of an export.
+
+    Attributes:
+        folder: URI of the folder, without a slash at the end.
+        images: Number of images that were written.
+        failed: Number of images of the run that have no mask.
+    """
 
     folder: str
     images: int
@@ -76,20 +88,21 @@ class Export:
 
 
 def export_run(output: str, request: Request, storage: Storage | None = None) -> Export:
-    """Exports the masks of a committed run, replacing files of the same names.
+    """Export the masks of a committed run; files of the same names are replaced.
 
     Args:
         output: URI of the run.
-        request: what, and where to.
-        storage: how to read and write; None = default retries.
+        request: Format, destination and choice of images.
+        storage: Storage of the run and of the export; None: default retries.
 
     Raises:
-        IncompleteRun: if nothing is committed there.
-        ConfigError: if the request makes no sense for this run; the message says why.
+        IncompleteRun: If no run is committed at `output`.
+        ConfigError: If the request does not fit the run; the message gives the reason.
     """
     run, chosen = Run(output, storage), FORMATS[request.to]
     images = chosen.images if request.images is None else request.images
     masks = chosen_masks(run, images, request.order or chosen.order)
+    # Options of a single format are bound to its writer, so that all writers are called alike.
     write: _Writer = chosen.write
     if request.to == "geojson":
         write = partial(write_geojson, tolerance=request.tolerance)

@@ -1,7 +1,7 @@
-"""Regions as polygons: a GeoJSON file per image, in pixels of the image.
+"""Export of regions as polygons: a GeoJSON file per image, in pixels of the image.
 
-x goes right and y down from the image's upper left corner; a pixel is a unit square, so that polygons follow the edges
-of pixels. Regions that touch at a corner only are polygons of their own; holes are kept.
+The origin is the image's upper left corner; x points right and y points down. A pixel is a unit square, so polygons
+follow the edges of pixels. Regions that touch only at a corner are separate polygons; holes are kept.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ __all__ = ["polygons", "write_geojson"]
 
 
 def write_geojson(masks: Iterable[Exported], classes: Classes, target: Target, tolerance: float = 0.0) -> int:
-    """Writes `<name>.geojson`, a FeatureCollection with a Feature per region.
+    """Write `<name>.geojson` for each image, a FeatureCollection with a Feature per region.
 
     Args:
-        masks: to write.
-        classes: whose regions.
-        target: where.
-        tolerance: pixels by which an outline may move, to have fewer points; 0 keeps it exact. Outlines of neighbours
-            are simplified each for itself, so that gaps and overlaps of that size may come between them.
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
+        tolerance: Pixels by which an outline may move to have fewer points; 0 keeps it exact. Each outline is
+            simplified on its own, so gaps and overlaps of that size may appear between neighbors.
 
     Returns:
-        How many images were written.
+        Number of images that were written.
 
     Raises:
-        ConfigError: if rasterio or shapely is not installed.
+        ConfigError: If rasterio or shapely is not installed.
     """
     count = 0
     for each in masks:
@@ -47,14 +47,24 @@ def write_geojson(masks: Iterable[Exported], classes: Classes, target: Target, t
 
 
 def polygons(mask: np.ndarray, chosen: Iterable[int], tolerance: float = 0.0) -> Iterator[tuple[int, Any]]:
-    """(class id, shapely polygon) of every region of a (H, W) mask of class ids; all of them valid."""
+    """Yield (class id, shapely polygon) for every region of a mask; all polygons are valid.
+
+    Args:
+        mask: (H, W) class ids.
+        chosen: Ids of the classes whose regions are wanted.
+        tolerance: Pixels by which an outline may move to have fewer points; 0 keeps it exact.
+
+    Raises:
+        ConfigError: If rasterio or shapely is not installed.
+    """
     features, shapely = _libraries()
     wanted = np.isin(mask, list(chosen))
+    # Connectivity 4: pixels that touch only at a corner belong to separate regions.
     for geometry, value in features.shapes(mask, mask=wanted, connectivity=4):
         shape = shapely.geometry.shape(geometry)
         if tolerance:
             shape = shape.simplify(tolerance, preserve_topology=True)
-        # A ring that touches itself at a corner encloses the same pixels as several that touch each other.
+        # A ring that touches itself at a corner is invalid; it encloses the same pixels as several valid rings.
         parts = shape if shape.is_valid else shapely.make_valid(shape)
         for part in getattr(parts, "geoms", (parts,)):
             if part.geom_type == "Polygon" and not part.is_empty:
@@ -62,6 +72,7 @@ def polygons(mask: np.ndarray, chosen: Iterable[int], tolerance: float = 0.0) ->
 
 
 def _features(each: Exported, classes: Classes, tolerance: float) -> Iterator[dict[str, Any]]:
+    """Yield a GeoJSON Feature for each region of the chosen classes; its area is in square pixels."""
     _, shapely = _libraries()
     for class_id, polygon in polygons(each.mask, classes.chosen, tolerance):
         properties = {"class_id": class_id, "class_name": classes.names[class_id], "area": polygon.area}
@@ -69,7 +80,8 @@ def _features(each: Exported, classes: Classes, tolerance: float) -> Iterator[di
 
 
 def _libraries() -> tuple[Any, Any]:
-    # Not everybody exports polygons, and GDAL is large.
+    """Import rasterio.features and shapely; raise ConfigError if one is not installed."""
+    # They are optional, because few users export polygons and GDAL is large.
     try:
         import rasterio.features
         import shapely.geometry

@@ -1,4 +1,4 @@
-"""Masks as pre-annotations for Label Studio: tasks to import, and the labelling configuration they need."""
+"""Export of pre-annotations for Label Studio: tasks to import, and the labeling configuration that they need."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from pipeline.results.scores import runs_of
 
 __all__ = ["brush_rle", "write_label_studio"]
 
-# Bits of the four lengths that a run may be written with, and of a value.
+# Bits of the four kinds of run lengths, and bits of a value.
 _SIZES, _WORD = (3, 4, 8, 16), 8
 _LONGEST = 2 ** _SIZES[-1]
 _CHANNELS = 4  # a brush is an RGBA picture, 0 or 255 in all four
 
 
 def write_label_studio(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
-    """Writes `tasks.json` and `labelling.xml`; tasks name images by URI, and Label Studio must be able to read those.
+    """Write `tasks.json` and `labelling.xml`.
+
+    Tasks refer to images by their URIs, which Label Studio must be able to read.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
 
     Returns:
-        How many images were written.
+        Number of images that were written.
     """
     count = 0
     with target.long_file("tasks.json") as file:
@@ -40,13 +47,15 @@ def write_label_studio(masks: Iterable[Exported], classes: Classes, target: Targ
 
 
 def brush_rle(region: NDArray[np.bool_]) -> list[int]:
-    """Label Studio's run lengths of a (H, W) region, as bytes.
+    """Encode a (H, W) region in Label Studio's run lengths of an RGBA image; return the bytes as numbers.
 
-    32 bits: how many values follow; 5: bits of a value less 1; four times 4: bits of a length less 1. Then runs: one
-    bit, 1 for a value that is repeated; two, which of the four sizes; the length less 1; the value.
+    The header has three fields: the number of values (32 bits), the bits of a value less 1 (5 bits), and the bits of
+    each of the four kinds of lengths less 1 (4 bits each). Then come runs: a bit that is 1 for a repeated value, two
+    bits for the kind of the length, the length less 1, and the value.
     """
     bits = [f"{region.size * _CHANNELS:032b}{_WORD - 1:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
     for value, length in zip(*runs_of(region.ravel()), strict=True):
+        # Each run takes the shortest kind of length that holds it; the longest runs are divided.
         left = int(length) * _CHANNELS
         while left:
             part = min(left, _LONGEST)
@@ -54,11 +63,13 @@ def brush_rle(region: NDArray[np.bool_]) -> list[int]:
             bits.append(f"1{index:02b}{part - 1:0{_SIZES[index]}b}{255 * int(value):08b}")
             left -= part
     text = "".join(bits)
+    # Zeros fill the last byte.
     text += "0" * (-len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
 def _task(each: Exported, classes: Classes) -> dict[str, Any]:
+    """Return the task of an image, with its regions as a prediction whose score falls with the mean entropy."""
     results = list(_results(each, classes))
     prediction = {"model_version": "dilated-context", "score": -each.entropy, "result": results}
     data = {"image": each.uri, "mean_entropy": each.entropy, "mean_iou": each.mean_iou}
@@ -66,6 +77,7 @@ def _task(each: Exported, classes: Classes) -> dict[str, Any]:
 
 
 def _results(each: Exported, classes: Classes) -> Iterator[dict[str, Any]]:
+    """Yield a brush for each chosen class that occurs in the mask."""
     for class_id in classes.chosen:
         region = each.mask == class_id
         if region.any():
@@ -76,6 +88,7 @@ def _results(each: Exported, classes: Classes) -> Iterator[dict[str, Any]]:
 
 
 def _configuration(classes: Classes) -> str:
+    """Return the XML of the labeling configuration: an image, and a brush for each chosen class."""
     labels = "\n".join(
         f"    <Label value={quoteattr(classes.names[each])} background={quoteattr(classes.hex_colour(each))}/>"
         for each in classes.chosen

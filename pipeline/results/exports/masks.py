@@ -1,4 +1,4 @@
-"""The masks that an export writes: which images, in which order, and under which names."""
+"""Masks that an export writes: choice, order and names of the images."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _KEYS: dict[Order, tuple[str, float]] = {"uncertain": ("mean_entropy", 1.0), "wo
 
 @dataclass(frozen=True)
 class Exported:
-    """One segmented image.
+    """Segmented image to export.
 
     Attributes:
-        uri: of the image.
-        name: its path below the folder that all images of the run share, without extension.
-        size: height and width, pixels.
-        png: its mask as stored, a palette PNG whose values are class ids.
-        entropy: mean entropy of the class probabilities, nats.
-        mean_iou: None without a label.
+        uri: URI of the image.
+        name: Path of the image below the folder that all images of the run share, without extension.
+        size: Height and width in pixels.
+        png: Mask as stored, a palette PNG whose values are class ids.
+        entropy: Mean entropy of the class probabilities, in nats.
+        mean_iou: Mean IoU, 0–1; None without a label.
     """
 
     uri: str
@@ -46,24 +46,28 @@ class Exported:
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
-        """(H, W) class ids."""
+        """Return the (H, W) class ids of the mask, decoded on first use."""
         return decode_mask(self.png)
 
 
 def chosen_masks(run: Run, images: int | None = None, order: Order = "manifest") -> Iterator[Exported]:
-    """The segmented images of a run, one file of `predictions` in memory at a time; failed ones have no mask.
+    """Yield the segmented images of a run, with one file of `predictions` in memory at a time.
+
+    Failed images have no mask, and are left out.
 
     Args:
-        run: a committed run.
-        images: at most so many; None = all.
-        order: as in the manifest; most uncertain (highest mean entropy) or worst (lowest mean IoU) first.
+        run: Committed run.
+        images: Largest number of images; None: all.
+        order: `manifest` for the manifest's order; `uncertain` for the highest mean entropy first; `worst` for the
+            lowest mean IoU first.
 
     Raises:
-        ConfigError: if the worst images of a run without labels are wanted, or two images would have the same name.
+        ConfigError: If the worst images of a run without labels are requested, or two images would have the same name.
     """
     if order == "manifest":
         rows = _in_order(run, images)
     else:
+        # First the keys of all rows are compared, then only the masks of the chosen rows are fetched.
         rows = (run.row("predictions/", position, _COLUMNS) for position in _first(run, images, order))
     folder = _shared_folder(run)
     names = _Names(ordered=order == "manifest")
@@ -74,15 +78,20 @@ def chosen_masks(run: Run, images: int | None = None, order: Order = "manifest")
 
 
 class _Names:
-    """Names of files, each of one image only. Of images in order of their URIs it remembers a few at a time."""
+    """Names that are taken; each may belong to one image only.
+
+    Args:
+        ordered: Whether the images come in the order of their URIs; then only a few names are kept at a time.
+    """
 
     def __init__(self, *, ordered: bool) -> None:
         self._ordered = ordered
         self._seen: dict[str, str] = {}
 
     def unique(self, name: str, uri: str) -> str:
+        """Return `name`; raise ConfigError if another image has it already."""
         if self._ordered:
-            # All URIs that begin with a name and a dot follow each other.
+            # All URIs that begin with a name and a dot follow each other, so other names cannot come again.
             self._seen = {
                 each: other for each, other in self._seen.items() if name.startswith(f"{each}.") or each == name
             }
@@ -96,8 +105,10 @@ class _Names:
 
 
 def _in_order(run: Run, images: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the first segmented images in manifest order; None: of all."""
     left = images
     for part in run.tables("predictions/", _COLUMNS):
+        # Row by row: only one mask at a time is a Python object of its own.
         for batch in part.filter(pc.equal(part["status"], "ok")).to_batches(max_chunksize=1):
             if left is not None:
                 if not left:
@@ -107,7 +118,7 @@ def _in_order(run: Run, images: int | None) -> Iterator[dict[str, Any]]:
 
 
 def _first(run: Run, images: int | None, order: Order) -> list[int]:
-    """Positions of the rows with the greatest keys."""
+    """Return the positions of the first rows in an order; rows without a value, such as failed ones, are left out."""
     column, sign = _KEYS[order]
     if order == "worst" and run.success["mean_iou"] is None:
         raise ConfigError(f"{run.output} has no labels, so its worst images are unknown: choose --order uncertain")
@@ -120,7 +131,8 @@ def _first(run: Run, images: int | None, order: Order) -> list[int]:
 
 
 def _shared_folder(run: Run) -> str:
-    """The deepest folder that holds all images; URIs are sorted, so that the first and the last one tell."""
+    """Return the deepest folder that holds all images, with a slash at the end."""
+    # URIs are sorted, so the common prefix of the first and the last one is common to all.
     first = last = ""
     for table in run.tables("manifest/", ["image_uri"]):
         if table.num_rows:
@@ -130,6 +142,6 @@ def _shared_folder(run: Run) -> str:
 
 
 def _without_extension(path: str) -> str:
-    # A path that leads out of its folder must not lead out of the export's.
+    # Parts like `..` are removed, because a path must not lead out of the folder of the export.
     parts = [part for part in PurePosixPath(path).parts if part not in ("..", "/")]
     return str(PurePosixPath(*parts).with_suffix(""))

@@ -1,4 +1,4 @@
-"""Masks as folders of PNG files: class ids, or the colours of the classes."""
+"""Export as folders of PNG files with class ids, or with the colors of the classes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,16 @@ def write_index_png(
 
 
 def write_color_png(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
-    """RGB files in the colours of the palette; black where a class was not chosen."""
+    """Write RGB PNGs in the colors of the palette; pixels of classes that were not chosen are black.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
+
+    Returns:
+        Number of images that were written.
+    """
     palette, count = classes.palette(), 0
     for each in masks:
         sink = io.BytesIO()

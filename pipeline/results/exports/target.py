@@ -1,4 +1,4 @@
-"""Where an export goes: small files one by one, and one file of any length through the disk."""
+"""Destination of an export: small files are written directly, files of any length through the local disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ __all__ = ["Target"]
 
 
 class Target:
-    """A folder for the files of one export, replacing older ones of the same names.
+    """Folder for the files of one export; older files of the same names are replaced.
 
     Args:
-        run: that is exported.
-        folder: URI.
+        run: Run that is exported.
+        folder: URI of the folder.
+
+    Attributes:
+        folder: URI of the folder, without a slash at the end.
 
     Raises:
-        ConfigError: if the folder lies among the run's own tables.
+        ConfigError: If the folder lies among the run's own tables.
     """
 
     def __init__(self, run: Run, folder: str) -> None:
@@ -38,14 +41,14 @@ class Target:
                 raise ConfigError(f"{folder} is where the run's own tables lie: export to another folder")
 
     def write(self, name: str, data: bytes) -> str:
-        """Writes a file; returns its URI."""
+        """Write a file below the folder and return its URI."""
         uri = join(self.folder, name)
         self._storage.write(uri, data)
         return uri
 
     @contextlib.contextmanager
     def long_file(self, name: str) -> Iterator[IO[str]]:
-        """A text file that is written piece by piece, and appears under its name whole, when left without an error."""
+        """Open a text file to write piece by piece; the whole file appears in the folder if the block ends normally."""
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:
             path = Path(scratch) / "file"
             with path.open("w", encoding="utf-8") as file:
@@ -54,10 +57,12 @@ class Target:
 
 
 def _upload(filesystem: Any, path: Path, target: str) -> None:
+    """Copy a scratch file to the target; a local target appears in one step."""
     if not is_local(filesystem):
         filesystem.put_file(str(path), target)
         return
-    # Another disk than the scratch folder's, perhaps: beside the target first, then in one step.
+    # The target may be on another disk than the scratch folder, and a rename works on one disk only. The file is
+    # therefore copied beside the target, then renamed in one step.
     beside = Path(target).with_name(f".{Path(target).name}.{os.getpid()}.tmp")
     beside.parent.mkdir(parents=True, exist_ok=True)
     try:

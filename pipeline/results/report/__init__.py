@@ -1,1 +1,1 @@
-"""A run as pages and pictures for people: the report, the contact sheet, the plots, and what other pages share."""
+"""Report of a run for people: the page, the contact sheet, the plots, and helpers that other pages share."""

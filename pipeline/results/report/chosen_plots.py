@@ -1,4 +1,4 @@
-"""Which plots lie beside a report."""
+"""Selection of the plots that are written beside a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ __all__ = ["report_plots"]
 
 
 def report_plots(run: Run, found: Survey, classes: ClassFindings, scores: StoredScores | None) -> dict[str, bytes]:
-    """PNG files by name; of what is undefined there is no plot."""
+    """Return the plots of a report; a plot whose values are undefined is left out.
+
+    Args:
+        run: Committed run.
+        found: Survey of the run's images.
+        classes: Findings about the run's classes.
+        scores: Scores from `jobs/score.py`; None if the run was not scored.
+
+    Returns:
+        PNG files by file name.
+    """
     plots = {}
     labelled = run.success["mean_iou"] is not None
     if labelled:

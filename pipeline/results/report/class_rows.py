@@ -1,4 +1,4 @@
-"""What a report says of each class: scores, their interval, the paper's figures, and how much of the run it is."""
+"""Per-class part of a report: scores, their intervals, the paper's figures, and shares of the pixels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ __all__ = ["ClassFindings", "ClassRow", "class_findings", "class_rows"]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class. Scores and shares are parts of 1, None where undefined.
+    """Scores and pixel shares of one class over a run, in [0, 1]; None where undefined.
 
     Attributes:
-        name, colour: of the class; `#rrggbb`.
-        iou, precision, recall: over the run.
-        interval: of the IoU, 95%.
-        paper: its IoU by each of the paper's rows beside; None where the paper prints none.
-        labelled: share of the pixels of all labels.
-        predicted: share of the predicted pixels.
-        images: that hold it.
+        name: Class name.
+        colour: Color of the class, `#rrggbb`.
+        iou: Intersection over union.
+        precision: Intersection divided by the predicted pixels.
+        recall: Intersection divided by the labeled pixels.
+        interval: 95% interval of the IoU.
+        paper: IoU by each row of the paper's tables that is shown; None where the paper prints none.
+        labelled: Share of the class in the pixels of all labels.
+        predicted: Share of the class in the predicted pixels.
+        images: Number of images whose label holds the class; without labels, whose mask does.
     """
 
     name: str
@@ -45,14 +48,14 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ClassFindings:
-    """All that is said of the classes of a run.
+    """Everything that a report states about the classes of a run.
 
     Attributes:
-        figures: rows of the paper's tables that speak of the same classes.
-        mean_interval: 95%, of the mean IoU.
-        classes: by class id.
-        heat: the confusion matrix; None without labels.
-        pairs: what is most confused.
+        figures: Rows of the paper's tables that have the same classes.
+        mean_interval: 95% interval of the mean IoU; None if it is undefined.
+        classes: Scores of each class, by class id.
+        heat: Confusion matrix as a heat map; None without labels.
+        pairs: Most confused pairs of classes; empty without labels.
     """
 
     figures: list[PaperFigures]
@@ -63,7 +66,10 @@ class ClassFindings:
 
 
 def class_findings(run: Run) -> ClassFindings:
-    """Reads the tables of classes, and `image_scores` a file at a time for the intervals."""
+    """Return the class findings of a committed run.
+
+    Reads the tables of classes and, for the intervals, `image_scores` one file at a time.
+    """
     figures = paper_figures(run.classes, run.info().get("settings", {}).get("label_space"))
     intervals = iou_intervals(run)
     rows = class_rows(run, intervals, figures)
@@ -75,7 +81,13 @@ def class_findings(run: Run) -> ClassFindings:
 
 
 def class_rows(run: Run, intervals: IouIntervals, figures: Sequence[PaperFigures]) -> list[ClassRow]:
-    """One row per class, by id."""
+    """Return the scores and pixel shares of each class, by id.
+
+    Args:
+        run: Committed run.
+        intervals: Intervals of the run's IoU.
+        figures: Rows of the paper's tables to show beside the run's own IoU.
+    """
     rows = run.class_scores().to_dict("records")
     sums = {name: sum(_number(row[name]) or 0 for row in rows) for name in ("target_pixels", "predicted_pixels")}
     return [
@@ -96,6 +108,7 @@ def class_rows(run: Run, intervals: IouIntervals, figures: Sequence[PaperFigures
 
 
 def _number(value: Any) -> float | None:
+    # pandas turns a null of a numeric column into NaN.
     return None if value is None or math.isnan(value) else float(value)
 
 
@@ -105,4 +118,5 @@ def _share(pixels: Any, total: float) -> float | None:
 
 
 def _paper(figures: PaperFigures, name: str) -> float | None:
+    # The paper prints percent.
     return figures.iou[name] / 100 if name in figures.iou else None

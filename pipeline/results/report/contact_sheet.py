@@ -1,4 +1,4 @@
-"""One picture of a run: images, predictions over them and labels, from the worst to the best."""
+"""Contact sheet of a run: one picture of images, predictions and labels, from the worst to the best image."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from pipeline.results.tables import Run
 
 __all__ = ["Panel", "choose_panels", "contact_sheet", "draw_sheet", "overlay", "paint_sheet"]
 
-_TILE = 420  # width of one picture, pixels
+# Layout of the sheet, pixels.
+_TILE = 420  # width of one picture
 _GAP = 14
 _EDGE = 28
 _TITLE = 40
 _CAPTION = 30
+# Colors, RGB.
 _BACKGROUND = (250, 250, 249)
 _INK = (28, 30, 33)
 _MUTED = (105, 110, 117)
 _RULE = (222, 223, 225)
 _VOID = (40, 40, 42)
-_BLEND = 0.6  # weight of the class colours over the image
+_BLEND = 0.6  # weight of the class colors over the image
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of the sheet.
+    """Content of one row of the sheet.
 
     Attributes:
-        caption: what stands below it.
-        image: (H, W, 3) uint8 RGB; None if it cannot be read any more.
+        caption: Text below the row.
+        image: (H, W, 3) uint8 RGB image; None if it cannot be read anymore.
         mask: (H, W) uint8 predicted class ids.
-        label: (H, W) uint8 class ids; None without a label.
+        label: (H, W) uint8 class ids of the label; None without a readable label.
     """
 
     caption: str
@@ -50,12 +52,12 @@ class Panel:
 
 
 def contact_sheet(run: Run, count: int = 6, found: Survey | None = None) -> bytes | None:
-    """The contact sheet of a run as PNG bytes; None if it has no predicted image.
+    """Return the contact sheet of a run as PNG bytes, or None if the run has no predicted image.
 
     Args:
-        run: a committed run.
-        count: at most so many images, spread evenly from the lowest to the highest mean IoU.
-        found: what a survey of the run found; None = survey it now.
+        run: Committed run.
+        count: Maximum number of images, spread evenly from the lowest to the highest mean IoU.
+        found: Survey of the run; None to survey it now.
     """
     panels = choose_panels(run, count, found)
     palette = np.asarray(run.success["palette"], np.uint8)
@@ -63,12 +65,21 @@ def contact_sheet(run: Run, count: int = 6, found: Survey | None = None) -> byte
 
 
 def choose_panels(run: Run, count: int, found: Survey | None = None) -> list[Panel]:
-    """Rows spread over the mean IoU of the images; evenly over the manifest in a run without labels.
+    """Choose images evenly over the sorted mean IoU, or evenly over the manifest in a run without labels.
 
-    Of more than 10,000 images a sample stands for those between the lowest and the highest.
+    If there are more than 10,000 images, a sample stands for those between the lowest and the highest.
+
+    Args:
+        run: Committed run.
+        count: Maximum number of images.
+        found: Survey of the run; None to survey it now.
+
+    Returns:
+        One panel per image, lowest mean IoU first.
     """
     found = found or survey(run, 1)
     positions, total = _spread(found), found.scores.total
+    # Evenly spaced ranks, with both ends; `unique` also sorts them.
     picks = np.unique(np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int))
     ranks = {0: "lowest", len(positions) // 2: "median", len(positions) - 1: "highest"}
     sources = Sources(run)
@@ -86,11 +97,13 @@ def choose_panels(run: Run, count: int, found: Survey | None = None) -> list[Pan
 
 
 def _spread(found: Survey) -> NDArray[np.int64]:
-    """Positions of images that stand for all, by their mean IoU, or in order where there is none."""
+    """Return positions of images that represent the run, sorted by mean IoU, or in manifest order without labels."""
     if not found.scores.total:
         return np.sort(found.sample.positions)
     scores = dict(zip(found.sample.positions.tolist(), found.sample.values.tolist(), strict=True))
+    # NaN, the score of an image without a label, is the only value that differs from itself.
     scores = {position: score for position, score in scores.items() if score == score}
+    # The sample may miss the extremes. Scores outside [0, 1] put them at both ends.
     scores |= {int(found.worst.positions[0]): -1.0, int(found.best.positions[0]): 2.0}
     return np.array(sorted(scores, key=lambda position: (scores[position], position)), np.int64)
 
@@ -98,17 +111,18 @@ def _spread(found: Survey) -> NDArray[np.int64]:
 def overlay(
     image: NDArray[np.uint8] | None, ids: NDArray[np.uint8], palette: NDArray[np.uint8], ignore_label: int
 ) -> NDArray[np.uint8]:
-    """Colours of class ids over an image.
+    """Blend the colors of class ids over an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB; None = the plain colours.
-        ids: (H, W) uint8 class ids.
-        palette: (C, 3) uint8 RGB.
-        ignore_label: shown dark.
+        image: (H, W, 3) uint8 RGB image. None, or an image of another size, gives the plain colors.
+        ids: (H, W) uint8 class ids. Ids without a color in the palette are dark.
+        palette: (C, 3) uint8 RGB color of each class.
+        ignore_label: Id of ignored pixels, which are dark; a value above 255 ignores none.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB picture.
     """
+    # Lookup table of all 256 ids: (H, W) ids -> (H, W, 3) colors.
     table = np.full((256, 3), _VOID, np.uint8)
     table[: len(palette)] = palette
     if ignore_label < 256:
@@ -123,7 +137,14 @@ def overlay(
 def draw_sheet(
     panels: Sequence[Panel], class_names: Sequence[str], palette: NDArray[np.uint8], ignore_label: int
 ) -> bytes:
-    """Draws the rows and the legend; returns PNG bytes."""
+    """Draw the contact sheet and return it as PNG bytes.
+
+    Args:
+        panels: Rows of the sheet.
+        class_names: Names of the C classes, for the legend.
+        palette: (C, 3) uint8 RGB color of each class.
+        ignore_label: Id of ignored pixels, which are dark.
+    """
     buffer = io.BytesIO()
     paint_sheet(panels, class_names, palette, ignore_label).save(buffer, "PNG")
     return buffer.getvalue()
@@ -136,28 +157,42 @@ def paint_sheet(
     ignore_label: int,
     titles: Sequence[str] = ("Image", "Prediction", "Label"),
 ) -> Image.Image:
-    """Draws the rows and the legend; `titles` of the columns image, mask and, if there are any, label."""
+    """Draw the contact sheet: a legend of the classes above rows of image, mask and label.
+
+    Args:
+        panels: Rows of the sheet.
+        class_names: Names of the C classes, for the legend.
+        palette: (C, 3) uint8 RGB color of each class.
+        ignore_label: Id of ignored pixels, which are dark.
+        titles: Titles of the three columns image, mask and label. The last column is drawn only if a panel has a
+            label.
+    """
     with_labels = any(panel.label is not None for panel in panels)
     titles = titles[: 3 if with_labels else 2]
     heights = [max(1, round(_TILE * panel.mask.shape[0] / panel.mask.shape[1])) for panel in panels]
+    # A very tall image would dominate the sheet.
     heights = [min(height, 2 * _TILE) for height in heights]
     width = 2 * _EDGE + len(titles) * _TILE + (len(titles) - 1) * _GAP
     entries = [(name, tuple(int(v) for v in colour)) for name, colour in zip(class_names, palette, strict=True)]
     if with_labels:
         entries.append(("ignored", _VOID))
+    # The height of the legend depends on its names, and the height of the sheet on the legend.
     places, legend_height = _legend_places([name for name, _ in entries], width - 2 * _EDGE)
     top = _EDGE + legend_height + _GAP
     sheet = Image.new("RGB", (width, top + _TITLE + sum(heights) + _CAPTION * len(panels) + _EDGE), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
+    # Legend: a swatch and a name per class.
     for (name, colour), (x, y) in zip(entries, places, strict=True):
         draw.rounded_rectangle(
             (_EDGE + x, _EDGE + y + 3, _EDGE + x + 18, _EDGE + y + 21), 4, fill=colour, outline=_RULE
         )
         draw.text((_EDGE + x + 26, _EDGE + y + 12), name, _INK, _font_for(name, 16), anchor="lm")
     draw.line((_EDGE, top, width - _EDGE, top), fill=_RULE)
+    # Column titles.
     columns = [_EDGE + index * (_TILE + _GAP) for index in range(len(titles))]
     for x, title in zip(columns, titles, strict=True):
         draw.text((x, top + _TITLE / 2), title, _MUTED, _font(16), anchor="lm")
+    # One row of pictures per panel, with its caption below.
     y = top + _TITLE
     for panel, height in zip(panels, heights, strict=True):
         for x, picture in zip(columns, _pictures(panel, palette, ignore_label), strict=False):
@@ -188,9 +223,10 @@ def _paste(
 
 
 def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Where each legend entry goes, (x, y) in pixels, and the height of all; wraps at `width`."""
+    """Return the (x, y) position of each legend entry and the legend's height, in pixels; lines wrap at `width`."""
     places, x, y, line = [], 0, 0, 30
     for name in names:
+        # Swatch and space, text, space before the next entry.
         entry = 26 + round(_font_for(name, 16).getlength(name)) + 26
         if x and x + entry - 26 > width:
             x, y = 0, y + line
@@ -204,6 +240,7 @@ def _font(size: int, *, latin: bool = True) -> ImageFont.FreeTypeFont | ImageFon
     """Return Pillow's own font, or DejaVu Sans, which comes with matplotlib and has many more alphabets."""
     if latin:
         return ImageFont.load_default(size)
+    # Imported here because most sheets do not need it.
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -1,4 +1,4 @@
-"""What `run.json` and the tables say of a run, as names and values."""
+"""Facts about a run from `run.json` and its tables, as names and values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ Facts = list[tuple[str, str]]
 
 
 def main_facts(info: dict[str, Any], found: Survey) -> Facts:
-    """Network, data, settings that matter and the work per image; what an older run does not say is left out."""
+    """Return the main facts of a run: network, data, important settings, and the work per image.
+
+    A fact that an older run does not record is left out.
+
+    Args:
+        info: Content of `run.json`.
+        found: Survey of the run's images.
+    """
     settings, checkpoint = info.get("settings", {}), info.get("checkpoint", {})
     provenance, rows = info.get("provenance", {}), info.get("manifest", {}).get("rows")
     scored = f"{found.scores.total:,} of them scored by a label"
@@ -33,7 +40,13 @@ def main_facts(info: dict[str, Any], found: Survey) -> Facts:
 
 
 def all_facts(info: dict[str, Any]) -> Facts:
-    """run.json as name and value, settings first."""
+    """Return all facts of `run.json`: the checkpoint, the sections from settings to provenance, and the identity.
+
+    Null values are left out. A value that is not text is written as JSON.
+
+    Args:
+        info: Content of `run.json`.
+    """
     facts = [("checkpoint", info.get("checkpoint", {}).get("uri", ""))]
     facts.append(("checkpoint SHA-256", info.get("checkpoint", {}).get("sha256", "")))
     for section in ("settings", "manifest", "shards", "provenance"):
@@ -44,7 +57,7 @@ def all_facts(info: dict[str, Any]) -> Facts:
 
 
 def _since(since: dict[str, Any] | None) -> str | None:
-    """Of a run that leaves out what an earlier one has."""
+    """Describe the earlier run of `--since` and the number of images by kind of change; None without one."""
     if since is None:
         return None
     counts = ", ".join(f"{since[name]:,} {name}" for name in ("new", "changed", "unchanged", "gone"))
@@ -52,6 +65,8 @@ def _since(since: dict[str, Any] | None) -> str | None:
 
 
 def _views(settings: dict[str, Any]) -> str | None:
+    """Describe the scales and the mirroring that predictions are averaged over; None for the plain image alone."""
+    # A run without these settings uses the image as it is.
     scales, flip = settings.get("scales") or [1.0], settings.get("flip")
     if not flip and scales == [1.0]:
         return None
@@ -59,7 +74,10 @@ def _views(settings: dict[str, Any]) -> str | None:
 
 
 def _work(found: Survey) -> str | None:
-    """From the column `seconds`; no table says how long a run took, which may have been interrupted."""
+    """Describe the mean time per image, from the column `seconds`; None without predicted images.
+
+    No table records the duration of the run, which may have been interrupted.
+    """
     if not found.images or not found.seconds:
         return None
     mean = found.seconds / found.images
@@ -68,4 +86,5 @@ def _work(found: Survey) -> str | None:
 
 def _words(section: str, name: str) -> str:
     words = name.replace("_", " ")
+    # Names of the other sections, such as `rows`, are unclear without the section.
     return words if section in ("settings", "provenance") else f"{section} {words}"

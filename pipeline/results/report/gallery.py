@@ -1,4 +1,4 @@
-"""The images that a report shows: fetched, drawn and described, only those and each once."""
+"""Gallery of a report: the images that it shows, each fetched and drawn once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _COLUMNS = ("image_uri", "mask", "height", "width", "mean_iou", "mean_confidence
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: what it shows, and its data URI; None if its file cannot be read any more."""
+    """One picture of the page.
+
+    Attributes:
+        title: Title of the picture.
+        source: Data URI of the picture; None if its file cannot be read anymore.
+    """
 
     title: str
     source: str | None
@@ -30,15 +35,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """One image of a run.
+    """One image of a run with its scores and pictures.
 
     Attributes:
-        uri: of the image.
-        height, width: pixels.
-        mean_iou: part of 1; None without a label.
-        confidence: mean winning probability.
-        entropy: mean, nats.
-        pictures: image, prediction and, with a label, label and errors.
+        uri: URI of the image.
+        height: Height in pixels.
+        width: Width in pixels.
+        mean_iou: Mean IoU in [0, 1]; None without a label.
+        confidence: Mean winning probability over the pixels.
+        entropy: Mean entropy of the class probabilities over the pixels, nats.
+        pictures: Pictures of the image, the prediction and, with a label, the label and the errors.
     """
 
     uri: str
@@ -52,7 +58,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Group:
-    """Images that were chosen for one reason, in its order."""
+    """Group of images that were chosen for one reason.
+
+    Attributes:
+        title: Title of the group.
+        note: Sentence that states the reason.
+        examples: Images of the group, in the order of the survey.
+    """
 
     title: str
     note: str
@@ -60,9 +72,16 @@ class Group:
 
 
 def gallery(run: Run, found: Survey) -> list[Group]:
-    """Draws what the survey chose; without labels the worst and the best are unknown, and no label is drawn."""
+    """Draw the images that the survey chose, in groups; empty groups are left out.
+
+    Without labels the worst and the best images are unknown, and no label is drawn.
+
+    Args:
+        run: Committed run.
+        found: Survey of the run's images.
+    """
     draw = _Drawing(run)
-    # Of few images none is both among the worst and among the best.
+    # With few images, split them, so that none is both among the worst and among the best.
     halves = max(1, found.scores.total // 2)
     kinds = (
         ("Worst", "Lowest mean IoU.", found.worst.positions[:halves]),
@@ -79,6 +98,7 @@ class _Drawing:
         self._run, self._sources = run, Sources(run)
         self._palette = np.asarray(run.success["palette"], np.uint8)
         self._ignore_label = int(run.success["ignore_label"])
+        # An image may be in several groups; it is drawn once.
         self._drawn: dict[int, Example] = {}
 
     def examples(self, positions: Positions) -> Iterator[Example]:
@@ -99,7 +119,7 @@ class _Drawing:
     def _pictures(
         self, image: Pixels | None, mask: Pixels, label: Pixels | None, *, labelled: bool
     ) -> Iterator[Picture]:
-        # The files may have been replaced by others since.
+        # The files may have been replaced since the run; those of another size are not shown.
         image = image if image is not None and image.shape[:2] == mask.shape else None
         label = label if label is not None and label.shape == mask.shape else None
         image, mask, label = shrink(image, mask, label)

@@ -1,4 +1,4 @@
-"""What all pages share: an environment that escapes all it is given, and how numbers are written."""
+"""Template environment of all pages: automatic escaping, and filters that format numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ def page_environment(package: str | None = None) -> jinja2.Environment:
     """Return an environment that renders templates of `pipeline.results`, and of another package if one is given.
 
     A page loads nothing from elsewhere, and runs no script.
+
+    Args:
+        package: Name of the second package whose templates can be rendered; None for none.
     """
     packages = ["pipeline.results", *([package] if package else [])]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in packages]),
-        autoescape=True,  # names, URIs and messages come from other people's files
+        autoescape=True,  # names, URIs and messages come from untrusted files
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -26,7 +29,7 @@ def page_environment(package: str | None = None) -> jinja2.Environment:
 
 
 def hex_colour(colour: tuple[int, int, int]) -> str:
-    """`#rrggbb`."""
+    """Return an RGB color with values from 0 to 255 as `#rrggbb`."""
     return "#" + bytes(colour).hex()
 
 
@@ -43,6 +46,7 @@ def _between(interval: tuple[float, float] | None) -> str:
 
 
 def _signed(value: float | None) -> str:
+    # The minus sign has the width of the plus sign; the hyphen does not.
     return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 

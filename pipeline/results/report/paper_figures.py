@@ -1,4 +1,4 @@
-"""What Yu & Koltun (ICLR 2016) print for the data sets of their tables, to stand beside a run's own scores."""
+"""IoU figures that Yu & Koltun (ICLR 2016) print in their tables, for comparison with a run's own scores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["PaperFigures", "paper_figures"]
 
 @dataclass(frozen=True)
 class PaperFigures:
-    """One row of the paper's tables.
+    """One row of the paper's tables: the IoU of each class and their mean.
 
     Attributes:
-        name: of the data set, short.
-        source: network, split and table.
-        spaces: label spaces of the data set.
-        iou: percent, by class name; a class that the paper does not print is not in it.
-        mean: percent, as printed.
+        name: Short name of the data set.
+        source: Network, split and table of the paper.
+        spaces: Names of the data set's label spaces.
+        iou: IoU in percent, by class name; a class that the paper does not print is absent.
+        mean: Mean IoU in percent, as printed.
     """
 
     name: str
@@ -30,22 +30,28 @@ class PaperFigures:
 
 
 def paper_figures(classes: Sequence[str], label_space: str | None = None) -> list[PaperFigures]:
-    """The rows that speak of these classes, in whatever order; none for classes of one's own.
+    """Return the rows of the paper's tables that have the given classes, in any order.
 
     Args:
-        classes: names.
-        label_space: of the run's labels, if it names one: CamVid and KITTI have the same classes.
+        classes: Class names of the run.
+        label_space: Label space of the run's labels, if the run names one. It selects the data set where several
+            have the same classes, as CamVid and KITTI do.
+
+    Returns:
+        Matching rows; empty if no data set of the paper has these classes.
     """
     same = [row for row in _ROWS if set(LABEL_SPACES[row.spaces[0]].classes) == set(classes)]
+    # Without a label space that decides, all data sets with these classes are shown.
     return [row for row in same if label_space in row.spaces] or same
 
 
 def _row(name: str, source: str, spaces: tuple[str, ...], figures: Sequence[float], mean: float) -> PaperFigures:
-    # VOC's background, the first class, counts in the mean but is not printed.
+    # The paper omits VOC's background, the first class, although the printed mean includes it.
     names = LABEL_SPACES[spaces[0]].classes[-len(figures) :]
     return PaperFigures(name, source, spaces, dict(zip(names, figures, strict=True)), mean)
 
 
+# IoU in percent, in the order of the label space's classes.
 _ROWS = (
     _row(
         "VOC",

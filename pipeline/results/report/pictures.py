@@ -1,4 +1,4 @@
-"""Small pictures for the page: an image, class ids over it, and where a prediction is wrong."""
+"""Small pictures for the page: reduction of images and masks, error maps, and data URIs."""
 
 from __future__ import annotations
 
@@ -15,40 +15,46 @@ __all__ = ["WRONG", "data_uri", "error_map", "shrink"]
 
 Pixels = NDArray[np.uint8]
 
-WRONG = (213, 94, 0)  # vermilion: beside pale grey, a difference of lightness as well as of hue
+WRONG = (213, 94, 0)  # vermilion: it differs from pale gray in lightness as well as in hue
 _SIDE = 420  # longest side of a picture on the page, pixels
-_BYTES = 30_000  # of one picture
-_PALE, _STRONG = 0.45, 0.9  # weights of the grey image, and of what is wrong
+_BYTES = 30_000  # target size of one encoded picture
+_PALE, _STRONG = 0.45, 0.9  # weights of the gray image, and of the color of wrong pixels
 
 
 def shrink(image: Pixels | None, mask: Pixels, label: Pixels | None) -> tuple[Pixels | None, Pixels, Pixels | None]:
-    """Every k-th pixel of each, so that drawing a huge image costs no more than drawing one of twice the page's size.
+    """Reduce an image, its mask and its label by the same whole factor k, which bounds the cost of drawing them.
+
+    The results have fewer than 1,680 pixels on the longest side, four times the side on the page. Pictures that are
+    already smaller do not change.
 
     Args:
-        image: (H, W, 3) RGB.
-        mask: (H, W) class ids. Nothing lies between two ids, so they are picked, not averaged.
-        label: (H, W) class ids.
+        image: (H, W, 3) uint8 RGB image, reduced by averaging k × k pixels; None if there is none.
+        mask: (H, W) uint8 class ids. An average of two ids has no meaning, so every k-th pixel is picked.
+        label: (H, W) uint8 class ids, picked like those of the mask; None if there is none.
+
+    Returns:
+        Image, mask and label with sides of ⌈H / k⌉ and ⌈W / k⌉ pixels.
     """
     step = max(1, max(mask.shape) // (2 * _SIDE))
     if step == 1:
         return image, mask, label
     if image is not None:
-        # Averages k x k pixels, and those that are left at the border too, as slicing does.
+        # `reduce` keeps the partial blocks at the border, so its size equals that of the slices below.
         image = np.asarray(Image.fromarray(image).reduce(step))
     return image, mask[::step, ::step].copy(), None if label is None else label[::step, ::step].copy()
 
 
 def error_map(image: Pixels | None, mask: Pixels, label: Pixels, ignore_label: int) -> Pixels:
-    """The image in pale grey where the prediction is right, vermilion where it is wrong, dark where it does not count.
+    """Draw where a prediction is wrong: right pixels pale gray, wrong ones vermilion, ignored ones dark.
 
     Args:
-        image: (H, W, 3) RGB; None = plain.
-        mask: (H, W) predicted class ids.
-        label: (H, W) class ids, or `ignore_label`.
-        ignore_label: see `label`.
+        image: (H, W, 3) uint8 RGB image for the gray background. None, or an image of another size, gives white.
+        mask: (H, W) uint8 predicted class ids.
+        label: (H, W) uint8 class ids; pixels equal to `ignore_label` do not count.
+        ignore_label: Value of ignored pixels in `label`; a value above 255 ignores none.
 
     Returns:
-        (H, W, 3) RGB.
+        (H, W, 3) uint8 RGB picture.
     """
     grey = np.full(mask.shape, 255.0, np.float32)
     if image is not None and image.shape[:2] == mask.shape:
@@ -56,16 +62,21 @@ def error_map(image: Pixels | None, mask: Pixels, label: Pixels, ignore_label: i
     base = np.repeat(grey[:, :, None], 3, axis=2)
     wrong = (mask != label) & (label != ignore_label)
     base[wrong] = _STRONG * np.asarray(WRONG, np.float32) + (1 - _STRONG) * base[wrong]
-    # The colour that the other pictures give to ignored pixels.
+    # Draw one ignored pixel to get the color that the other pictures give to ignored pixels.
     void = overlay(None, np.zeros((1, 1), np.uint8), np.empty((0, 3), np.uint8), 0)[0, 0]
     base[label == ignore_label] = void
     return base.round().astype(np.uint8)
 
 
 def data_uri(picture: Pixels) -> str:
-    """A picture as a data URI of at most 420 pixels a side and about 40 kB."""
+    """Return a picture as a WebP data URI, with sides of at most 420 pixels and a length of about 40 kB.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB picture of any size.
+    """
     image = Image.fromarray(picture)
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    # Lower the quality until the picture is small enough; the last quality is used in any case.
     for quality in (82, 65, 45, 25):
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=quality)

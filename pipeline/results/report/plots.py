@@ -1,4 +1,4 @@
-"""The report's figures as PNG files, for slides and papers. Drawn without matplotlib's global state."""
+"""Plots of a report as PNG files, for slides and papers; drawn without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _MARKERS = "D^osv"
 def iou_plot(
     rows: Sequence[ClassRow], mean: float | None, mean_interval: Interval | None, figures: Sequence[PaperFigures]
 ) -> bytes:
-    """IoU of each class with its interval, and the paper's figures beside, best class first.
+    """Plot the IoU of each class with its interval and the paper's figures, best class first, as PNG.
 
     Args:
-        rows: of the classes.
-        mean: of the run, 0–1.
-        mean_interval: its 95% interval.
-        figures: columns of the paper that the rows have values of.
+        rows: Scores of each class.
+        mean: Mean IoU of the run in [0, 1]; None if it is undefined.
+        mean_interval: 95% interval of the mean IoU; None if it is undefined.
+        figures: Rows of the paper's tables, in the order of the values `paper` of each class.
     """
+    # matplotlib draws the first bar at the bottom, so the best class comes last.
     order = sorted(rows, key=lambda row: -1.0 if row.iou is None else row.iou)
 
     def draw(axes: Axes) -> None:
@@ -42,12 +43,14 @@ def iou_plot(
         for place, row in enumerate(order):
             if row.interval is not None:
                 axes.plot([100 * each for each in row.interval], [place, place], color=_INK, linewidth=1.4)
+            # Beyond the axis' end at 100, so that all numbers form one column.
             label = "undefined" if row.iou is None else f"{100 * row.iou:.1f}"
             axes.annotate(label, (101, place), va="center", fontsize=8, annotation_clip=False)
         for number, figure in enumerate(figures):
             marks = [(100 * value, at) for at, row in enumerate(order) if (value := row.paper[number]) is not None]
             if marks:
                 x, y = zip(*marks, strict=True)
+                # Marks are hollow: the first figure's are filled white, the others' are transparent.
                 face = "none" if number else "white"
                 axes.scatter(
                     x,
@@ -69,7 +72,11 @@ def iou_plot(
 
 
 def confusion_plot(heat: HeatMap) -> bytes:
-    """Shares of each class of the labels, rows that sum to 100%; darker is more, by the square root."""
+    """Plot a confusion matrix by the shares of each labeled class, as PNG.
+
+    Rows sum to 100%. The shade of a cell follows the square root of its share; darker is more.
+    """
+    # (rows, columns); NaN, which is drawn blank, where the labels do not hold the row's class.
     shares = np.array([[np.nan if cell.share is None else cell.share for cell in row.cells] for row in heat.rows])
 
     def draw(axes: Axes) -> None:
@@ -88,7 +95,13 @@ def confusion_plot(heat: HeatMap) -> bytes:
 
 
 def distribution_plot(bars: Sequence[Bar], median: float | None, *, labelled: bool) -> bytes:
-    """How the images' mean IoU is spread; without labels, their mean confidence."""
+    """Plot the distribution of the images' mean IoU, or of their mean confidence without labels, as PNG.
+
+    Args:
+        bars: Histogram of the values; all bars have the same width.
+        median: Median of the values in [0, 1]; None if there are no values.
+        labelled: Whether the values are mean IoU; else they are mean confidence.
+    """
 
     def draw(axes: Axes) -> None:
         width = 100 * (bars[0].high - bars[0].low)
@@ -104,7 +117,14 @@ def distribution_plot(bars: Sequence[Bar], median: float | None, *, labelled: bo
 
 
 def reliability_plot(curve: Sequence[Bin], error: float | None) -> bytes:
-    """Accuracy over confidence; on the diagonal a confidence of 80% is right in four cases of five."""
+    """Plot accuracy over confidence, as PNG.
+
+    On the diagonal, a confidence of 80% is right in four cases of five.
+
+    Args:
+        curve: Bins of confidence; those without pixels are left out.
+        error: Expected calibration error in [0, 1]; None if it is undefined.
+    """
     filled = [each for each in curve if each.pixels]
     pixels = np.array([each.pixels for each in filled], np.float64)
     confidences, accuracies = [each.confidence for each in filled], [each.accuracy for each in filled]
@@ -113,6 +133,7 @@ def reliability_plot(curve: Sequence[Bin], error: float | None) -> bytes:
         axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle="--")
         x, y = ([100 * (value or 0.0) for value in values] for values in (confidences, accuracies))
         axes.plot(x, y, color=_BLUE)
+        # The area of a mark follows the bin's pixels; the constant keeps small bins visible.
         axes.scatter(x, y, s=200 * pixels / pixels.max() + 8, color=_BLUE, label="larger: more pixels")
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
@@ -141,6 +162,6 @@ def _png(draw: Callable[[Axes], None], width: float, height: float) -> bytes:
     axes.tick_params(labelsize=8)
     draw(axes)
     sink = io.BytesIO()
-    # No date or version in the file: the same run always gives the same bytes.
+    # The file holds no date and no version, so the same run always gives the same bytes.
     figure.savefig(sink, format="png", dpi=_DPI, metadata={"Software": None})
     return sink.getvalue()

@@ -1,4 +1,7 @@
-"""A run as one self-contained web page; what stands on it is chosen in `survey`, drawn in `gallery` and `heat_map`."""
+"""Report of a run as one self-contained web page.
+
+`survey` chooses its images; `gallery` and `heat_map` draw them and the confusion matrix.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from pipeline.results.tables import Run
 
 __all__ = ["Report", "render_html", "write_report"]
 
-_SHOWN = 4  # images of each kind
+_SHOWN = 4  # maximum number of images in each group
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a report was written.
+    """URIs of the files of a written report.
 
     Attributes:
         page: URI of ``report/index.html``.
@@ -41,15 +44,15 @@ class Report:
 def write_report(output: str, storage: Storage | None = None, images: int = 6) -> Report:
     """Write ``index.html``, ``contact_sheet.png`` and the plots below ``<output>/report/``, replacing older ones.
 
-    Files of the run are read one at a time, masks only of the images that are shown.
+    Files of the run are read one at a time, and masks only of the images that are shown.
 
     Args:
-        output: the URI of a committed run.
-        storage: how to read and write; None = default retries.
-        images: at most so many rows on the contact sheet.
+        output: URI of a committed run.
+        storage: Storage to read from and write to; None for the default retries.
+        images: Maximum number of rows on the contact sheet.
 
     Raises:
-        IncompleteRun: nothing is committed there.
+        IncompleteRun: If no run is committed at `output`.
     """
     run = Run(output, storage)
     found = survey(run, _SHOWN)
@@ -67,7 +70,14 @@ def _write(run: Run, name: str, data: bytes) -> str:
 
 
 def render_html(run: Run, found: Survey, classes: ClassFindings, scores: StoredScores | None) -> str:
-    """The page. Nothing is loaded from elsewhere, and no script runs."""
+    """Return the report as HTML; the page loads nothing from elsewhere and runs no script.
+
+    Args:
+        run: Committed run.
+        found: Survey of the run's images.
+        classes: Findings about the run's classes.
+        scores: Scores from `jobs/score.py`; None if the run was not scored.
+    """
     success, info = run.success, run.info()
     return (
         page_environment()
@@ -84,6 +94,7 @@ def render_html(run: Run, found: Survey, classes: ClassFindings, scores: StoredS
             groups=gallery(run, found),
             reasons=_reasons(run, found),
             wrong=hex_colour(WRONG),
+            # Legend of the heat map.
             scale=[(share, *shade(share)) for share in SCALE],
             scores=scores,
             **vars(classes),
@@ -102,7 +113,7 @@ def _legend(run: Run) -> list[tuple[str, str]]:
 
 
 def _reasons(run: Run, found: Survey) -> list[tuple[Reason, list[tuple[str, str]]]]:
-    """Why images failed, the most frequent reason first, each with URIs and messages of the first images."""
+    """Return the failure reasons, most frequent first, each with URIs and messages of its first images."""
     reasons = sorted(found.reasons.values(), key=lambda reason: (-reason.count, reason.stage, reason.kind))
     return [(reason, [(_uri(run, position), message) for position, message in reason.examples]) for reason in reasons]
 

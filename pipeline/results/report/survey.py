@@ -1,4 +1,4 @@
-"""One pass over the light columns of `predictions`: which images to show, how scores are spread, why images failed."""
+"""Single pass over the light columns of `predictions`: images to show, spread of the scores, and failure reasons."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pipeline.results.top import Floats, Positions, Top
 __all__ = ["EXAMPLES", "Reason", "Survey", "survey"]
 
 EXAMPLES = 10  # failed images shown per reason
-_SAMPLE = 10_000  # images that stand for the run where all cannot be held
+_SAMPLE = 10_000  # size of the sample that represents the run, because not all images fit in memory
 _ERROR = ("error_stage", "error_type", "error_message")
 _COLUMNS = ("status", *_ERROR, "mean_iou", "mean_confidence", "mean_entropy", "seconds")
 
 
 @dataclass
 class Reason:
-    """Why images failed.
+    """Failure reason with the number of images that failed for it.
 
     Attributes:
-        stage, kind: `error_stage` and `error_type`.
-        count: of images.
-        examples: position and message of the first of them.
+        stage: Stage at which the images failed, from `error_stage`.
+        kind: Kind of error, from `error_type`.
+        count: Number of images that failed for this reason.
+        examples: Position and message of the first images, at most 10.
     """
 
     stage: str
@@ -37,18 +38,23 @@ class Reason:
 
 
 class Survey:
-    """What a report needs to know of all images, in memory that does not grow with their number.
+    """Accumulator of a report's statistics over all images, in memory that does not grow with their number.
+
+    Args:
+        shown: Maximum number of images to keep in each of `worst`, `best`, `uncertain` and `random`.
+        seed: Seed of the random choice.
 
     Attributes:
-        images: predicted so far.
-        seconds: that they took together, fetch to encode.
-        scores: distribution of their mean IoU; of no values without labels.
-        confidences: distribution of their mean confidence.
-        reasons: of failures, by stage and type.
-        worst, best: images by mean IoU.
-        uncertain: images by mean entropy.
-        random: images by a seeded draw.
-        sample: the same of 10,000, with their mean IoU.
+        images: Number of predicted images so far.
+        seconds: Total time of these images from fetch to encode, seconds.
+        scores: Distribution of their mean IoU; empty without labels.
+        confidences: Distribution of their mean confidence.
+        reasons: Failure reasons, by stage and type.
+        worst: Images with the lowest mean IoU.
+        best: Images with the highest mean IoU.
+        uncertain: Images with the highest mean entropy.
+        random: Images drawn at random.
+        sample: Up to 10,000 images drawn at random, with their mean IoU as values.
     """
 
     def __init__(self, shown: int, seed: int = 0) -> None:
@@ -62,11 +68,15 @@ class Survey:
 
     @property
     def spread(self) -> Distribution:
-        """Of scores where there are labels, else of confidences: the nearest there is."""
+        """Return the distribution of mean IoU, or that of mean confidence as a substitute without labels."""
         return self.scores if self.scores.total else self.confidences
 
     def add(self, part: pa.Table) -> None:
-        """Takes the next rows of `predictions`."""
+        """Add the next rows of `predictions`.
+
+        Args:
+            part: Rows that follow those added before, with the light columns.
+        """
         positions = np.arange(self._position, self._position + part.num_rows)
         self._position += part.num_rows
         ok = pc.equal(part["status"], "ok").to_numpy()
@@ -79,9 +89,11 @@ class Survey:
         self.seconds += float(np.nansum(_floats(part, "seconds")))
         self.scores.add(scores)
         self.confidences.add(_floats(part, "mean_confidence"))
+        # `Top` keeps the greatest keys; the negative score selects the lowest.
         self.worst.add(-scores, positions)
         self.best.add(scores, positions)
         self.uncertain.add(entropies, positions)
+        # The rows with the greatest random keys are a uniform sample, without knowledge of the number of rows.
         draw = self._generator.random(len(positions))
         self.random.add(draw, positions)
         self.sample.add(draw, positions, scores)
@@ -96,12 +108,12 @@ class Survey:
 
 
 def survey(run: Run, shown: int, seed: int = 0) -> Survey:
-    """Reads `predictions` of a run, one file at a time, and no mask.
+    """Survey the predictions of a run; files are read one at a time, and no mask is read.
 
     Args:
-        run: a committed run.
-        shown: images of each kind to show.
-        seed: of the random ones.
+        run: Committed run.
+        shown: Maximum number of images to keep in each group.
+        seed: Seed of the random choice.
     """
     found = Survey(shown, seed)
     for part in run.tables("predictions/", _COLUMNS):

@@ -1,1 +1,1 @@
-"""Scores that need masks and labels again: boundary IoU and calibration, beside all that counts of pixels give."""
+"""Full scores of a run from its masks and labels: boundary IoU and calibration, beside all scores of pixel counts."""

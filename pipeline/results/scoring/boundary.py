@@ -1,7 +1,7 @@
 """Boundary IoU (Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, CVPR 2021).
 
-IoU of large things hardly moves when their outline is wrong. Boundary IoU counts only the pixels near an outline: those
-of a class that lie within a distance of another class, or of the image's edge, in the label or in the mask.
+The IoU of a large object hardly changes when its outline is wrong. Boundary IoU counts only the pixels near an outline:
+pixels of a class within a distance of another class, or of the image's edge, in the label or in the mask.
 """
 
 from __future__ import annotations
@@ -17,30 +17,35 @@ _DIAGONAL_SHARE = 0.02
 
 
 def boundary_width(height: int, width: int) -> int:
-    """Pixels on each side of an outline that count: 2% of the image's diagonal, as published, and 1 at least."""
+    """Return the pixels counted on each side of an outline: 2% of the image's diagonal, as published; at least 1."""
     return max(1, round(_DIAGONAL_SHARE * math.hypot(height, width)))
 
 
 def boundary_region(ids: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:
-    """Pixels within a distance of a pixel of another id, or of the outside.
+    """Find the pixels within a distance of a pixel of another id, or of the outside of the image.
 
-    The same as what erosion by `distance` steps of a 3×3 square takes from the region of each id, for all ids at once.
+    The result equals what erosion by `distance` steps of a 3×3 square removes from the region of each id, for all ids
+    at once.
 
     Args:
-        ids: (H, W).
-        distance: in pixels, diagonal steps counting as one; at least 1.
+        ids: (H, W) class ids.
+        distance: Distance in pixels, at least 1; a diagonal step counts as one.
 
     Returns:
-        (H, W).
+        (H, W) array, True for the pixels near an outline.
     """
     height, width = ids.shape
     region = np.ones((height, width), np.bool_)
     side = 2 * distance + 1
     if side > height or side > width:
         return region
-    # Changes from one pixel to the next are summed along lines: a window without any holds one id alone.
+    # A window of `side` by `side` pixels holds one id alone if no row of it has a change from one pixel to the next,
+    # and neither has its middle column. Let d = distance.
+    # Changes in each row of a window: (H, W - 1) -> (H, W - 2d)
     across = _in_windows(ids[:, 1:] != ids[:, :-1], side - 1, axis=1)
+    # Changes in the middle column of a window: (H - 1, W) -> (H - 2d, W - 2d)
     down = _in_windows(ids[1:] != ids[:-1], side - 1, axis=0)[:, distance : width - distance]
+    # The outermost d pixels are near the outside of the image, so they stay True.
     region[distance : height - distance, distance : width - distance] = (
         _in_windows(across > 0, side, axis=0) + down
     ) > 0
@@ -50,18 +55,19 @@ def boundary_region(ids: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:
 def boundary_counts(
     target: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int, ignore_label: int = 255
 ) -> NDArray[np.int64]:
-    """Pixels of the boundary regions of each class.
+    """Count the pixels of the boundary regions of each class.
 
-    The ignore label has outlines like a class, since published labels draw it around things; its pixels count nowhere.
+    The ignore label has outlines like a class, because published labels draw it around objects. Its pixels are not
+    counted.
 
     Args:
         target: (H, W) class ids, or `ignore_label`.
         predicted: (H, W) class ids.
-        classes: C.
-        ignore_label: may lie below C.
+        classes: Number of classes C.
+        ignore_label: Value of pixels that are not counted; it may lie below C.
 
     Returns:
-        (3, C): in the mask's regions, in the label's, and in both at once with the same class.
+        (3, C) pixels: in the mask's regions, in the label's regions, and in both at once with the same class.
     """
     distance = boundary_width(*target.shape)
     valid = target != ignore_label
@@ -73,7 +79,8 @@ def boundary_counts(
 
 
 def _in_windows(values: NDArray[np.bool_], side: int, axis: int) -> NDArray[np.int32]:
-    """How many are true in each window of `side` of them along an axis."""
+    """Count the true values in each window of `side` values along an axis, which becomes shorter by `side` - 1."""
+    # The sum of a window is a difference of two cumulative sums.
     lines = np.moveaxis(values, axis, 0)
     sums = np.zeros((len(lines) + 1, lines.shape[1]), np.int32)
     np.cumsum(lines, axis=0, out=sums[1:])

@@ -1,8 +1,9 @@
-"""Is a pixel of confidence 0.8 right in four cases of five? Expected calibration error and reliability curve.
+"""Expected calibration error and reliability curve, after Guo et al., On Calibration of Modern Neural Networks, 2017.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017: pixels are sorted into equal bins of their confidence;
-the error is the mean distance between confidence and accuracy of a bin, weighted by its pixels. Confidence maps hold
-255 times the winning probability, rounded, so that a confidence is known to within 0.002.
+If confidences are calibrated, a pixel of confidence 0.8 is right in four cases of five. The paper (ICML 2017) sorts
+pixels into equal bins of their confidence. The error is the mean distance between confidence and accuracy of a bin,
+weighted by its pixels. Confidence maps hold 255 times the winning probability, rounded: a confidence is known to within
+0.002.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from numpy.typing import NDArray
 
 __all__ = ["BINS", "LEVELS", "Bin", "calibration_counts", "calibration_error", "reliability"]
 
+# Bins of the reliability curve, and values of a confidence map.
 BINS, LEVELS = 15, 256
 _Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Pixels of a range of confidences.
+    """Bin of the reliability curve: the pixels of a range of confidences.
 
     Attributes:
-        low, high: of the range, 0–1; only the last one holds its upper end.
-        pixels: how many there are.
-        confidence: their mean; None without pixels.
-        accuracy: share of them that are right; None without pixels.
+        low: Lower end of the range, 0–1, included.
+        high: Upper end of the range, 0–1; only the last bin includes it.
+        pixels: Number of pixels in the bin.
+        confidence: Mean confidence of the pixels, 0–1; None without pixels.
+        accuracy: Fraction of the pixels that are right, 0–1; None without pixels.
     """
 
     low: float
@@ -43,27 +46,28 @@ def calibration_counts(
     classes: int,
     ignore_label: int = 255,
 ) -> _Counts:
-    """Counts valid pixels by predicted class, confidence and whether the class is right.
+    """Count valid pixels by predicted class, by confidence, and by whether the class is right.
 
     Args:
-        confidence: (H, W) 255 times the winning probability.
+        confidence: (H, W) confidences, 255 times the winning probability.
         predicted: (H, W) class ids.
         target: (H, W) class ids, or `ignore_label`.
-        classes: C.
-        ignore_label: of pixels that count nowhere.
+        classes: Number of classes C.
+        ignore_label: Value of pixels that are not counted.
 
     Returns:
-        (C, 256, 2): wrong and right.
+        (C, 256, 2) pixels; the last axis is wrong, right.
     """
     valid = target != ignore_label
+    # One number for each cell of the result, so that a single bincount fills it.
     index = (predicted[valid].astype(np.int64) * LEVELS + confidence[valid]) * 2 + (predicted == target)[valid]
     return np.bincount(index, minlength=classes * LEVELS * 2).reshape(classes, LEVELS, 2)
 
 
 def reliability(counts: _Counts, bins: int = BINS) -> list[Bin]:
-    """The reliability curve of (256, 2) pixels by confidence and whether they are right."""
+    """Return the reliability curve of (256, 2) pixel counts by confidence; the last axis is wrong, right."""
     levels = np.arange(LEVELS)
-    # Whole numbers, so that a confidence on the edge of two bins always falls into the upper one.
+    # Integer arithmetic: a confidence on the edge of two bins always falls into the upper one.
     of_level = np.minimum(levels * bins // (LEVELS - 1), bins - 1)
     pixels, right = counts.sum(axis=1), counts[:, 1]
     curve = []
@@ -77,7 +81,7 @@ def reliability(counts: _Counts, bins: int = BINS) -> list[Bin]:
 
 
 def calibration_error(counts: _Counts, bins: int = BINS) -> float | None:
-    """Expected calibration error, 0–1, of (256, 2) counts; None without pixels."""
+    """Return the expected calibration error, 0–1, of (256, 2) counts as in `reliability`; None without pixels."""
     curve = reliability(counts, bins)
     total = sum(each.pixels for each in curve)
     if not total:

@@ -1,4 +1,4 @@
-"""What is counted in one image, and added up over a run: all scores follow from these counts."""
+"""Pixel counts of one image, added up over a run; all scores follow from these counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Counts", "count"]
 
 @dataclass(frozen=True)
 class Counts:
-    """Of an image, or of many.
+    """Pixel counts of one image, or sums over many.
 
     Attributes:
         confusion: (C, C) pixels by target and predicted class.
@@ -30,7 +30,7 @@ class Counts:
 
     @classmethod
     def zero(cls, classes: int) -> Counts:
-        """Of no image."""
+        """Return the counts of no image, which are zeros."""
         shapes = (classes, classes), (3, classes), (classes, LEVELS, 2)
         return cls(*(np.zeros(shape, np.int64) for shape in shapes))
 
@@ -42,7 +42,7 @@ class Counts:
         )
 
     def sums(self) -> NDArray[np.int64]:
-        """(5, C): intersection, target and predicted pixels, intersection and union of the boundary regions."""
+        """Return (5, C) pixels: intersection, target, predicted, and intersection and union of the boundary regions."""
         of_mask, of_label, both = self.boundary
         return np.stack(
             [
@@ -62,17 +62,17 @@ def count(
     classes: int,
     ignore_label: int,
 ) -> Counts:
-    """Counts one image.
+    """Count the pixels of one image.
 
     Args:
         target: (H, W) class ids, or `ignore_label`.
         predicted: (H, W) class ids.
-        confidence: (H, W) 255 times the winning probability, or None.
-        classes: C.
-        ignore_label: of pixels that count nowhere.
+        confidence: (H, W) confidences, 255 times the winning probability; None: calibration is not counted.
+        classes: Number of classes C.
+        ignore_label: Value of pixels that are not counted.
 
     Raises:
-        ValueError: if shapes differ or an id is out of range.
+        ValueError: If shapes differ or an id is out of range.
     """
     confusion = confusion_matrix(target, predicted, classes, ignore_label)
     boundary = boundary_counts(target, predicted, classes, ignore_label)

@@ -1,4 +1,4 @@
-"""From counts to scores: the same lines for an image, a run, and a thousand resamples of it. Undefined is NaN.
+"""Scores from counts, with one set of formulas for an image, a run and its resamples. Undefined scores are NaN.
 
 Names and definitions are those of Long, Shelhamer and Darrell, Fully Convolutional Networks for Semantic Segmentation,
 CVPR 2015 (section 5): n_ij pixels of class i are predicted as class j, and t_i is the sum of n_ij over j.
@@ -25,7 +25,7 @@ MEAN_SCORES = (
 
 
 def class_scores(sums: NDArray[np.generic]) -> dict[str, Floats]:
-    """(…, 5, C) sums as in `Counts.sums` → each of `CLASS_SCORES`, (…, C)."""
+    """Return each of `CLASS_SCORES`, shape (…, C), from (…, 5, C) sums as in `Counts.sums`."""
     inter, target, predicted, boundary_both, boundary_union = np.moveaxis(sums.astype(np.float64), -2, 0)
     return {
         "iou": quotients(inter, target + predicted - inter),
@@ -37,11 +37,11 @@ def class_scores(sums: NDArray[np.generic]) -> dict[str, Floats]:
 
 
 def mean_scores(sums: NDArray[np.generic]) -> dict[str, Floats]:
-    """(…, 5, C) sums → each of `MEAN_SCORES`, (…); means are over the classes that have the score."""
+    """Return each of `MEAN_SCORES`, shape (…), from (…, 5, C) sums; means are over the classes that have the score."""
     inter, target, *_ = np.moveaxis(sums.astype(np.float64), -2, 0)
     classes = class_scores(sums)
     pixels = target.sum(axis=-1)
-    # A class without target pixels weighs nothing, whatever its IoU; without a union it has none.
+    # A class without target pixels has weight 0, whether its IoU is 0 or, without a union, undefined.
     weighted = np.where(target > 0, target * np.nan_to_num(classes["iou"]), 0.0).sum(axis=-1)
     return {
         "mean_iou": mean_of_defined(classes["iou"]),

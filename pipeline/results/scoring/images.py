@@ -1,4 +1,4 @@
-"""The labelled images of a run counted one after the other, from their masks, confidence maps and labels."""
+"""Counting of a run's labeled images, one after the other, from their masks, confidence maps and labels."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["ScoredImage", "has_confidence_maps", "scored_parts"]
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image with a label.
+    """Image with a label, and its pixel counts.
 
     Attributes:
-        uri: of the image.
-        size: height and width, pixels.
-        counts: None if the label cannot be read any more, or is not the one that the run counted.
+        uri: URI of the image.
+        size: Height and width in pixels.
+        counts: Pixel counts; None if the label cannot be read any more, or is not the one that the run counted.
     """
 
     uri: str
@@ -38,15 +38,16 @@ class ScoredImage:
 
 
 def scored_parts(run: Run) -> Iterator[list[ScoredImage]]:
-    """The segmented images with labels, one list per file of `predictions`.
+    """Yield the segmented images with labels, one list per file of `predictions`.
 
-    A few images are worked on at a time, by threads: Pillow and numpy do most of it without Python's lock.
+    Threads count a few images at a time, because Pillow and numpy do most of the work without Python's lock.
 
     Raises:
-        IncompleteRun: if a row is not that of the manifest.
+        IncompleteRun: If a row is not that of the manifest.
     """
     columns = ["image_uri", "status", "height", "width", "mask", "classes"]
     columns += ["confidence"] if has_confidence_maps(run) else []
+    # One iterator over the manifest serves all parts, whose rows follow its order.
     counter, labels, threads = _Counter(run), run.inputs(), os.cpu_count() or 1
     for part in run.tables("predictions/", columns):
         rows = _labelled(run, part, labels)
@@ -55,7 +56,7 @@ def scored_parts(run: Run) -> Iterator[list[ScoredImage]]:
 
 
 def has_confidence_maps(run: Run) -> bool:
-    """Whether the run was made with --confidence-maps."""
+    """Return whether the run was made with --confidence-maps."""
     return bool(run.info()["settings"].get("confidence_maps"))
 
 
@@ -65,7 +66,7 @@ class _Counter:
         self._sources = Sources(run)
 
     def count(self, item: tuple[dict[str, Any], str]) -> Counts | None:
-        """None if the label is gone or another one; the run's own counts tell."""
+        """Count one image from (row, label URI); return None if the label is gone or has changed."""
         row, label_uri = item
         target = self._sources.read_label(label_uri)
         mask = decode_mask(row["mask"]["bytes"])
@@ -75,6 +76,7 @@ class _Counter:
         if row.get("confidence") is not None:
             confidence = decode_mask(row["confidence"]["bytes"])
         counts = count(target, mask, confidence, len(self._names), self._ignore_label)
+        # The run's own counts reveal whether the label is still the one that it read.
         same = class_counts(self._names, counts.confusion.sum(axis=0), counts.confusion) == row["classes"]
         return counts if same else None
 
@@ -82,7 +84,12 @@ class _Counter:
 def _labelled(
     run: Run, part: pa.Table, labels: Iterator[tuple[str, str | None]]
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    # Row by row: a file's masks are kept compressed until their turn.
+    """Yield (row, label URI) of each segmented image with a label; check all rows against the manifest.
+
+    Raises:
+        IncompleteRun: If a row is not that of the manifest.
+    """
+    # Row by row: the masks of a file stay compressed in the table until their turn.
     for batch in part.to_batches(max_chunksize=1):
         (row,) = batch.to_pylist()
         expected, label_uri = next(labels, ("", None))

@@ -1,4 +1,4 @@
-"""From counts to the rows of the tables below `scores/`."""
+"""Tables below `scores/`, computed from counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["class_table", "image_class_table", "image_table", "reliability_table
 
 
 def image_table(run_id: str, images: Iterable[ScoredImage], *, calibrated: bool) -> pa.Table:
-    """One row per scored image."""
+    """Return the table of image scores, one row per scored image; `calibrated`: the run has confidence maps."""
     rows = [
         {
             "run_id": run_id,
@@ -39,7 +39,7 @@ def image_table(run_id: str, images: Iterable[ScoredImage], *, calibrated: bool)
 
 
 def image_class_table(run_id: str, names: Sequence[str], images: Iterable[ScoredImage]) -> pa.Table:
-    """One row per scored image and class."""
+    """Return the table of class scores in each image, one row per scored image and class."""
     rows: list[dict[str, Any]] = []
     for image in images:
         if image.counts is not None:
@@ -48,7 +48,15 @@ def image_class_table(run_id: str, names: Sequence[str], images: Iterable[Scored
 
 
 def run_table(run_id: str, total: Counts, images: int, resampling: Resampling, *, calibrated: bool) -> pa.Table:
-    """One row per score of the whole run."""
+    """Return the table of the whole run, one row per score, with 95% intervals of the mean scores.
+
+    Args:
+        run_id: Value of the column `run_id`.
+        total: Sums of the counts over all scored images.
+        images: Number of scored images.
+        resampling: Bootstrap over the images.
+        calibrated: Whether the run has confidence maps; without them, calibration is undefined.
+    """
     values, resampled = mean_scores(total.sums()), _resampled(resampling)
     rows = [
         {**_estimate(name, values[name], None if resampled is None else mean_scores(resampled)[name]), "images": images}
@@ -62,7 +70,15 @@ def run_table(run_id: str, total: Counts, images: int, resampling: Resampling, *
 def class_table(
     run_id: str, names: Sequence[str], total: Counts, resampling: Resampling, *, calibrated: bool
 ) -> pa.Table:
-    """One row per class and score."""
+    """Return the table of the classes over the whole run, one row per class and score.
+
+    Args:
+        run_id: Value of the column `run_id`.
+        names: Names of the classes, by id.
+        total: Sums of the counts over all scored images.
+        resampling: Bootstrap over the images.
+        calibrated: Whether the run has confidence maps; without them, calibration is undefined.
+    """
     values, resampled = class_scores(total.sums()), _resampled(resampling)
     scattered = None if resampled is None else class_scores(resampled)
     rows: list[dict[str, Any]] = []
@@ -77,12 +93,13 @@ def class_table(
 
 
 def reliability_table(run_id: str, names: Sequence[str], total: Counts, *, calibrated: bool) -> pa.Table:
-    """One row per bin, of all classes and of each; no rows without confidence maps."""
+    """Return the reliability curves of all classes together and of each class; no rows unless `calibrated`."""
     rows = list(_reliability_rows(names, total)) if calibrated else []
     return pa.Table.from_pylist([{"run_id": run_id, **row} for row in rows], schema=schemas.RELIABILITY)
 
 
 def _reliability_rows(names: Sequence[str], total: Counts) -> Iterator[dict[str, Any]]:
+    """Yield one row per bin: first all classes together, whose class is None, then each predicted class."""
     of_classes = ((class_id, name, total.calibration[class_id]) for class_id, name in enumerate(names))
     curves = ((None, None, total.calibration.sum(axis=0)), *of_classes)
     for class_id, name, counts in curves:
@@ -99,6 +116,8 @@ def _reliability_rows(names: Sequence[str], total: Counts) -> Iterator[dict[str,
 
 
 def _image_classes(run_id: str, names: Sequence[str], uri: str, counts: Counts) -> Iterator[dict[str, Any]]:
+    """Yield one row per class of an image."""
+    # (5, C), in the order of `Counts.sums`: rows 3 and 4 are those of the boundary regions.
     sums = counts.sums()
     scores = class_scores(sums)
     for class_id, class_name in enumerate(names):
@@ -114,20 +133,23 @@ def _image_classes(run_id: str, names: Sequence[str], uri: str, counts: Counts) 
 
 
 def _estimate(name: str, value: Floats, resampled: Floats | None) -> dict[str, Any]:
+    """Return a score with its 95% interval; None in place of undefined values and ends."""
     low, high = (None if resampled is None else interval(resampled)) or (None, None)
     return {"score": name, "value": _value(value), "low": low, "high": high}
 
 
 def _resampled(resampling: Resampling) -> Floats | None:
-    """(R, 5, C), or None if no image was scored."""
+    """Return the (R, 5, C) sums of R resamples; None if no image was scored."""
     sums = resampling.sums()
     return sums if sums.ndim == 3 else None
 
 
 def _error(counts: Counts, calibrated: bool) -> float | None:
+    """Return the expected calibration error over all classes; None if it is undefined."""
     return calibration_error(counts.calibration.sum(axis=0)) if calibrated else None
 
 
 def _value(score: Any) -> float | None:
+    """Return a score as a float; None for NaN, since undefined is null in the tables."""
     value = float(np.asarray(score))
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The tables below `scores/`. Undefined is null everywhere, never 0; pixels with the ignore label count nowhere."""
+"""Schemas of the tables below `scores/`. Undefined is always null, never 0; pixels of the ignore label never count."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pipeline.results.columns import column
 
 __all__ = ["CLASSES", "IMAGES", "IMAGE_CLASSES", "RELIABILITY", "RUN"]
 
+# Columns that several tables share.
 _STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
 _SHARE = {"unit": "0–1"}
 _RUN_ID = column("run_id", _STRING, "run_id of the run", example="5ae0c1b2d3f40718")
@@ -40,6 +41,7 @@ _LOW = column(
 _HIGH = column("high", _RATIO, "upper end", null="likewise", **_SHARE)
 _SCORE = column("score", _STRING, "name of the score", example="boundary_iou")
 
+# One row per scored image.
 IMAGES = pa.schema(
     [
         _RUN_ID,
@@ -75,6 +77,7 @@ IMAGES = pa.schema(
         ),
     ]
 )
+# One row per scored image and class.
 IMAGE_CLASSES = pa.schema(
     [
         _RUN_ID,
@@ -87,10 +90,13 @@ IMAGE_CLASSES = pa.schema(
         column("boundary_union", _COUNT, "near an outline of the class in label or mask", unit="pixels"),
     ]
 )
+# One row per score of the whole run.
 RUN = pa.schema(
     [_RUN_ID, _SCORE, _VALUE, _LOW, _HIGH, column("images", _COUNT, "scored images", unit="images", example=101)]
 )
+# One row per class and score, over all scored images.
 CLASSES = pa.schema([_RUN_ID, *_CLASS, _SCORE, _VALUE, _LOW, _HIGH])
+# One row per bin, of all classes together and of each class.
 RELIABILITY = pa.schema(
     [
         _RUN_ID,

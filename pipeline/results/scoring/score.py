@@ -1,4 +1,4 @@
-"""All scores of a committed run, written beside its tables."""
+"""Scoring of a committed run: all scores, written beside its tables."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from pipeline.results.tables import Run
 __all__ = ["LeftOut", "Scoring", "score_run"]
 
 _FOLDER = "scores"
+# Number of left-out images that the text lists.
 _EXAMPLES = 3
 
 
 @dataclass
 class LeftOut:
-    """Images that cannot be scored: how many, and the first of them."""
+    """Images that cannot be scored.
+
+    Attributes:
+        count: Number of the images.
+        examples: URIs of the first three.
+    """
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
     def add(self, uri: str) -> None:
-        """Counts one more."""
+        """Count an image, and keep its URI if it is one of the first."""
         self.count += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(uri)
@@ -36,14 +42,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What was scored.
+    """Result of scoring a run.
 
     Attributes:
-        folder: URI of the tables.
-        run: the table of the whole run, one row per score.
-        calibrated: whether the run has confidence maps, without which calibration is undefined.
-        scored: images.
-        left_out: images whose label is gone, or another one than the run counted.
+        folder: URI of the folder of the tables.
+        run: Table of the whole run, one row per score.
+        calibrated: Whether the run has confidence maps; without them, calibration is undefined.
+        scored: Number of scored images.
+        left_out: Images whose label is gone, or is not the one that the run counted.
     """
 
     folder: str
@@ -53,7 +59,7 @@ class Scoring:
     left_out: LeftOut
 
     def text(self) -> str:
-        """In words, a score a line."""
+        """Return the result as text for a terminal, one score per line, in percent with its 95% interval."""
         lines = [
             f"{'images':27s}{self.scored:>8,}"
             + (f"  ({self.left_out.count:,} left out)" if self.left_out.count else "")
@@ -71,18 +77,18 @@ class Scoring:
 
 
 def score_run(output: str, storage: Storage | None = None) -> Scoring:
-    """Scores the labelled images of a run and writes the tables below ``<output>/scores/``, replacing older ones.
+    """Score the labeled images of a run, and write the tables below `<output>/scores/`, replacing older ones.
 
-    Files of the run are read one at a time, and labels image by image: memory does not grow with the run.
+    Files of the run are read one at a time, and labels image by image, so memory does not grow with the run.
 
     Args:
-        output: the URI of a committed run.
-        storage: how to read and write; None = default retries.
+        output: URI of a committed run.
+        storage: Storage of the run and its labels; None: default retries.
 
     Raises:
-        IncompleteRun: if nothing is committed there.
-        ConfigError: if the run has an unknown format.
-        StorageError: if storage does not do its work.
+        IncompleteRun: If no run is committed at `output`, or a row is not that of the manifest.
+        ConfigError: If the run has an unknown format.
+        StorageError: If storage fails.
     """
     run = Run(output, storage)
     sums = _Sums(run)
@@ -97,6 +103,17 @@ def score_run(output: str, storage: Storage | None = None) -> Scoring:
 
 
 class _Sums:
+    """Sums over the scored images, from which the tables of the whole run follow.
+
+    Args:
+        run: Run that is scored.
+
+    Attributes:
+        calibrated: Whether the run has confidence maps.
+        scored: Number of scored images so far.
+        left_out: Images that cannot be scored.
+    """
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self.calibrated = has_confidence_maps(run)
@@ -105,7 +122,7 @@ class _Sums:
         self._total, self._resampling = Counts.zero(len(run.classes)), Resampling()
 
     def add(self, images: list[ScoredImage]) -> None:
-        """Takes the images of one file."""
+        """Add the images of one file of `predictions`."""
         for image in images:
             if image.counts is None:
                 self.left_out.add(image.uri)
@@ -115,14 +132,14 @@ class _Sums:
             self._resampling.add(image.counts.sums()[None].astype(float))
 
     def write(self) -> pa.Table:
-        """Writes the tables of the whole run; returns the one of its scores."""
+        """Write the tables of the whole run; return the table of its scores."""
         run_id, names = self._run.success["run_id"], self._run.classes
         total, resampling = self._total, self._resampling
         calibrated = self.calibrated
         _write(self._run, "classes.parquet", class_table(run_id, names, total, resampling, calibrated=calibrated))
         _write(self._run, "reliability.parquet", reliability_table(run_id, names, total, calibrated=calibrated))
         table = run_table(run_id, total, self.scored, resampling, calibrated=calibrated)
-        # Last of all: whoever finds it finds the others.
+        # Written last: if this table exists, the others do too.
         _write(self._run, "run.parquet", table)
         return table
 

@@ -1,4 +1,4 @@
-"""The tables that `jobs/score.py` left beside a run, for whoever shows them."""
+"""Reader of the tables that `jobs/score.py` wrote beside a run, for display."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ __all__ = ["StoredScore", "StoredScores", "stored_scores"]
 
 @dataclass(frozen=True)
 class StoredScore:
-    """One score of the whole run, 0–1; None where undefined."""
+    """Score of the whole run.
+
+    Attributes:
+        name: Name of the score.
+        value: Value, 0–1; None if it is undefined.
+        interval: 95% interval of the value; None if it is undefined.
+    """
 
     name: str
     value: float | None
@@ -24,12 +30,12 @@ class StoredScore:
 
 @dataclass(frozen=True)
 class StoredScores:
-    """What was scored.
+    """Stored scores of a run.
 
     Attributes:
-        scores: in their order.
-        curve: reliability of all classes together; empty without confidence maps.
-        images: scored.
+        scores: Scores of the whole run, in the order of the table.
+        curve: Reliability curve of all classes together; empty without confidence maps.
+        images: Number of scored images.
     """
 
     scores: tuple[StoredScore, ...]
@@ -38,14 +44,14 @@ class StoredScores:
 
     @property
     def calibration_error(self) -> float | None:
-        """Expected calibration error."""
+        """Return the expected calibration error, 0–1; None if it is undefined."""
         return next((each.value for each in self.scores if each.name == "expected_calibration_error"), None)
 
 
 def stored_scores(run: Run) -> StoredScores | None:
-    """Reads them; None if the run was not scored, or these are the scores of another run."""
+    """Read the stored scores of a run; None if it was not scored, or the scores are those of another run."""
     folder = join(run.output, "scores")
-    # Written last of all.
+    # This table is written last: without it, the others may be incomplete.
     if not run.storage.exists(join(folder, "run.parquet")):
         return None
     rows = read_parquet(run.storage, join(folder, "run.parquet")).to_pylist()

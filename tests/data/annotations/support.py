@@ -1,4 +1,4 @@
-"""Sources, painting and reading back, shared by the tests of annotations."""
+"""Helpers of the annotation tests: sources, painting, and reading back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO JSON against masks that pycocotools decodes, painted object by object."""
+"""Tests of COCO JSON, against masks that pycocotools decodes, painted object by object."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_smaller_objects_lie_on_top_and_the_later_of_equal_ones(tmp_path: Path) 
 
 
 def test_an_export_of_datumaro_is_painted(tmp_path: Path) -> None:
-    """CVAT exports COCO with datumaro. The fixture is `instances_default.json` of
+    """CVAT exports COCO with datumaro.
+
+    The fixture is `instances_default.json` of
 
         items = [DatasetItem(id="a/one", subset="default", media=image, annotations=[
                      Mask(m, label=1, id=1, group=1, attributes={"is_crowd": True}),

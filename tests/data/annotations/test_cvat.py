@@ -1,4 +1,4 @@
-"""CVAT's exports: color masks, folders and .zip files."""
+"""Tests of CVAT's exports: color masks, folders and .zip files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.data.annotations.support import (
 )
 
 EXPORT = FILES / "segmentation_mask"
-# The header and the lines as CVAT documents and writes them.
+# Header and lines in the form that CVAT documents and writes.
 LABELMAP = b"# label:color_rgb:parts:actions\nbackground:0,0,0::\ncar:42,125,209::\nroad:250,50,83::\n"
 COLORS = np.array([(0, 0, 0), (42, 125, 209), (250, 50, 83)], np.uint8)
 
@@ -47,7 +47,9 @@ IDS = np.random.default_rng(0).integers(0, 3, (HEIGHT, WIDTH))
 
 
 def test_masks_of_datumaro_are_painted(tmp_path: Path) -> None:
-    """CVAT exports this format with datumaro. The fixture is what its `voc_segmentation` wrote of
+    """CVAT exports this format with datumaro.
+
+    The fixture is what its `voc_segmentation` wrote of
 
         items = [DatasetItem(id="a/one", subset="default", media=image, annotations=[
                      Mask(m, label=2, id=1, group=1),
@@ -192,7 +194,7 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
 
 def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_zip(tmp_path / "x.zip", mask_files(IDS) | {"images/a.jpg": bytes(10_000)})
-    # A member that states fewer bytes than it holds does not pass either: its checksum is wrong.
+    # A member that states fewer bytes than it holds is refused as well, because its checksum is wrong.
     data = source.read_bytes()
     place = data.rindex(b"labelmap.txt") - 22
     assert struct.unpack_from("<I", data, place) == (len(LABELMAP),)

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export, against its own encoder, ours, and masks written out by hand."""
+"""Tests of Label Studio's JSON export, against its own encoder, ours, and masks written out by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ BLOB[2:6, 3:9] = True
 
 
 def test_brushes_of_label_studios_own_encoder_are_decoded() -> None:
-    """The fixture holds masks and their run lengths by label_studio_sdk 2.1.2, in its `converter/brush.py`:
+    """The fixture holds masks and run lengths by Label Studio's own encoder.
+
+    They were made with label_studio_sdk 2.1.2, by its `converter/brush.py`:
 
         mask2rle(mask)              blob, noise and full: (H, W) uint8 of 0 and 255
         encode_rle(rgba.ravel())    rgba: one region of (0, 255, 0, 100), one of (10, 20, 30, 255)
@@ -62,7 +64,7 @@ def test_our_own_brushes_are_decoded(height: int, width: int, share: float, seed
 
 
 def naive_rle(values: list[int], sizes: tuple[int, int, int, int], generator: random.Random) -> bytes:
-    """Write values in random runs and random stretches of single values, bit by bit."""
+    """Encode values in random runs and random stretches of single values, bit by bit."""
     bits = f"{len(values):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
     place = 0
     while place < len(values):
@@ -295,7 +297,7 @@ WRONG = st.sampled_from(
 
 
 def entries(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the keys that lead to each value below `value`; of lists, the first three."""
+    """Return the keys that lead to each value below `value`; of a list, only the first three items are visited."""
     items = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
     return [found for key, each in items for found in [(*place, key), *entries(each, (*place, key))]]
 

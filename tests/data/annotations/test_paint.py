@@ -1,4 +1,4 @@
-"""Values, classes files, lists of pairs, and the job; whatever the source."""
+"""Tests of painting for any source: values, classes files, lists of pairs, and the job."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OTHER_HALF = [rectangle(WIDTH / 2, 0, WIDTH, HEIGHT)]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A COCO JSON of two images; the left halves show a car, and nothing covers the right ones."""
+    """Write a COCO JSON of two images; a car covers the left half of each, and nothing covers the right half."""
     content = coco([(1, 3, HALF), (2, 3, HALF)], names=["u/a.jpg", "u/b.jpg"])
     return write_json(tmp_path / "source.json", content)
 

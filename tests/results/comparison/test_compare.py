@@ -1,4 +1,4 @@
-"""Two runs against masks and labels read anew, a bootstrap written out, and what cannot be compared."""
+"""Tests of comparing two runs, against masks and labels read again and an explicit bootstrap, and of refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL = len(CLASSES)
 
 
 def worse(index: int, mask: np.ndarray) -> np.ndarray:
-    """Another mask in two images of three; image 4 of them gets better."""
+    """Return a worse mask for two of three images, and a better one for image 4."""
     changed = mask.copy()
     if index % 3 != 2:
         changed[:9] = 2
@@ -35,7 +35,7 @@ def worse(index: int, mask: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
-    """A has lost image 2, B image 5."""
+    """Write two runs; A lacks image 2, and B lacks image 5."""
     folder = tmp_path_factory.mktemp("compared")
     first = write_run(folder, 14, failed=(2,))
     second = write_run(folder, 14, failed=(5,), name="second", run_id=OTHER, changed=worse)
@@ -48,7 +48,7 @@ def comparison(runs: tuple[Run, Run]) -> Comparison:
 
 
 def pixels(runs: tuple[Run, Run]) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """URI, mask of A, mask of B and label of every image that both have."""
+    """Return URI, mask of A, mask of B and label of every image that both runs have."""
     first, second = (dict(run.masks()) for run in runs)
     labels = runs[0].manifest().set_index("image_uri")["label_uri"]
     return [
@@ -59,7 +59,7 @@ def pixels(runs: tuple[Run, Run]) -> list[tuple[str, np.ndarray, np.ndarray, np.
 
 
 def counts(mask: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(2, C) intersections and unions."""
+    """Return intersections and unions, (2, C)."""
     valid = label != IGNORE
     sums = [(((mask == c) & (label == c)).sum(), (((mask == c) | (label == c)) & valid).sum()) for c in range(ALL)]
     return np.array(sums, float).T

@@ -1,4 +1,4 @@
-"""The streams and the short lists of a comparison against dictionaries and sorting."""
+"""Tests of a comparison's streams and short lists, against dictionaries and sorting."""
 
 from __future__ import annotations
 

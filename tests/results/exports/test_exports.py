@@ -1,4 +1,4 @@
-"""Each format read back by its own tool, or by a reader that knows only its definition."""
+"""Tests of exports: each format is read back by its own tool, or by a reader written from its definition."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def bits_of(data: list[int]) -> Iterator[str]:
 
 
 def brush_decoded(data: list[int]) -> np.ndarray:
-    """Label Studio's format, literal runs included, by its definition."""
+    """Decode Label Studio's format by its definition, literal runs included."""
     bits = bits_of(data)
 
     def take(count: int) -> int:
@@ -206,7 +206,7 @@ def test_names_follow_the_folders_and_are_never_shared(tmp_path: Path) -> None:
 
 
 def _rename(run: Run, names: dict[str, str]) -> None:
-    """Other URIs in manifest and predictions."""
+    """Replace the URIs in manifest and predictions."""
     for folder in ("manifest", "predictions"):
         for path in sorted(Path(run.output, folder).glob("*.parquet")):
             table = pq.read_table(path)

@@ -1,4 +1,4 @@
-"""What stands at the top of a report of runs that are not plain ones."""
+"""Tests of the facts at the top of a report, for runs with special settings."""
 
 from __future__ import annotations
 

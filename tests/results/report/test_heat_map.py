@@ -1,4 +1,4 @@
-"""The heat map's numbers and colours, and the paper's figures."""
+"""Tests of the heat map's numbers and colors, and of the paper's figures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_paper_s_figures_belong_to_their_classes(space: str) -> None:
     (figures,) = paper_figures(names, space)
     assert figures.name.lower() == space.split("_")[0]
     assert set(names) - set(figures.iou) == ({"background"} if space == "voc" else set())
-    # VOC's mean holds a background that is not printed; it must at least be a possible one.
+    # VOC's mean includes the background, which the paper does not print; its implied value must be possible.
     total, printed = sum(figures.iou.values()), figures.mean * len(names)
     assert 85 < printed - total < 100 if space == "voc" else abs(total - printed) < 0.06 * len(names)
 

@@ -1,4 +1,4 @@
-"""Small pictures: what they show, and how large they may become."""
+"""Tests of small pictures: their content and their largest size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_errors_are_vermilion_what_is_right_pale_and_what_is_ignored_dark() -> N
     right, wrong, ignored = error_map(np.full((1, 3, 3), 100, np.uint8), mask, label, 255)[0].astype(int)
     assert right.min() == right.max() > 180 and ignored.max() < 50
     assert abs(wrong - WRONG).max() < 25
-    # Seen without colours too.
+    # The marks must be visible without colors as well.
     assert right.mean() - wrong.mean() > 60 and wrong.mean() - ignored.mean() > 60
 
 

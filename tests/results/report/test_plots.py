@@ -1,4 +1,4 @@
-"""The plots beside a report: which there are, what they show, and that they do not change by themselves."""
+"""Tests of the plots beside a report: their number, their content, and equal files on each call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def class_row(name: str, iou: float | None, paper: tuple[float | None, ...] = ()
 
 
 def blue_lines(png: bytes) -> list[int]:
-    """Lengths of the runs of bar colour, a bar each."""
+    """Return the lengths of runs of the bars' color, one per bar."""
     lengths = (np.abs(pixels(png).astype(int) - BLUE).sum(axis=2) < 6).sum(axis=1)
     edges = np.flatnonzero(np.diff((lengths > 0).astype(int)))
     return [int(np.median(lengths[start + 1 : end + 1])) for start, end in zip(edges[::2], edges[1::2], strict=True)]

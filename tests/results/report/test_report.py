@@ -1,4 +1,4 @@
-"""The report's page: its numbers, its images, self-contained, escaped, and there whatever the run is like."""
+"""Tests of the report's page: numbers, images, no external files, escaping, and unusual runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.results.runs import CLASSES, scene, write_run
 
 
 class Page(HTMLParser):
-    """Tables as lists of rows, headings, and the captions of figures, all as text."""
+    """Parser of the page: tables as lists of rows, headings, and captions of figures, all as text."""
 
     def __init__(self, output: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Page(HTMLParser):
             self._into.append(data)
 
     def under(self, title: str) -> list[str]:
-        """Numbers of the images under a heading."""
+        """Return the numbers of the images under a heading."""
         html = self.html
         start = html.index(f"<h3>{title}</h3>")
         ends = [at for at in (html.find("<h3>", start + 1), html.find("</section>", start)) if at > 0]
@@ -145,7 +145,7 @@ def test_masks_are_fetched_for_the_chosen_images_only(tmp_path: Path, monkeypatc
     titles = ("Worst", "Best", "Most uncertain", "Random")
     shown = {int(name) for title in titles for name in page.under(title)}
     gallery, sheet = reads.masks[: len(shown)], reads.masks[len(shown) :]
-    # Each image once, though it may be shown twice; then those of the contact sheet.
+    # Count each image once, even if it is shown twice, then those of the contact sheet.
     assert sorted(gallery) == sorted(shown) and len(sheet) == 6
     assert not any({"mask", "all"} & set(columns) for columns in reads.files if len(columns) > 2)
 

@@ -1,4 +1,4 @@
-"""The page as a browser shows it: no request, no complaint, no sideways scrolling, and all by keyboard."""
+"""Tests of the page in a browser: no request, no console message, no sideways scrolling, and full keyboard control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    # A name without a space, wider than a narrow window, must be broken somewhere.
+    # A name without a space that is wider than a narrow window must be broken.
     output = write_run(tmp_path / ("long_name_" * 12), **getattr(request, "param", {"images": 20}))
     assert job.main([output]) == 0
     return Path(output, "report/index.html").as_uri()
@@ -58,7 +58,7 @@ def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser: Browser,
         reached.append(browser.evaluate(f"{focused}(document.activeElement)"))
     tags, texts, outlines = zip(*reached[:-1], strict=True)
     assert texts[0] == "Skip to the scores" and "The same as numbers" in texts and set(outlines) == {"solid"}
-    # Wide tables scroll by themselves: then the keyboard must get into them.
+    # Wide tables scroll by themselves, so the keyboard must reach them.
     assert tags.count("DIV") == 3 and tags.count("SUMMARY") == 3
 
 

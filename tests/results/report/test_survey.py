@@ -1,4 +1,4 @@
-"""What one pass finds: the same as with all rows in memory, of which it never has more than a file's."""
+"""Tests of the report's single pass: results equal those of all rows in memory, with one file in memory at a time."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ def test_failures_are_counted_and_some_are_shown(tmp_path: Path) -> None:
 def test_one_file_is_in_memory_at_a_time_and_never_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, reads = Run(write_run(tmp_path, 30)), watch_reads(monkeypatch)
     survey(run, 3)
-    # The loop that asks for the next file still holds one.
+    # The loop still refers to the current file while it asks for the next one.
     assert len(reads.files) == 10 and max(reads.held) <= 1
     assert not {"all", "mask", "classes"} & set().union(*reads.files) and not reads.rows

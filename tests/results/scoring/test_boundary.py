@@ -1,4 +1,4 @@
-"""Regions near outlines against erosion, and the score against its definition."""
+"""Tests of regions near outlines, against erosion, and of the score, against its definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ labels = sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.sampled_f
 
 
 def eroded_away(ids: np.ndarray, distance: int) -> np.ndarray:
-    """What erosion takes from each id's region, one id after the other; beyond the image there is nothing."""
+    """Return the pixels that erosion removes from the region of each id, one id at a time.
+
+    Pixels beyond the image belong to no region.
+    """
     region = np.zeros(ids.shape, bool)
     for each in np.unique(ids):
         own = ids == each

@@ -1,4 +1,4 @@
-"""Calibration against torchmetrics, and the curve against a loop."""
+"""Tests of calibration, against torchmetrics, and of its curve, against a loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES, VOID = 3, 255
 SIZE = (6, 7)
 masks = arrays(np.uint8, SIZE, elements=st.integers(0, CLASSES - 1))
 labels = arrays(np.uint8, SIZE, elements=st.sampled_from([0, 1, 2, VOID]))
-# Below 1: torchmetrics 1.x puts a confidence of exactly 1 into a bin of its own.
+# Stay below 1: torchmetrics 1.x puts a confidence of exactly 1 into a separate bin.
 confidences = arrays(np.uint8, SIZE, elements=st.integers(85, 254))
 
 
@@ -28,7 +28,8 @@ def test_the_error_is_torchmetrics(confidence: np.ndarray, predicted: np.ndarray
     if not valid.any():
         assert calibration_error(counts) is None
         return
-    # Its edges are rounded: a hair above, so that what lies on an edge falls into the upper bin there too.
+    # The edges of torchmetrics are rounded: add a little, so that a value on an edge falls into the upper bin there
+    # too.
     preds = torch.from_numpy(confidence[valid] / 255 + 1e-6)
     expected = binary_calibration_error(preds, torch.from_numpy((predicted == target)[valid]).long(), n_bins=15)
     assert calibration_error(counts) == pytest.approx(float(expected), abs=1e-5)

@@ -1,4 +1,4 @@
-"""Scores against torchmetrics, and those it does not have against loops."""
+"""Tests of scores, against torchmetrics, or against loops where torchmetrics has no such score."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_scores_of_classes_are_those_of_torchmetrics(target: np.ndarray, predict
     }
     for name, peer in peers.items():
         expected = peer(*pair, CLASSES, average="none", ignore_index=VOID).numpy()
-        # Undefined is NaN here, 0 there.
+        # An undefined score is NaN here, but 0 in torchmetrics.
         assert np.nan_to_num(ours[name]) == pytest.approx(expected, abs=1e-6), name
 
 

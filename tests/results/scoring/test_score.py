@@ -1,4 +1,4 @@
-"""The job's tables against masks, confidence maps and labels read anew; and what cannot be scored."""
+"""Tests of the scoring job's tables, against masks, confidence maps and labels read again, and of refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORES = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy", "frequency
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A scored run of eight images, one of which is none, with confidence maps."""
+    """Return a scored run of eight images with confidence maps; one of them is not an image."""
     inputs = write_inputs(str(tmp_path_factory.mktemp("scored")), bad=(4,))
     config = config_of(inputs, confidence_maps=True, max_error_fraction=0.5)
     run_here(config)
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def pixels(run: Run) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """URI, label, mask and confidence of each image."""
+    """Return URI, label, mask and confidence of each image."""
     rows = run.predictions(["image_uri", "status", "mask", "confidence"]).merge(run.manifest(), on="image_uri")
     return [
         (
@@ -76,7 +76,7 @@ def test_scores_of_the_run_are_those_of_all_its_pixels(run: Run) -> None:
 
 
 def test_intervals_are_those_of_the_report(run: Run) -> None:
-    """By the same resamples, though the sums hold more columns."""
+    """Both use the same resamples, although the sums of this job have more columns."""
     counts = [score_counts(part, len(CLASSES)) for part in run.tables("image_scores/", None)]
     sums = resampled_sums(counts)
     (found,) = query(run, "run.parquet", "low, high", "score = 'mean_iou'")

@@ -1,4 +1,4 @@
-"""Train and val of one folder: stable while it grows, groups together, never an empty side."""
+"""Tests of dividing one folder into train and val: stable while it grows, groups together, no empty side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_more_images_move_none_that_the_hash_chose(paths: list[str], data: st.Da
 
 
 def test_the_choice_depends_on_the_names_alone() -> None:
-    """Written down: another machine, process or version must choose the same."""
+    """The expected choice is written down, since another machine, process or version must make the same one."""
     names = [f"photo{number}" for number in range(12)]
     aside = [name for name, chosen in zip(names, Division(0.25).is_validation(names, "data"), strict=True) if chosen]
     assert aside == ["photo0", "photo1", "photo4", "photo7", "photo8", "photo10"]

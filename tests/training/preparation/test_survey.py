@@ -1,4 +1,4 @@
-"""What a dry run finds in the data, against the files that were written."""
+"""Tests of a dry run's findings in the data, against the files that were written."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_classes_are_counted_as_they_were_drawn(tmp_path: Path) -> None:
 
 
 def spoiled(tmp_path: Path) -> tuple[str, dict[str, list[str]]]:
-    """Photographs of which some cannot be trained on, and the names in each split."""
+    """Write photographs, some of which are unusable for training, and return the names in each split."""
     data = write_photos(str(tmp_path / "data"), count=20)
     found = survey(tmp_path / "before", data)
     names = {split: [Path(uri).stem for uri in each.contents.values()] for split, each in found.splits.items()}
     image, ids = scene(999)
     for split in ("train", "val"):
-        # The same photograph in both, one label all void, one of another size, one with an unknown value.
+        # One photograph in both splits, one label all void, one of another size, and one with an unknown value.
         STORAGE.write(join(data, f"images/{names[split][0]}.png"), png(image))
         STORAGE.write(join(data, f"masks/{names[split][0]}_mask.png"), png(VALUES[ids].astype(np.uint8)))
     STORAGE.write(join(data, "classes.csv"), f"{CLASSES_CSV}9,ignore\n".encode())
