@@ -64,7 +64,8 @@ def main() -> None:
 def compare(base: Recipe, data: str, output: str, maps: str, seed: int, threads: int = 1) -> dict[str, Any]:
     """Train all variants of one seed, one after another, and return the validation scores of each one's last stage."""
     torch.set_num_threads(threads)
-    base, scores = base.model_copy(update={"seed": seed}), {}
+    base = base.model_copy(update={"seed": seed})
+    scores = {}
     for name in VARIANTS:
         variant = _variant(base, name, lambda other: join(output, f"{other}-{seed}", NETWORK_FILE))
         metrics = _train(TrainConfig(data=(data,), output=join(output, f"{name}-{seed}"), maps=maps, recipe=variant))
@@ -91,7 +92,8 @@ def _variant(base: Recipe, name: str, network_of: Any) -> Recipe:
 
 def _train(config: TrainConfig) -> dict[str, Any]:
     """Train in this process, and return the content of metrics.json."""
-    storage, output = Storage(), config.output
+    storage = Storage()
+    output = config.output
     log = Path(output) / "log.txt" if "://" not in output else None
     train_here(config, storage, Hooks(say=lambda line: _note(log, line)))
     metrics: dict[str, Any] = json.loads(storage.read(join(output, "metrics.json")))

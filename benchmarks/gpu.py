@@ -97,7 +97,8 @@ def time_steps(config: TrainConfig, rounds: int, device: torch.device) -> dict[s
 
 def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """Train the recipe, and measure prediction with the trained network."""
-    storage, started = Storage(), time.perf_counter()
+    storage = Storage()
+    started = time.perf_counter()
     train_here(config, storage, Hooks(say=lambda line: print(line, flush=True)), World(device=device))
     seconds = time.perf_counter() - started
     data = storage.read(join(config.output, NETWORK_FILE))
@@ -138,7 +139,8 @@ def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) ->
 def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[str, float]:
     """Measure the network alone, on a batch of `size` copies of an image that is already on the device."""
     one = network_input(network, image).whole()
-    inputs, device = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last), one.device
+    inputs = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    device = one.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         with FlopCounterMode(display=False) as counter:
             network(inputs)
@@ -150,7 +152,8 @@ def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[
 
 def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
     """Return images per second of an actor's whole work on a shard, from JPEGs on disk to masks and counts."""
-    storage, count = Storage(), 400 if next(network.parameters()).is_cuda else 4
+    storage = Storage()
+    count = 400 if next(network.parameters()).is_cuda else 4
     with tempfile.TemporaryDirectory(prefix="segmenter-") as folder:
         for index in range(count):
             Image.fromarray(images[index % len(images)]).save(f"{folder}/{index:04d}.jpg", quality=90)

@@ -73,7 +73,8 @@ def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, An
         differing = float((_labels(ways[name]()) != ours).mean())
         if differing > 1e-3:
             raise RuntimeError(f"{name} labels {differing:.2%} of pixels otherwise")
-    timings, result = alternate(ways, rounds), {}
+    timings = alternate(ways, rounds)
+    result = {}
     for name, timing in timings.items():
         result[name] = timing | {"times_fused": timing["median"] / timings["fused"]["median"]}
         size, spread = f"{width}×{height}×{classes}", f"{timing['least'] * 1e3:.2f} to {timing['greatest'] * 1e3:.2f}"
@@ -98,8 +99,10 @@ def naive(scores: Tensor, height: int, width: int) -> NDArray[np.uint8]:
     """Compute all classes at full resolution, each pixel from its four cells; return labels (H, W)."""
     # (C, rows, columns) -> (C, H, W), bilinear between the four cells around each pixel.
     cells = scores.softmax(dim=0).numpy()
-    y, x = np.arange(height), np.arange(width)
-    top, left = y // OUTPUT_STRIDE, x // OUTPUT_STRIDE
+    y = np.arange(height)
+    x = np.arange(width)
+    top = y // OUTPUT_STRIDE
+    left = x // OUTPUT_STRIDE
     down = (y % OUTPUT_STRIDE / np.float32(OUTPUT_STRIDE)).astype(np.float32)[:, None]
     right = (x % OUTPUT_STRIDE / np.float32(OUTPUT_STRIDE)).astype(np.float32)
     upper = cells[:, top[:, None], left] * (1 - right) + cells[:, top[:, None], left + 1] * right

@@ -25,7 +25,8 @@ __all__ = ["SHARD_IMAGES", "write_made_up_run"]
 SHARD_IMAGES = 64
 _SPACE = label_space("voc")
 _CLASSES = len(_SPACE.classes)
-_SIDE, _RUN_ID = 256, "0" * 16
+_SIDE = 256
+_RUN_ID = "0" * 16
 Counts = NDArray[np.int64]
 
 
@@ -33,7 +34,9 @@ def write_made_up_run(folder: Path, images: int) -> None:
     """Write a run of VOC's classes below a folder; one image, one label and one mask stand for all of them."""
     generator = np.random.default_rng(0)
     mask = _write_inputs(folder, generator)
-    sums, confusion, files = ClassSums(_CLASSES), np.zeros((_CLASSES, _CLASSES), np.int64), list[dict[str, Any]]()
+    sums = ClassSums(_CLASSES)
+    confusion = np.zeros((_CLASSES, _CLASSES), np.int64)
+    files = list[dict[str, Any]]()
     for shard, start in enumerate(range(0, images, SHARD_IMAGES)):
         # Many names of one file: storage normalizes a path before it opens the file.
         numbers = range(start, min(start + SHARD_IMAGES, images))
@@ -53,14 +56,17 @@ class _Part:
     """Tables of one shard with random pixel counts of each class; wrong pixels are predicted as the next class."""
 
     def __init__(self, generator: np.random.Generator, uris: list[str]) -> None:
-        self._generator, self._uris, rows = generator, uris, len(uris)
+        self._generator = generator
+        self._uris = uris
+        rows = len(uris)
         self._target = (generator.dirichlet(np.full(_CLASSES, 0.3), rows) * _SIDE**2).astype(np.int64)
         self._inter = (self._target * generator.beta(5, 2, (rows, 1))).astype(np.int64)
         self._predicted = self._inter + np.roll(self._target - self._inter, 1, axis=1)
 
     def confusion(self) -> Counts:
         """Return the confusion matrix (C, C) of the shard."""
-        inter, wrong = self._inter.sum(axis=0), (self._target - self._inter).sum(axis=0)
+        inter = self._inter.sum(axis=0)
+        wrong = (self._target - self._inter).sum(axis=0)
         return np.diag(inter) + np.roll(np.diag(wrong), 1, axis=1)
 
     def image_scores(self) -> pa.Table:
@@ -73,7 +79,8 @@ class _Part:
 
     def predictions(self, mask: bytes) -> pa.Table:
         """Return the `predictions` table, one row per image."""
-        rows, draw = len(self._uris), self._generator
+        rows = len(self._uris)
+        draw = self._generator
         kind = PREDICTIONS.field("classes").type
         counts = [pa.array(column, kind.value_type.field(name).type) for name, column in self._classes().items()]
         structs = pa.StructArray.from_arrays(counts, fields=list(kind.value_type))

@@ -66,7 +66,8 @@ def _actor(images: int) -> dict[str, Any]:
     """Return resident memory in MiB at about ten points of the run, and its peak."""
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         rows = [_row(folder, index, 480, 360) for index in range(20)]
-        segment, after = _segmenter(folder), []
+        segment = _segmenter(folder)
+        after = []
         for start in range(0, images, _SHARD):
             segment([rows[index % len(rows)] for index in range(start, min(start + _SHARD, images))])
             after.append(psutil.Process().memory_info().rss // 2**20)
@@ -77,10 +78,12 @@ def _large(side: int) -> dict[str, Any]:
     """Return the peak memory in MiB before and after one image of side x side pixels, and its time in seconds."""
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         segment = _segmenter(folder)
-        small, large = _row(folder, 0, 480, 360), _row(folder, 1, side, side)
+        small = _row(folder, 0, 480, 360)
+        large = _row(folder, 1, side, side)
         # A small image first, so that the peak before the large one includes everything that any image needs.
         segment([small])
-        before, started = _peak(), time.perf_counter()
+        before = _peak()
+        started = time.perf_counter()
         segment([large])
         return {"before_mib": before, "peak_mib": _peak(), "seconds": round(time.perf_counter() - started, 1)}
 

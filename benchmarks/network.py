@@ -52,7 +52,8 @@ def main() -> None:
 @torch.inference_mode()
 def measure(width: float, options: argparse.Namespace, ceiling: float) -> dict[str, Any]:
     """Measure one width: seconds, speed relative to eager torch, and error of every way."""
-    network, window = _network(width), _window(*options.size)
+    network = _network(width)
+    window = _window(*options.size)
     started = time.perf_counter()
     prepared = prepare(network, int(options.memory * 2**30))
     seconds = time.perf_counter() - started
@@ -65,7 +66,8 @@ def measure(width: float, options: argparse.Namespace, ceiling: float) -> dict[s
     print(f"\nwidth {width:g}: {flops / 1e9:.0f} GFLOP, {tuple(window.shape[2:])} pixels, prepared in {seconds:.1f} s")
     rows = {}
     for name, way in ways.items():
-        scores, timing = way(window), timings[name]
+        scores = way(window)
+        timing = timings[name]
         rows[name] = {
             **timing,
             "times_eager": timings["torch eager"]["median"] / timing["median"],

@@ -86,7 +86,8 @@ def _cost(images: Path) -> tuple[float, float]:
     segmenter.segment(rows[:50])
     rounds = []
     for _ in range(5):
-        wall, core = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        core = time.process_time()
         segmenter.segment(rows)
         rounds.append(((time.process_time() - core) / len(rows), (time.perf_counter() - wall) / len(rows)))
     return statistics.median(core for core, _ in rounds), statistics.median(wall for _, wall in rounds)
@@ -94,14 +95,16 @@ def _cost(images: Path) -> tuple[float, float]:
 
 def still(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Measure the job and the baselines with a network that takes no time, one actor per core."""
-    images, checkpoint = write_images(folder / "images", options.images), folder / "still.safetensors"
+    images = write_images(folder / "images", options.images)
+    checkpoint = folder / "still.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=0.0)
     return _side_by_side(images, checkpoint, folder, os.cpu_count() or 1, options)
 
 
 def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Measure the job and the baselines with a mock GPU of 10 ms per image and no CPU time; one actor has all cores."""
-    images, checkpoint = write_images(folder / "images", options.images), folder / "gpu.safetensors"
+    images = write_images(folder / "images", options.images)
+    checkpoint = folder / "gpu.safetensors"
     write_network(checkpoint, width=1 / 64, seconds=_GPU_SECONDS)
     rates = _side_by_side(images, checkpoint, folder, 1, options)
     pace = 1 / _GPU_SECONDS
@@ -111,7 +114,8 @@ def gpu(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def network(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Measure the job with a real network and one process per core: on one core, on two, and so on."""
-    images, checkpoint = write_images(folder / "images", options.slow), folder / "network.safetensors"
+    images = write_images(folder / "images", options.slow)
+    checkpoint = folder / "network.safetensors"
     write_network(checkpoint, width=options.width)
     rates: dict[str, float] = {"width": options.width}
     cores = os.cpu_count() or 1
@@ -149,7 +153,8 @@ def _bare(images: Path, checkpoint: Path) -> float:
     with torch.inference_mode():
         for batch in batches[:2]:
             ready(batch)
-        started, count = time.perf_counter(), 0
+        started = time.perf_counter()
+        count = 0
         while time.perf_counter() - started < 30 or count < 8:
             ready(batches[count % len(batches)])
             count += 1

@@ -52,7 +52,8 @@ def ways(network: DilatedNetwork, image: np.ndarray) -> list[np.ndarray]:
     pixels = network_input(network, image).whole()
     exact = network(pixels)
     with torch.autocast("cpu", torch.bfloat16):
-        front, whole = network.front_end(pixels), network(pixels)
+        front = network.front_end(pixels)
+        whole = network(pixels)
 
     def labels(scores: Tensor) -> np.ndarray:
         return label_map(network.spec, [scores[0].float()], (height, width)).labels

@@ -23,7 +23,9 @@ from pipeline.segmentation.ray_actor import ShardActor
 
 __all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]
 
-CLASSES, SIZE, _DRAWN = 11, (480, 360), 40
+CLASSES = 11
+SIZE = (480, 360)
+_DRAWN = 40
 SPEC = NetworkSpec(
     tuple(f"class {n}" for n in range(CLASSES)),
     tuple((20 * n, 255 - 20 * n, 7) for n in range(CLASSES)),
@@ -37,7 +39,8 @@ class _Still(nn.Module):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         # A parameter, because callers look up the network's device and type there.
-        self.seconds, self.anything = seconds, nn.Parameter(torch.zeros(1))
+        self.seconds = seconds
+        self.anything = nn.Parameter(torch.zeros(1))
         self._coarse = 4 * torch.randn(1, CLASSES, 8, 10, generator=torch.Generator().manual_seed(0))
         self._scores: dict[tuple[int, int], Tensor] = {}
 
@@ -67,7 +70,9 @@ class _PacedStream(Stream):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(torch.device("cpu"))
-        self._seconds, self._free, self._lock = seconds, 0.0, threading.Lock()
+        self._seconds = seconds
+        self._free = 0.0
+        self._lock = threading.Lock()
 
     def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
         """Return the tensors with the time at which the mock device has processed them after all earlier ones."""
@@ -92,7 +97,8 @@ class StandInActor(ShardActor):
 
     def streams(self, network: DilatedNetwork) -> Streams:
         """Return the streams of the mock device, or the network's own."""
-        streams, seconds = super().streams(network), network.spec.provenance.get("stand_in_seconds")
+        streams = super().streams(network)
+        seconds = network.spec.provenance.get("stand_in_seconds")
         return streams if seconds is None else replace(streams, network=_PacedStream(float(seconds)))
 
 

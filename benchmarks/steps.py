@@ -49,7 +49,9 @@ def alternate(
         update={stage: config.recipe.stage(stage).model_copy(update={"iterations": steps + WARM_UP})}
     )
     looping = Step(step.network, stage, short, step.optimizer, step.world, step.weights)
-    bare, loop, stall = [], [], []
+    bare = []
+    loop = []
+    stall = []
     for _ in range(WARM_UP):
         step(batches, 0)
     for _ in range(rounds):
@@ -63,10 +65,12 @@ def alternate(
 
 def _prepared(config: TrainConfig, stage: StageName, device: torch.device) -> tuple[Step, Callable[[int, int], Any]]:
     """Return a stage's step and sampler; feature maps that the stage starts from are computed first."""
-    storage, chosen = Storage(), config.recipe
+    storage = Storage()
+    chosen = config.recipe
     network, _ = initial_network(chosen, storage)
     network.to(device).to(memory_format=torch.channels_last)
-    cache, kind = None, chosen.stage_input(stage)
+    cache = None
+    kind = chosen.stage_input(stage)
     if kind != "images":
         # Compute the maps with the initial weights: their values do not affect the speed.
         alone = TrainConfig(data=config.data, output=f"{config.output}-{stage}", recipe=chosen)

@@ -61,7 +61,8 @@ class Usual:
         size = [(count - 1) * OUTPUT_STRIDE + 1 for count in cells]
         whole = nn.functional.interpolate(scores.softmax(1), size=size, mode="bilinear", align_corners=True)
         labels = whole[0, :, :height, :width].argmax(0).to(torch.uint8).numpy()
-        sink, picture = io.BytesIO(), Image.fromarray(labels, "P")
+        sink = io.BytesIO()
+        picture = Image.fromarray(labels, "P")
         picture.putpalette(np.array(self.network.spec.palette, np.uint8).tobytes())
         picture.save(sink, "PNG")
         return sink.getvalue(), np.bincount(labels.ravel(), minlength=whole.shape[1]).tolist()
@@ -107,7 +108,9 @@ def by_loop(images: Path, checkpoint: Path, output: Path, threads: int) -> float
 
 def _drain(pairs: Iterator[tuple[str, Any]], count: int, usual: Usual, output: Path) -> float:
     """Predict all pairs, write them as Parquet, and return images per second without the first tenth."""
-    rows, started, warm = [], 0.0, count // 10
+    rows = []
+    started = 0.0
+    warm = count // 10
     for index, (path, image) in enumerate(pairs):
         if index == warm:
             started = time.perf_counter()

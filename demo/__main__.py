@@ -30,7 +30,9 @@ __all__ = ["main"]
 _ROOT = Path(__file__).resolve().parent.parent
 _BUCKET = "s3://street-scenes"
 # First seed and number of scenes. The seed ranges are disjoint, so no scene is in two splits.
-_TRAIN, _VAL, _HELD_OUT = (0, 120), (100_000, 12), (200_000, 36)
+_TRAIN = (0, 120)
+_VAL = (100_000, 12)
+_HELD_OUT = (200_000, 36)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(cluster: Cluster, keep: Path) -> int:
     """Draw the scenes, submit the three jobs, and return 1 if one of them fails, else 0."""
-    storage, output = Storage(), join(_BUCKET, "out")
+    storage = Storage()
+    output = join(_BUCKET, "out")
     with _step("drawing scenes into the bucket"):
         storage.filesystem(_BUCKET)[0].mkdir(_BUCKET.removeprefix("s3://"))
         for prefix, (first, count) in {"train": _TRAIN, "val": _VAL, "held-out": _HELD_OUT}.items():

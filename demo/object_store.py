@@ -84,7 +84,8 @@ def object_store(directory: Path, *, address: str = "127.0.0.1", start_seconds: 
     Raises:
         RuntimeError: If `weed` is not installed or the server is not ready after `start_seconds`.
     """
-    access_key, secret_key = "demo", secrets.token_hex(16)
+    access_key = "demo"
+    secret_key = secrets.token_hex(16)
     config = directory / "s3.json"
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)

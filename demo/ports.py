@@ -9,7 +9,8 @@ __all__ = ["free_ports"]
 
 # Ray gives its workers ports 10002-19999, and the kernel gives clients 32768 and up. Either could take a port between
 # the check here and the server's bind, so only the range between them is used.
-FIRST, LAST = 20000, 32000
+FIRST = 20000
+LAST = 32000
 # SeaweedFS adds 10000 to a port to derive a gRPC port that is not set; demo/object_store.py sets all of them.
 
 

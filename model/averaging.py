@@ -25,7 +25,8 @@ from model.views import View
 __all__ = ["average_labels"]
 
 # Floats of a band of pixel rows, over all classes, per view: 16 MiB of float32 on the CPU, 256 MiB elsewhere.
-_HOST_FLOATS, _DEVICE_FLOATS = 2**22, 2**26
+_HOST_FLOATS = 2**22
+_DEVICE_FLOATS = 2**26
 
 
 @torch.inference_mode()
@@ -116,7 +117,8 @@ class _Seen:
     def band(self, rows: slice) -> Tensor:
         """Return the class probabilities of some pixel rows of the image, (C, rows, W)."""
         # Down, then across: (C, r, c) -> (C, rows, c) -> (C, rows, W).
-        cell, fraction = self.down.cell[rows], self.down.fraction[rows, None]
+        cell = self.down.cell[rows]
+        fraction = self.down.fraction[rows, None]
         lines = torch.lerp(self.cells[:, cell], self.cells[:, cell + 1], fraction)
         cell = self.across.cell
         pixels = torch.lerp(lines[..., cell], lines[..., cell + 1], self.across.fraction)

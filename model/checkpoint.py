@@ -84,7 +84,8 @@ def _context(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> ContextModule 
     """Build the context module of `spec`, without memory for its weights; the tensors give its channels."""
     if spec.context is None:
         return None
-    names, classes = context_layer_names(len(spec.context.dilations)), len(spec.classes)
+    names = context_layer_names(len(spec.context.dilations))
+    classes = len(spec.classes)
     outputs = [_outputs(tensors, name) for name in names]
     if any(count % classes for count in outputs):
         raise CheckpointError(f"context layers of {outputs} channels do not fit {classes} classes")

@@ -59,7 +59,9 @@ class ContextModule(nn.Module):
                 f"a context module needs a padding of {PADDINGS} and one multiplier per dilation, "
                 f"got padding={padding!r}, dilations={tuple(dilations)}, multipliers={multipliers}"
             )
-        self.classes, self.dilations, self.padding = classes, tuple(dilations), padding
+        self.classes = classes
+        self.dilations = tuple(dilations)
+        self.padding = padding
         self.names = context_layer_names(len(channels))
         for name, (inputs, outputs), dilation in zip(
             self.names, pairwise([classes, *channels]), dilations, strict=True

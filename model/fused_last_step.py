@@ -44,15 +44,19 @@ from model.geometry import OUTPUT_STRIDE
 
 __all__ = ["last_step"]
 
-_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(32)
 # The bits of √½: subtracting them puts the exponent of [√½, √2)·2^n at n.
 _ROOT_HALF_BITS = 0x3F3504F3
 _MANTISSA = 23
-_ONE, _ZERO = np.float32(1), np.float32(0)
+_ONE = np.float32(1)
+_ZERO = np.float32(0)
 _BELOW_ONE = np.float32(1 - 2.0**-24)
-_LOG2_E, _LN_2 = np.float32(1 / np.log(2)), np.float32(np.log(2))
+_LOG2_E = np.float32(1 / np.log(2))
+_LN_2 = np.float32(np.log(2))
 # ln 2 in two parts; the first has 9 significant bits, so that its product with n is exact.
-_LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
+_LN_2_HIGH = np.float32(0.693359375)
+_LN_2_LOW = np.float32(np.log(2) - 0.693359375)
 # Smallest argument of exp: below it, n would fall below -126, the smallest exponent of a normal float32.
 _MOST_NEGATIVE = np.float32(-87)
 # Adding and then subtracting this constant rounds a float32 below 2^22 to an integer, half to even.
@@ -232,10 +236,12 @@ def _blend_down(cells: Any, row: Any, fractions: Any, down: Any) -> None:
     """
     classes, _, columns = cells.shape
     for class_id in range(classes):
-        above, below = cells[class_id, row], cells[class_id, row + 1]
+        above = cells[class_id, row]
+        below = cells[class_id, row + 1]
         for j in range(OUTPUT_STRIDE):
             place, coefficient = _based(fractions[j])
-            base, into = cells[class_id, row + place], down[class_id, j * columns : (j + 1) * columns]
+            base = cells[class_id, row + place]
+            into = down[class_id, j * columns : (j + 1) * columns]
             for i in range(columns):
                 into[i] = _fma(coefficient, below[i] - above[i], base[i])
 
@@ -256,7 +262,10 @@ def _blend_across(down: Any, fraction: Any, part: Any) -> None:
 @njit
 def _grid_phase(strip: Any, fraction: Any) -> None:
     """Compute winning probability, class and entropy of a strip's pixels with one k, from probabilities."""
-    part, best, winner, entropy = strip.part, strip.best, strip.winner, strip.entropy
+    part = strip.part
+    best = strip.best
+    winner = strip.winner
+    entropy = strip.entropy
     best[:], winner[:], entropy[:] = -_ONE, 0, _ZERO
     for class_id in range(strip.down.shape[0]):
         _blend_across(strip.down[class_id], fraction, part)
@@ -272,7 +281,10 @@ def _grid_phase(strip: Any, fraction: Any) -> None:
 @njit
 def _deconvolution_phase(strip: Any, fraction: Any) -> None:
     """Compute winning probability, class and entropy of a strip's pixels with one k, from scores."""
-    part, best, entropy, total = strip.part, strip.best, strip.entropy, strip.total
+    part = strip.part
+    best = strip.best
+    entropy = strip.entropy
+    total = strip.total
     best[:], entropy[:], total[:] = np.float32(-np.inf), _ZERO, _ZERO
     strip.winner[:] = strip.near[:] = strip.down.shape[0] - 1
     # Pass 1: the largest score of each pixel.
@@ -303,7 +315,9 @@ def _deconvolution_phase(strip: Any, fraction: Any) -> None:
 @njit
 def _note_largest(strip: Any, class_id: Any) -> None:
     """Update the lowest class ids with e = 1 (`winner`) and with e ≥ 1 - 2^-24 (`near`) by one class."""
-    part, winner, near = strip.part, strip.winner, strip.near
+    part = strip.part
+    winner = strip.winner
+    near = strip.near
     for i in range(part.size):
         winner[i] = class_id if part[i] >= _ONE and class_id < winner[i] else winner[i]
         near[i] = class_id if part[i] >= _BELOW_ONE and class_id < near[i] else near[i]
@@ -325,12 +339,14 @@ def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
     height, width = image.labels.shape
     columns = strip.down.shape[1] // OUTPUT_STRIDE
     # Columns i of the strip whose pixel left + 8i lies within the image; the last cell only serves interpolation.
-    first, last = (1 if left < 0 else 0), min(columns - 1, (width - left + OUTPUT_STRIDE - 1) // OUTPUT_STRIDE)
+    first = 1 if left < 0 else 0
+    last = min(columns - 1, (width - left + OUTPUT_STRIDE - 1) // OUTPUT_STRIDE)
     confidence = entropy = 0.0
     for j in range(max(0, -top), min(OUTPUT_STRIDE, height - top)):
         y = top + j
         for i in range(first, last):
-            x, source = left + i * OUTPUT_STRIDE, j * columns + i
+            x = left + i * OUTPUT_STRIDE
+            source = j * columns + i
             label = strip.winner[source]
             image.labels[y, x] = label
             confidence += strip.best[source]

@@ -47,7 +47,9 @@ def _reflect(source: Any, rows: Any, columns: Any, mean: Any, made: Any, pixels:
     """
     line = np.empty(source.shape[1], np.float32)
     for target in range(rows.size):
-        into, row, before = pixels[target], source[rows[target]], made[rows[target]]
+        into = pixels[target]
+        row = source[rows[target]]
+        before = made[rows[target]]
         if before >= 0:
             # A loop, not slices: numba checks slices for overlap first and takes five times as long.
             for i in range(into.size):

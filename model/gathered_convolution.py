@@ -21,7 +21,8 @@ def convolve_gathered(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     Returns:
         Output, (N, C, H - d(k - 1), W - d(k - 1)), channels last in memory.
     """
-    dilation, side = layer.dilation[0], layer.kernel_size[0]
+    dilation = layer.dilation[0]
+    side = layer.kernel_size[0]
     rows, columns = (length - dilation * (side - 1) for length in maps.shape[2:])
     vectors = maps.permute(0, 2, 3, 1)
     taps = [

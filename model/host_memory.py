@@ -13,7 +13,9 @@ import ctypes
 __all__ = ["ALLOCATOR_ENVIRONMENT", "keep_freed_memory"]
 
 # Parameter numbers of glibc's `mallopt` (malloc.h).
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
+_ARENA_MAX = -8
 _NEVER = 2**31 - 1
 # Environment variables that apply the settings to all threads: glibc reads them when a process starts. Other C
 # libraries ignore them.

@@ -18,12 +18,14 @@ __all__ = ["METADATA_KEY", "describe", "header_of", "parse_spec", "read_metadata
 
 METADATA_KEY = "dilated_context"
 # Networks that format 1 can describe are written in format 1; format 2 adds the keys of `_KEYS_2`.
-FORMAT, FORMAT_2 = 1, 2
+FORMAT = 1
+FORMAT_2 = 2
 FAMILY = "dilated"
 # A file may come from anyone and contain anything. These limits bound the work and the messages that it can cause.
 _MAX_HEADER = 4 * 2**20  # bytes
 _LONGEST_NAME, _LONGEST_MESSAGE = 100, 200  # characters
-_LARGEST_DILATION, _LARGEST_WINDOW = 4096, 4096
+_LARGEST_DILATION = 4096
+_LARGEST_WINDOW = 4096
 _DEEPEST = 20  # levels of provenance
 _KEYS = (
     "classes",
@@ -222,7 +224,8 @@ def _upsampling(upsampling: Any) -> Upsampling:
 
 def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
     """Check the keys of format 1 and build the specification; unknown keys become its provenance."""
-    context, window = metadata["context"], metadata["reference_window"]
+    context = metadata["context"]
+    window = metadata["reference_window"]
     mean = metadata["mean_bgr"]
     palette = tuple(_colour(colour) for colour in metadata["palette"])
     ignore = metadata["ignore_label"]
@@ -270,7 +273,8 @@ def _deeper(value: Any, levels: int) -> bool:
 
 def _context_spec(context: Mapping[str, Any]) -> ContextSpec:
     """Check the description of a context module: 4 to 64 dilations of 1–4096, and the padding."""
-    dilations, padding = context["dilations"], context["padding"]
+    dilations = context["dilations"]
+    padding = context["padding"]
     sound = (
         all(type(each) is int and 1 <= each <= _LARGEST_DILATION for each in dilations) and 4 <= len(dilations) <= 64
     )

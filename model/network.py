@@ -99,7 +99,9 @@ class DilatedNetwork(nn.Module):
 
     def __init__(self, spec: NetworkSpec, front_end: FrontEnd, context: ContextModule | None) -> None:
         super().__init__()
-        self.spec, self.front_end, self.context = spec, front_end, context
+        self.spec = spec
+        self.front_end = front_end
+        self.context = context
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores, (N, C, cells(H), cells(W)), of images (N, 3, H, W), BGR minus mean, margin included."""

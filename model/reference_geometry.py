@@ -118,7 +118,8 @@ def _predict_by_tile(
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
     total_confidence = total_entropy = 0.0
-    classes, ignore_label = len(network.spec.classes), network.spec.ignore_label
+    classes = len(network.spec.classes)
+    ignore_label = network.spec.ignore_label
     class_pixels = np.zeros(classes, np.int64)
     confusion = None if target is None else np.zeros((classes, classes), np.int64)
     top = 0
@@ -127,7 +128,8 @@ def _predict_by_tile(
         for scores in band:
             rows, columns = (OUTPUT_STRIDE * size for size in scores.shape[1:])
             # The last tiles reach beyond the image.
-            rows, columns = min(rows, height - top), min(columns, width - left)
+            rows = min(rows, height - top)
+            columns = min(columns, width - left)
             place = np.s_[top : top + rows, left : left + columns]
             aim = None if target is None else target[place]
             part = labels_from_scores(

@@ -24,7 +24,8 @@ _BLOCK_TILES = {1: 512, 2: 64}
 # Cost of moving a float and of reading a byte of weights, in floating-point operations of a matrix product: two cores
 # with AVX2 do 220e9 operations, move 1.6e9 floats and read 9e9 bytes per second. Only the ratios matter, and they vary
 # little.
-_MOVE, _READ = 140, 24
+_MOVE = 140
+_READ = 24
 
 
 class TransformConvolution(nn.Module):
@@ -48,7 +49,9 @@ class TransformConvolution(nn.Module):
         outputs, inputs, taps = layer.weight.shape[:3]
         if taps != transform.taps or layer.stride != (1, 1) or layer.padding != (0, 0):
             raise ValueError(f"a transform for {transform.taps}×{transform.taps} taps does not fit {layer}")
-        self.layer, self._transform, self._dilation = layer, transform, layer.dilation[0]
+        self.layer = layer
+        self._transform = transform
+        self._dilation = layer.dilation[0]
         # (C, F, r, r) -> (r·r, F·C) -> (bins, parts · F, C).
         by_tap = layer.weight.detach().permute(2, 3, 1, 0).reshape(taps * taps, -1)
         self.weights = (transform.kernel @ by_tap).view(transform.bins, transform.parts * inputs, outputs)
@@ -56,7 +59,8 @@ class TransformConvolution(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return (N, C, H - d(r - 1), W - d(r - 1)) for maps (N, F, H, W); channels are last in memory."""
         lost = self._dilation * (self._transform.taps - 1)
-        rows, columns = maps.shape[2] - lost, maps.shape[3] - lost
+        rows = maps.shape[2] - lost
+        columns = maps.shape[3] - lost
         if not pays(self.layer, self._transform, rows, columns):
             result: Tensor = self.layer(maps)
             return result
@@ -65,12 +69,14 @@ class TransformConvolution(nn.Module):
     def _by_tiles(self, maps: Tensor, rows: int, columns: int) -> Tensor:
         """Compute the output, (N, C, rows, columns), block by block of tiles."""
         step, (high, wide) = self._dilation, self._transform.outputs
-        down, across = _tiles(rows, step * high), _tiles(columns, step * wide)
+        down = _tiles(rows, step * high)
+        across = _tiles(columns, step * wide)
         # Pad to whole tiles with zeros, not arbitrary memory: through rounding, padding affects outputs that are kept.
         spare = (0, 0, 0, across * step * wide - columns, 0, down * step * high - rows)
         padded = functional.pad(maps.permute(0, 2, 3, 1), spare).contiguous()
         whole = padded.new_empty(len(maps), down * high * step, across * wide * step, self.weights.shape[2])
-        sources, targets = self._tiles_of(padded, down, across), self._places(whole, down, across)
+        sources = self._tiles_of(padded, down, across)
+        targets = self._places(whole, down, across)
         for block in _blocks(down, across, len(maps) * step * step, _BLOCK_TILES[self._transform.parts]):
             targets[block] = self._convolve(sources[block]).view(targets[block].shape)
         return whole[:, :rows, :columns].permute(0, 3, 1, 2)
@@ -98,7 +104,9 @@ class TransformConvolution(nn.Module):
     def _convolve(self, block: Tensor) -> Tensor:
         """Return the outputs, (outputs, tiles, C), of a block of tiles."""
         # Transform: (tile pixels, tiles · F) -> (bins, parts, tiles, F).
-        transform, count, inputs = self._transform, math.prod(block.shape[2:7]), block.shape[7]
+        transform = self._transform
+        count = math.prod(block.shape[2:7])
+        inputs = block.shape[7]
         bins = transform.forward @ block.reshape(-1, count * inputs)
         bins = bins.view(transform.bins, transform.parts, count, inputs)
         # One matrix product per bin, then the inverse transform: (bins · parts, tiles · C) -> (outputs, tiles, C).
@@ -125,7 +133,9 @@ def _transformed_cost(layer: nn.Conv2d, transform: Transform, rows: int, columns
     step, (high, wide) = layer.dilation[0], transform.outputs
     count = step * step * _tiles(rows, step * high) * _tiles(columns, step * wide)
     # Per tile: forward transform, inverse transform, and products. Per block of tiles: one reading of the weights.
-    numbers, seen, made = len(transform.forward), math.prod(transform.tile), high * wide
+    numbers = len(transform.forward)
+    seen = math.prod(transform.tile)
+    made = high * wide
     there = inputs * (2 * numbers * seen + _MOVE * (numbers + seen))
     back = outputs * (2 * numbers * made + _MOVE * (numbers + made))
     products = 2 * numbers * transform.parts * inputs * outputs

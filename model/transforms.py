@@ -66,7 +66,8 @@ class Transform:
 
 def winograd() -> Transform:
     """Return the Winograd transform F(4x4, 3x3): 4 x 4 outputs of a 3 x 3 window."""
-    outputs, taps = 4, 3
+    outputs = 4
+    taps = 3
     size = outputs + taps - 1
     interpolation = np.linalg.inv(_evaluation(size))
     # Each matrix is the Kronecker product of its one-dimensional matrix for rows and for columns.

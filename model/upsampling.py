@@ -79,7 +79,8 @@ def deconvolve(scores: Tensor) -> Tensor:
     width = 2 * OUTPUT_STRIDE
     ramp = 1 - (torch.arange(width, device=scores.device) - (width - 1) / 2).abs() / OUTPUT_STRIDE
     kernel = (ramp[:, None] * ramp).expand(scores.shape[1], 1, width, width)
-    classes, padding = scores.shape[1], OUTPUT_STRIDE // 2
+    classes = scores.shape[1]
+    padding = OUTPUT_STRIDE // 2
     # Autocast would round the convolution's input, and so every pixel's scores, to bfloat16.
     with torch.autocast(scores.device.type, enabled=False):
         return functional.conv_transpose2d(
@@ -141,7 +142,8 @@ def _bands(cells: Tensor, height: int, width: int, upsampling: Upsampling) -> It
         pixels = _interpolate(cells[:, row : row + step + 1], fractions)
         # With a ring of zeros, the cells begin half a cell before the image: cut what lies outside.
         top = row * OUTPUT_STRIDE - offset
-        first, last = max(0, -top), min(pixels.shape[1], height - top)
+        first = max(0, -top)
+        last = min(pixels.shape[1], height - top)
         if last > first:
             band = pixels[:, first:last, offset : offset + width]
             yield top + first, band if upsampling == "grid" else band.softmax(dim=0)

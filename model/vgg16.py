@@ -82,7 +82,8 @@ def load_torchvision_vgg16(
 def _to_bgr(weight: Tensor, bias: Tensor, mean_bgr: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     """Rewrite w·x + b as w'·y + b', with x = (rgb/255 - mean)/std and y = bgr - mean_bgr; computed in float64."""
     dtype = torch.float64
-    mean, std = torch.tensor(_RGB_MEAN, dtype=dtype), torch.tensor(_RGB_STD, dtype=dtype)
+    mean = torch.tensor(_RGB_MEAN, dtype=dtype)
+    std = torch.tensor(_RGB_STD, dtype=dtype)
     own_mean = torch.tensor(mean_bgr[::-1], dtype=dtype)
     # w' = w/(255·std), channels reversed; b' = b + Σ w'·(mean_bgr - 255·mean) in RGB order.
     scaled = weight.to(dtype) / (255 * std).view(1, 3, 1, 1)
@@ -96,7 +97,8 @@ def _copy_convolutions(front_end: FrontEnd, tensors: Mapping[str, Tensor]) -> No
     for name, index in zip(CONV_NAMES, _FEATURES, strict=True):
         layer = front_end.get_submodule(name)
         for part in ("weight", "bias"):
-            source, target = tensors.get(f"features.{index}.{part}"), getattr(layer, part)
+            source = tensors.get(f"features.{index}.{part}")
+            target = getattr(layer, part)
             if source is None or source.shape != target.shape:
                 raise ModelError(
                     f"{name}.{part} is {tuple(target.shape)} here, {source if source is None else tuple(source.shape)} "

@@ -40,8 +40,11 @@ class WindowInput:
     """
 
     def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
-        self.size, self.cells = (image.shape[0], image.shape[1]), cells
-        self._image, self._mean, self._device = image, mean_bgr, device
+        self.size = (image.shape[0], image.shape[1])
+        self.cells = cells
+        self._image = image
+        self._mean = mean_bgr
+        self._device = device
         self._ready: tuple[Window, Handed] | None = None
         self._rows, self._columns = (
             reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
@@ -57,8 +60,10 @@ class WindowInput:
         """Return a window's pixels as a batch, (1, 3, h, w) float32 on the device, channels last in memory."""
         if self._ready is not None and self._ready[0] == window:
             return self._ready[1].take()[0]
-        rows, columns = self._rows[window.pixels[0]], self._columns[window.pixels[1]]
-        top, left = int(rows.min()), int(columns.min())
+        rows = self._rows[window.pixels[0]]
+        columns = self._columns[window.pixels[1]]
+        top = int(rows.min())
+        left = int(columns.min())
         # Use only the pixels of the window, because an image may be much larger than any window.
         part = self._image[top : rows.max() + 1, left : columns.max() + 1]
         if self._device.type == "cpu":

@@ -27,7 +27,9 @@ class Patience:
     """
 
     def __init__(self, minutes: float, awaited: str) -> None:
-        self._minutes, self._awaited, self._heard = minutes, awaited, time.monotonic()
+        self._minutes = minutes
+        self._awaited = awaited
+        self._heard = time.monotonic()
 
     def look(self, alive: bool, left: str = "") -> None:
         """Restart the timeout after progress; otherwise raise if it has expired.

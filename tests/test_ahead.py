@@ -56,7 +56,8 @@ def test_an_error_is_its_items_own() -> None:
 
 
 def test_leaving_early_drops_what_has_not_begun() -> None:
-    begun, go_on = [], threading.Event()
+    begun = []
+    go_on = threading.Event()
 
     def work(number: int) -> None:
         begun.append(number)

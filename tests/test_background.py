@@ -43,7 +43,8 @@ class Wrapped(Exception):
     """Error that wraps a worker's error, as Ray's errors do."""
 
     def __init__(self, cause: Exception | None = None, failures: dict[int, Exception] | None = None) -> None:
-        self.cause, self.worker_failures = cause, failures or {}
+        self.cause = cause
+        self.worker_failures = failures or {}
 
 
 def test_our_own_error_is_found_in_any_wrapping() -> None:

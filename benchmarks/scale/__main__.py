@@ -27,7 +27,8 @@ from benchmarks.scale.remote import Numbers, served
 
 RESULTS = Path(__file__).parents[1] / "results" / "scale.json"
 _PACKAGES = ("pyarrow", "s3fs", "botocore", "ray")
-_PARTS, _SHARD_ROWS = 100, 1_000_000
+_PARTS = 100
+_SHARD_ROWS = 1_000_000
 # (images, images per shard): three runs to solve for the formula, and one to check it.
 _RUNS = ((64, 16), (64, 4), (32, 16), (48, 8))
 

@@ -31,8 +31,10 @@ from pipeline.segmentation.run import segment_bucket
 
 __all__ = ["NAMES", "SHARD", "commit", "parts", "submission", "submission_of_list"]
 
-NAMES, SHARD = "camera-{folder:05d}/{n:09d}.jpg", 64
-_LIST, _SCENES = "s3://bucket/list.parquet", 64
+NAMES = "camera-{folder:05d}/{n:09d}.jpg"
+SHARD = 64
+_LIST = "s3://bucket/list.parquet"
+_SCENES = 64
 
 
 class _Ready(Exception):
@@ -48,7 +50,8 @@ def submission(rows: int, images: str = "s3://bucket/images") -> Numbers:
         rows: Number of images that the bucket lists.
         images: URI of the images, or of a list of them.
     """
-    storage, reached = TimedStorage(), dict[str, Plan]()
+    storage = TimedStorage()
+    reached = dict[str, Plan]()
     write_network(storage)
     before = peak_mib()
 
@@ -100,8 +103,10 @@ def parts(count: int, shard_images: int) -> Numbers:
     plan = make_plan(run_config(shard_images), storage)
     claim(plan, storage)
     repeats = max(1, shard_images // _SCENES)
-    result, size = segmented_scenes(shard_images // repeats), 0
-    table, confusion = pa.concat_tables([result.table] * repeats), repeats * result.confusion
+    result = segmented_scenes(shard_images // repeats)
+    size = 0
+    table = pa.concat_tables([result.table] * repeats)
+    confusion = repeats * result.confusion
     for shard in range(count):
         data = part_bytes(_renamed(table, plan, shard), confusion, shard, plan.identity)
         storage.write(part_uri(plan.config.output, shard, plan.identity), data)

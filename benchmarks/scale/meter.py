@@ -29,7 +29,8 @@ class TimedStorage(Storage):
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
         """Make a request as `Storage.call` does, and add its time to `listing` if it is a listing."""
-        started, cpu = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
+        cpu = time.process_time()
         result = super().call(action, uri, request)
         if action == "list":
             wall = self.listing[0] + time.perf_counter() - started
@@ -45,9 +46,11 @@ def measured() -> Iterator[Numbers]:
         Dictionary that receives seconds, CPU seconds of this process, its peak memory so far, and requests of the
             block.
     """
-    server, found = Remote(os.environ["AWS_ENDPOINT_URL"]), Numbers()
+    server = Remote(os.environ["AWS_ENDPOINT_URL"])
+    found = Numbers()
     server.counts()
-    started, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
+    cpu = time.process_time()
     yield found
     found["seconds"] = round(time.perf_counter() - started, 3)
     found["cpu_seconds"] = round(time.process_time() - cpu, 3)

@@ -92,7 +92,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder, self.lock = folder, threading.Lock()
+        self.folder = folder
+        self.lock = threading.Lock()
         self.made_up: list[_MadeUp] = []
         self.stored: dict[str, _Entry] = {}
         self.counts: Counter[str] = Counter()
@@ -196,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Respond to ListObjectsV2; the continuation token is the number of the next object."""
         self._count("LIST")
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-        first, most = int(query.get("continuation-token", 0)), int(query.get("max-keys", 1000))
+        first = int(query.get("continuation-token", 0))
+        most = int(query.get("max-keys", 1000))
         page = list(islice(self.server.entries(query.get("prefix", ""), first), most + 1))
         more = len(page) > most
         token = f"<NextContinuationToken>{first + most}</NextContinuationToken>" if more else ""

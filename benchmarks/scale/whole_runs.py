@@ -28,8 +28,10 @@ from pipeline.segmentation.shards import ShardReader
 
 __all__ = ["run_config", "segmented_scenes", "whole_run", "write_network"]
 
-_SIZE, _SCENES = (480, 360), 4
-_SPACE, _BUCKET = label_space("street_scenes"), "s3://bucket"
+_SIZE = (480, 360)
+_SCENES = 4
+_SPACE = label_space("street_scenes")
+_BUCKET = "s3://bucket"
 _PLACES = {"checkpoint": f"{_BUCKET}/network.safetensors", "images": f"{_BUCKET}/images", "output": f"{_BUCKET}/out"}
 
 
@@ -56,7 +58,8 @@ def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
         shard_images: Images per shard.
         labelled: Whether the images have labels.
     """
-    storage, server = Storage(), Remote(os.environ["AWS_ENDPOINT_URL"])
+    storage = Storage()
+    server = Remote(os.environ["AWS_ENDPOINT_URL"])
     write_network(storage)
     inputs = _put_scenes(storage, _BUCKET, images)
     labels = {"labels": f"{_BUCKET}/labels", "label_space": _SPACE.name} if labelled else {}
@@ -77,7 +80,8 @@ def whole_run(images: int, shard_images: int, *, labelled: bool) -> Numbers:
 
 def segmented_scenes(count: int) -> ShardResult:
     """Segment `count` drawn scenes with labels, and return the result of that shard."""
-    storage, folder = Storage(), f"{_BUCKET}/scenes"
+    storage = Storage()
+    folder = f"{_BUCKET}/scenes"
     config = run_config(count, labels=f"{folder}/labels", label_space=_SPACE.name)
     _put_scenes(storage, folder, count)
     pairs = zip(*(storage.list(f"{folder}/{kind}") for kind in ("images", "labels")), strict=True)
@@ -87,7 +91,8 @@ def segmented_scenes(count: int) -> ShardResult:
 
 def _act(plan: Plan, shards: list[int]) -> None:
     """Do an actor's work on the shards, in order and without Ray."""
-    storage, config = Storage(), plan.config
+    storage = Storage()
+    config = plan.config
     segmenter = Segmenter(from_bytes(storage.read(config.checkpoint)), config, plan.run_id, storage)
     reader = ShardReader(storage, config.output, config.shard_images)
     for shard in shards:

@@ -35,7 +35,8 @@ class Billboard:
     """
 
     def __init__(self, canvas: Canvas, x: float, z: float, class_name: str, lit: float = 1.0, ground: float = 0.0):
-        self._canvas, self._class_name = canvas, class_name
+        self._canvas = canvas
+        self._class_name = class_name
         self._depth = max(NEAR, canvas.camera.depth(x, z))
         self._origin = canvas.camera.project([(x, ground, z)])[0]
         self.scale = canvas.camera.focal / self._depth
@@ -64,7 +65,8 @@ class Billboard:
         """Draw an elliptic band whose outer edge has the given radii and which is `thickness` meters wide."""
         angles = np.linspace(0, 2 * math.pi, _CORNERS)
         turn = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        outer, inner = np.asarray(radii), np.maximum(np.asarray(radii) - thickness, 0.2 * np.asarray(radii))
+        outer = np.asarray(radii)
+        inner = np.maximum(np.asarray(radii) - thickness, 0.2 * np.asarray(radii))
         path = np.asarray(centre) + np.concatenate([turn * outer, (turn * inner)[::-1]])
         self.polygon(path, colour)
 

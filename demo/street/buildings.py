@@ -56,7 +56,8 @@ def draw_house(
 ) -> None:
     """Draw the wall along the street, the wall that faces the camera, and in some houses a gable roof."""
     style = _style(rng, lot)
-    front, back = lot.side * street.edge, lot.side * (street.edge + DEPTH)
+    front = lot.side * street.edge
+    back = lot.side * (street.edge + DEPTH)
     gable = rng.random() < 0.45
     roof = linear(_ROOFS[rng.integers(len(_ROOFS))])
     if gable:
@@ -119,7 +120,8 @@ def _lit(
     """Return the share of sunlight on a wall, (h, w), computed for one pixel of every 4x4."""
     step = 4
     place, height = np.broadcast_arrays(place, height)
-    here, up = place[::step, ::step], height[::step, ::step]
+    here = place[::step, ::step]
+    up = height[::step, ::step]
     # Rays start 0.1 m off the wall, or the wall would shade itself.
     coarse = shadows.lit(front - 0.1 * lot.side, up, here) if along else shadows.lit(here, up, lot.near - 0.1)
     full = coarse.repeat(step, axis=0).repeat(step, axis=1)
@@ -143,8 +145,10 @@ def _facade(
     place = np.broadcast_to(place, height.shape)
     colour: Floats = style.wall * _texture(place, height, depth, style, noise)[..., None]
     # Number of the window's cell, and the position within it from 0 to 1.
-    floor, bay = np.floor(height / style.floor), np.floor(place / style.bay)
-    up, across = height / style.floor - floor, place / style.bay - bay
+    floor = np.floor(height / style.floor)
+    bay = np.floor(place / style.bay)
+    up = height / style.floor - floor
+    across = place / style.bay - bay
     glass = _glass(canvas, floor, bay, up, across, height, noise)
     upper = (floor >= 1) if style.shop else (floor >= 0)
     fits = (floor + 0.9) * style.floor < top
@@ -204,7 +208,8 @@ def _shop(colour: Floats, glass: Floats, up: Floats, across: Floats, floor: Floa
 
 def _draw_roof(canvas: Canvas, lot: Lot, front: float, back: float, roof: Floats, style: _Style) -> None:
     """Draw the slope towards the street and the gable that faces the camera; the ridge is 3.2 m above the wall."""
-    ridge, top = lot.height + 3.2, (front + back) / 2
+    ridge = lot.height + 3.2
+    top = (front + back) / 2
     eaves = front - 0.3 * lot.side
     light = canvas.light
     gable = [(front, lot.height, lot.near), (back, lot.height, lot.near), (top, ridge, lot.near)]

@@ -47,7 +47,8 @@ class Canvas:
     """
 
     def __init__(self, camera: Camera, light: Light) -> None:
-        self.camera, self.light = camera, light
+        self.camera = camera
+        self.light = light
         self.colour = np.zeros((camera.height, camera.width, 3), np.float32)
         self.label = np.zeros((camera.height, camera.width), np.uint8)
 
@@ -58,8 +59,10 @@ class Canvas:
             return None
         left, top = np.floor(points.min(axis=0)).astype(int)
         right, bottom = np.ceil(points.max(axis=0)).astype(int) + 1
-        left, top = max(0, left), max(0, top)
-        right, bottom = min(self.camera.width, right), min(self.camera.height, bottom)
+        left = max(0, left)
+        top = max(0, top)
+        right = min(self.camera.width, right)
+        bottom = min(self.camera.height, bottom)
         if left >= right or top >= bottom:
             return None
         stencil = Image.new("L", (right - left, bottom - top))

@@ -111,7 +111,9 @@ def _from_the_side(board: Billboard, facing: float, rng: np.random.Generator) ->
     for hub in (-0.52, 0.52):
         board.ring(at(hub, 0.35), (0.35, 0.35), 0.05, _TYRE)
         board.ellipse(at(hub, 0.35), (0.05, 0.05), _METAL)
-    crank, saddle, bar = at(-0.05, 0.32), at(-0.2, 0.92), at(0.4, 1.0)
+    crank = at(-0.05, 0.32)
+    saddle = at(-0.2, 0.92)
+    bar = at(0.4, 1.0)
     board.limb([crank, at(0.34, 0.74), at(0.52, 0.35)], 0.05, frame)
     board.limb([at(-0.52, 0.35), crank, saddle, at(-0.52, 0.35)], 0.045, frame)
     board.limb([at(-0.15, 0.74), at(0.36, 0.78), bar], 0.045, frame)

@@ -31,7 +31,8 @@ def develop(colour: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def _noisy(colour: Floats, rng: np.random.Generator) -> Floats:
     """Add noise: shot noise grows with the square root of the light, read noise is constant."""
-    shot, read = rng.uniform(0.006, 0.03), rng.uniform(0.001, 0.005)
+    shot = rng.uniform(0.006, 0.03)
+    read = rng.uniform(0.001, 0.005)
     grain = rng.standard_normal(colour.shape).astype(np.float32)
     return np.maximum(colour + grain * (shot * np.sqrt(np.maximum(colour, 0)) + read), 0).astype(np.float32)
 

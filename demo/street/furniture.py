@@ -16,14 +16,19 @@ from demo.street.noise import Noise
 __all__ = ["draw_bollard", "draw_fence", "draw_lamp", "draw_mast", "draw_sign"]
 
 _STEEL = linear((118, 122, 126))
-_RED, _BLUE, _WHITE = linear((206, 32, 40)), linear((28, 84, 168)), linear((238, 238, 234))
-_YELLOW, _GREEN, _BLACK = linear((246, 200, 40)), linear((24, 110, 72)), linear((24, 24, 26))
+_RED = linear((206, 32, 40))
+_BLUE = linear((28, 84, 168))
+_WHITE = linear((238, 238, 234))
+_YELLOW = linear((246, 200, 40))
+_GREEN = linear((24, 110, 72))
+_BLACK = linear((24, 24, 26))
 
 
 def draw_lamp(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) -> None:
     """Draw a street lamp whose arm reaches over the road."""
     board = Billboard(canvas, spot.x, spot.z, "pole", lit)
-    height, reach = rng.uniform(5.5, 8), -math.copysign(rng.uniform(0.9, 1.8), spot.x)
+    height = rng.uniform(5.5, 8)
+    reach = -math.copysign(rng.uniform(0.9, 1.8), spot.x)
     paint = linear((64, 72, 70)) if rng.random() < 0.4 else _STEEL
     board.polygon([(-0.1, 0), (0.1, 0), (0.055, height), (-0.055, height)], paint, round_=0.4)
     board.polygon([(-0.14, 0), (0.14, 0), (0.12, 0.7), (-0.12, 0.7)], paint, round_=0.4)
@@ -66,7 +71,8 @@ def draw_sign(canvas: Canvas, spot: Spot, lit: float, rng: np.random.Generator) 
     """Draw one or two traffic signs on a post; the post is labeled `pole`."""
     # Signs are lower and larger than real ones. At this resolution, real ones would be specks or above the frame.
     board = Billboard(canvas, spot.x, spot.z, "sign", max(lit, 0.5))
-    height, size = rng.uniform(2.2, 2.9), rng.uniform(0.36, 0.5)
+    height = rng.uniform(2.2, 2.9)
+    size = rng.uniform(0.36, 0.5)
     post = [(-0.045, 0), (0.045, 0), (0.045, height + 0.1), (-0.045, height + 0.1)]
     board.polygon(post, _STEEL, round_=0.4, class_name="pole")
     for number in range(1 + (rng.random() < 0.3)):
@@ -116,7 +122,10 @@ def _direction(board: Billboard, y: float, size: float) -> None:
 
 def _bar(y: float, half_width: float, half_height: float) -> list[tuple[float, float]]:
     """Return the corners of a rectangle around (0, y)."""
-    left, right, low, high = -half_width, half_width, y - half_height, y + half_height
+    left = -half_width
+    right = half_width
+    low = y - half_height
+    high = y + half_height
     return [(left, low), (right, low), (right, high), (left, high)]
 
 
@@ -125,7 +134,8 @@ _PLATES = (_prohibition, _no_entry, _mandatory, _warning, _priority, _direction)
 
 def draw_fence(canvas: Canvas, lot: Lot, street: Street, noise: Noise, rng: np.random.Generator) -> None:
     """Draw wooden boards, a stone wall or a dense railing along a garden; all of it is labeled `fence`."""
-    x, height = lot.side * street.edge, rng.uniform(1.0, 2.0)
+    x = lot.side * street.edge
+    height = rng.uniform(1.0, 2.0)
     corners = [(x, 0, lot.near), (x, height, lot.near), (x, height, lot.far), (x, 0, lot.far)]
     region = canvas.region(canvas.camera.outline(corners))
     if region is None:

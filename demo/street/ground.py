@@ -82,7 +82,8 @@ def _asphalt(x: Floats, z: Floats, near: Floats, noise: Noise, rng: np.random.Ge
 
 def _markings(x: Floats, z: Floats, street: Street, noise: Noise, rng: np.random.Generator) -> Floats:
     """Return the share of paint, (h, w): center line, edge lines and zebra crossing."""
-    dash, gap = rng.uniform(2, 4), rng.uniform(2, 5)
+    dash = rng.uniform(2, 4)
+    gap = rng.uniform(2, 5)
     paint = np.zeros(x.shape, np.float32)
     if rng.random() < 0.8:
         paint = np.maximum(paint, (np.abs(x) < 0.08) & (z % (dash + gap) < dash))

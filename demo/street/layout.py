@@ -73,7 +73,8 @@ class Street:
 
 def plan_street(rng: np.random.Generator) -> Street:
     """Plan a random street in which related objects stand together, without collisions."""
-    road, pavement = rng.uniform(3.2, 5.4), rng.uniform(2.2, 4.2)
+    road = rng.uniform(3.2, 5.4)
+    pavement = rng.uniform(2.2, 4.2)
     crossing = float(rng.uniform(9, 30)) if rng.random() < 0.3 else None
     houses = rng.uniform(0.35, 0.95)
     lots = [lot for side in (-1, 1) for lot in _lots(rng, side, houses * rng.uniform(0.6, 1.1))]
@@ -89,7 +90,8 @@ def plan_street(rng: np.random.Generator) -> Street:
 def _lots(rng: np.random.Generator, side: int, houses: float) -> list[Lot]:
     """Return lots of one side; `houses` is the probability of a house. Heights vary gradually from lot to lot."""
     lots = []
-    near, height = -12.0, rng.uniform(6, 15)
+    near = -12.0
+    height = rng.uniform(6, 15)
     while near < END:
         far = near + rng.uniform(8, 20)
         kind = "house" if rng.random() < houses else "garden"
@@ -103,7 +105,8 @@ def _along_kerb(rng: np.random.Generator, street: Street, side: int) -> list[Spo
     """Return lamps or masts, trees, signs, bollards and parked cars along one curb."""
     spots = []
     kerb = side * (street.road + 0.45)
-    spacing, start = rng.uniform(14, 26), rng.uniform(4, 16)
+    spacing = rng.uniform(14, 26)
+    start = rng.uniform(4, 16)
     kind = rng.choice(["lamp", "lamp", "mast"])
     spots += [Spot(str(kind), kerb, z) for z in np.arange(start, 90, spacing)]
     if rng.random() < 0.4:

@@ -29,8 +29,10 @@ from pipeline.data.labels import encode_mask
 
 __all__ = ["HEIGHT", "VOID", "VOID_BORDER", "WIDTH", "draw_scene", "encode_scene"]
 
-WIDTH, HEIGHT = 320, 240
-VOID, VOID_BORDER = 255, 4
+WIDTH = 320
+HEIGHT = 240
+VOID = 255
+VOID_BORDER = 4
 # Each pixel is drawn as 3x3 pixels. Their mean is its color, and the middle one is its label.
 _FINE = 3
 _SHADOWS_END = 55.0  # meters; shadows beyond are thinner than a pixel
@@ -49,7 +51,8 @@ def draw_scene(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     street = plan_street(rng)
     light = choose_light(rng)
     canvas = Canvas(_place_camera(rng, street, WIDTH * _FINE, HEIGHT * _FINE), light)
-    noise, shadows = Noise(rng), _cast_shadows(street, light.towards_sun)
+    noise = Noise(rng)
+    shadows = _cast_shadows(street, light.towards_sun)
     draw_sky(canvas, noise)
     draw_ground(canvas, street, shadows, noise, rng)
     _draw_things(canvas, street, shadows, noise, int(rng.integers(2**31)))
@@ -94,7 +97,8 @@ def _cast_shadows(street: Street, towards_sun: tuple[float, float, float]) -> Sh
 
 def _cast_shadow(shadows: Shadows, spot: Spot) -> None:
     """Add the shape of one object: a ball and a trunk for a tree, two boxes for a car, one box for anything else."""
-    x, z = spot.x, spot.z
+    x = spot.x
+    z = spot.z
     if spot.kind in ("tree", "street_tree"):
         middle, radius = crown_of(spot)
         shadows.add_ball((x, middle, z), radius * 0.9)
@@ -155,7 +159,8 @@ def _draw_spot(
 
 def _mean_of_cells(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average cells of 3x3 pixels, (3H, 3W, 3) to (H, W, 3)."""
-    height, width = fine.shape[0] // _FINE, fine.shape[1] // _FINE
+    height = fine.shape[0] // _FINE
+    width = fine.shape[1] // _FINE
     return fine.reshape(height, _FINE, width, _FINE, 3).mean(axis=(1, 3))
 
 

@@ -12,7 +12,8 @@ __all__ = ["draw_sky"]
 
 def draw_sky(canvas: Canvas, noise: Noise) -> None:
     """Paint everything above the horizon."""
-    camera, light = canvas.camera, canvas.light
+    camera = canvas.camera
+    light = canvas.light
     bottom = int(np.clip(camera.horizon + 2, 1, camera.height))
     region = Region(slice(0, bottom), slice(0, camera.width), np.ones((bottom, camera.width), bool))
     rows, columns = region.centres()

@@ -31,7 +31,8 @@ def draw_tree(canvas: Canvas, spot: Spot, lit: float, noise: Noise, rng: np.rand
     middle, radius = crown_of(spot)
     trunk = Billboard(canvas, spot.x, spot.z, "tree", lit)
     bark = linear((92, 74, 58)) * np.float32(rng.uniform(0.6, 1.1))
-    foot, neck = 0.09 + 0.05 * radius, 0.05 + 0.03 * radius
+    foot = 0.09 + 0.05 * radius
+    neck = 0.05 + 0.03 * radius
     trunk.polygon([(-foot, 0), (foot, 0), (neck, middle), (-neck, middle)], bark, round_=0.45)
     for lean in (-0.5, 0.4):
         trunk.limb([(0, middle - radius), (lean * radius, middle - 0.1)], neck, bark)
@@ -42,7 +43,8 @@ def _draw_crown(
     canvas: Canvas, spot: Spot, middle: float, radius: float, noise: Noise, rng: np.random.Generator
 ) -> None:
     """Draw the crown: overlapping balls of leaves, shaded by the sun, with a ragged outline."""
-    camera, light = canvas.camera, canvas.light
+    camera = canvas.camera
+    light = canvas.light
     depth = camera.depth(spot.x, spot.z)
     scale = camera.focal / depth
     column, row = camera.project([(spot.x, middle, spot.z)])[0]
@@ -52,7 +54,8 @@ def _draw_crown(
     if region is None:
         return
     rows, columns = region.centres()
-    right, up = (columns - column) / scale, (row - rows) / scale
+    right = (columns - column) / scale
+    up = (row - rows) / scale
     shift = rng.uniform(0, 400)
     # Noise of two scales makes the outline ragged at the sizes of twigs and of leaves.
     rough = 0.3 * noise.clouds(right * 14 + shift, up * 14) + 0.22 * noise.clouds(right * 55, up * 55 + shift)
@@ -83,6 +86,7 @@ def _clumps(rng: np.random.Generator, radius: float) -> list[tuple[float, float,
     """Return (x, y, radius) of balls of leaves, in meters from the crown's middle."""
     clumps = [(0.0, 0.0, 0.72 * radius)]
     for _ in range(14):
-        angle, out = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.25, 0.75)
+        angle = rng.uniform(0, 2 * np.pi)
+        out = radius * rng.uniform(0.25, 0.75)
         clumps.append((out * np.cos(angle), 0.9 * out * np.sin(angle), radius * rng.uniform(0.28, 0.5)))
     return clumps

@@ -14,7 +14,9 @@ from demo.street.light import linear
 
 __all__ = ["CAR_HEIGHT", "CAR_LENGTH", "CAR_WIDTH", "draw_car"]
 
-CAR_LENGTH, CAR_WIDTH, CAR_HEIGHT = 4.3, 1.76, 1.5
+CAR_LENGTH = 4.3
+CAR_WIDTH = 1.76
+CAR_HEIGHT = 1.5
 _BELT = 0.92  # meters; height at which the windows begin
 # Outlines of bodies from the tail over the roof: (share of the length from the tail, meters above the ground).
 _BODIES = {
@@ -142,7 +144,8 @@ def _draw_side(car: _Car, side: int) -> None:
         low = [(x, max(y, _BELT + 0.04), along) for x, y, along in windows]
         car.face(low, _pane(car), normal)
         for along in (0.36 * CAR_LENGTH, 0.56 * CAR_LENGTH):
-            x0, x1 = side * car.half(_BELT), side * car.half(1.36)
+            x0 = side * car.half(_BELT)
+            x1 = side * car.half(1.36)
             pillar = [(x0, _BELT, along), (x0, _BELT, along + 0.09), (x1, 1.36, along + 0.05), (x1, 1.36, along - 0.02)]
             car.face(pillar, car.paint * np.float32(0.8), normal)
     for along in (0.19 * CAR_LENGTH, 0.81 * CAR_LENGTH):
@@ -168,7 +171,8 @@ def _draw_end(car: _Car, rng: np.random.Generator) -> None:
     if car.canvas.light.lamps > 0.1 or rng.random() < 0.3:
         lamp = lamp * np.float32(2.4)
     for side in (-1, 1):
-        inner, outer = side * 0.5, side * 0.84
+        inner = side * 0.5
+        outer = side * 0.84
         car.face(
             [(inner, top - 0.16, along), (outer, top - 0.2, along), (outer, top, along), (inner, top, along)],
             lamp,

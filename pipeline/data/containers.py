@@ -23,8 +23,14 @@ _PIECES = 2**18  # largest number of chunks or segments in a file
 _SCANS = 100  # largest number of scans in a JPEG: each costs a pass over the whole picture, whatever its length
 _RLE_PIXELS = 2**24  # largest run-length encoded BMP, which Pillow unpacks in Python
 # JPEG markers, by their second byte; `_FRAMES` start a frame.
-_EXIF, _COMMENT, _ADOBE, _FRAMES = 0xE1, 0xFE, 0xEE, (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
-_SCAN, _END, _TEM, _START = 0xDA, 0xD9, 0x01, 0xD8
+_EXIF = 0xE1
+_COMMENT = 0xFE
+_ADOBE = 0xEE
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
+_SCAN = 0xDA
+_END = 0xD9
+_TEM = 0x01
+_START = 0xD8
 _IHDR = struct.Struct(">IIBBBBB")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # number of channels, by PNG color type
 # Adam7 passes of an interlaced PNG: left, top, step to the right, step down.
@@ -89,7 +95,8 @@ def has_all_rows(png: bytes) -> bool:
     # Bytes of all rows: one filter byte each, then the packed pixels.
     missing = 0
     for left, top, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+        columns = -(-(width - left) // right)
+        rows = -(-(height - top) // down)
         if columns > 0 and rows > 0:
             missing += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8)
     # Decompress in pieces of 1 MiB, which bounds memory, until enough bytes have come.
@@ -108,11 +115,16 @@ def _jpeg(data: bytes, max_pixels: int) -> Screened:
     Comments and application data are dropped, except APP0 and Adobe's APP14, which defines the colors.
     """
     kept: list[bytes | memoryview] = [data[:2]]
-    view, orientation, scans, body, whole = memoryview(data), 1, 0, 0, b""
+    view = memoryview(data)
+    orientation = 1
+    scans = 0
+    body = 0
+    whole = b""
     frame = channels = 0
     for marker, start, after in _segments(data):
         if marker == _SCAN:
-            scans, body = scans + 1, body or start
+            scans = scans + 1
+            body = body or start
             # If data end early, a decoder fills the picture up with gray, unless no end marker allows that: then it
             # asks for more data. The appended bytes contain only one-bits, which form no code. They fill the decoder's
             # look-ahead but give no pixels. Files other than one scan of Huffman codes need their end marker.
@@ -127,7 +139,8 @@ def _jpeg(data: bytes, max_pixels: int) -> Screened:
                 orientation = exif_orientation(data[start + 4 : after])
         elif not scans:
             if marker in _FRAMES:
-                frame, channels = marker, data[start + 9]
+                frame = marker
+                channels = data[start + 9]
                 height, width = struct.unpack_from(">HH", data, start + 5)
                 check_size(width, height, max_pixels)
             kept.append(view[start:after])
@@ -150,7 +163,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         found = _MARKER.search(data, place)
         if found is None:
             raise DecodeError(_TRUNCATED)
-        start, marker = found.start(), data[found.start() + 1]
+        start = found.start()
+        marker = data[found.start() + 1]
         if marker in (_END, _TEM, _START):
             place = start + 2
         else:
@@ -170,7 +184,8 @@ def _png(data: bytes, max_pixels: int) -> Screened:
     Ancillary chunks (text, profiles, animation) are dropped. Transparency is not used either.
     """
     kept: list[bytes | memoryview] = [data[:8]]
-    orientation, colour = 1, 0
+    orientation = 1
+    colour = 0
     kinds: set[bytes] = set()
     for kind, content, whole in _chunks(data):
         if (kind == b"IHDR") != (not kinds):
@@ -197,7 +212,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     Raises:
         DecodeError: If the file is truncated, a CRC is wrong, or there are too many chunks.
     """
-    view, place = memoryview(data), 8
+    view = memoryview(data)
+    place = 8
     for _ in range(_PIECES):
         if place + 12 > len(data):
             raise DecodeError(_TRUNCATED)
@@ -219,7 +235,8 @@ def _webp(data: bytes, max_pixels: int) -> Screened:
 
     libwebp allocates the canvas before it reads a frame.
     """
-    kind, place = data[12:16], 12
+    kind = data[12:16]
+    place = 12
     if kind == b"VP8X":
         # Extended format: canvas width and height minus one, 24 bits each.
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))

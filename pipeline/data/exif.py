@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 __all__ = ["exif_orientation", "turned"]
 
 _ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
+_SHORT = 3
+_LONG = 4
 
 
 def exif_orientation(block: bytes) -> int:

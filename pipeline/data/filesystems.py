@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 # Seconds. A peer that is silent for this long counts as lost, and the request is retried.
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
+CONNECT_TIMEOUT = 10
+READ_TIMEOUT = 60
 # S3 error codes of requests that failed on their way; they are retried whatever their HTTP status.
 _PASSING = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "OperationAborted"}
 # S3 error codes of expired sessions, whose HTTP status is 400.

@@ -29,7 +29,10 @@ class FrozenTable:
     """
 
     def __init__(self, database: sqlite3.Connection, name: str, schema: pa.Schema) -> None:
-        self._database, self._name, self._schema, self._lock = database, name, schema, threading.Lock()
+        self._database = database
+        self._name = name
+        self._schema = schema
+        self._lock = threading.Lock()
         self.num_rows: int = database.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
 
     def slice(self, offset: int, length: int) -> pa.Table:

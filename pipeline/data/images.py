@@ -34,7 +34,8 @@ MAX_PIXELS = 100_000_000
 _DIRECT = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX", "La", "RGBa"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 # Largest useful file: 8 bytes per pixel (four channels of 16 bits), and 64 MiB of metadata.
-_BYTES_PER_PIXEL, _METADATA = 8, 64 * 2**20
+_BYTES_PER_PIXEL = 8
+_METADATA = 64 * 2**20
 _BLOCK = 256  # side of the blocks that are converted one by one, in pixels
 _LONGEST = 200  # characters of a decoder's message
 # `max_pixels` replaces Pillow's limit, and warnings about odd metadata are noise. The filter is set once for the
@@ -150,7 +151,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _BLOCK):
         for left in range(0, width, _BLOCK):
-            right, bottom = min(left + _BLOCK, width), min(top + _BLOCK, height)
+            right = min(left + _BLOCK, width)
+            bottom = min(top + _BLOCK, height)
             pixels[top:bottom, left:right] = _block_to_rgb(image.crop((left, top, right, bottom)))
     return pixels
 

@@ -74,10 +74,12 @@ def build_manifest(
             manifest file is unreadable.
         StorageError: If storage cannot be listed.
     """
-    images, labels = normalise(images), labels and normalise(labels)
+    images = normalise(images)
+    labels = labels and normalise(labels)
     if labels is not None and labels.rstrip("/") == images.rstrip("/"):
         raise ConfigError(f"{images} is given as images and as labels: they need a prefix each")
-    table, root = ManifestTable(), _fixed_part(images)
+    table = ManifestTable()
+    root = _fixed_part(images)
     if recall is not None:
         recall(table)
     table.add_images(
@@ -163,7 +165,8 @@ def _from_prefix(storage: Storage, prefix: str, others: tuple[str, ...]) -> Iter
 
 def _from_glob(storage: Storage, pattern: str) -> Iterator[ObjectInfo]:
     """Yield the objects that match a glob."""
-    root, matcher = _fixed_part(pattern), glob_pattern(pattern)
+    root = _fixed_part(pattern)
+    matcher = glob_pattern(pattern)
     return (info for info in walk(storage, root) if matcher.fullmatch(info.uri))
 
 

@@ -16,7 +16,10 @@ __all__ = ["check_tiff"]
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BYTES = (1, 2, 7)
 # Tags with the sides of the image and of its tiles.
-_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+_WIDTH = 256
+_HEIGHT = 257
+_TILE_WIDTH = 322
+_TILE_HEIGHT = 323
 # Tags that name the Exif, GPS and interoperability directories, which Pillow reads too.
 _POINTERS = (34665, 34853, 40965)
 _DIRECTORIES = 8  # largest number of directories that are checked
@@ -39,10 +42,14 @@ def check_tiff(data: bytes, max_pixels: int) -> None:
         struct.error: If the file is truncated.
     """
     # Byte order, and whether it is a BigTIFF (version 43), whose offsets have 64 bits.
-    order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    order = "<" if data[:2] == b"II" else ">"
+    big = 43 in data[2:4]
     (first,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)
     # Visit each directory once, so that directories that point to each other cause no endless loop.
-    waiting, known, values, claimed = [first], {first}, 0, 0
+    waiting = [first]
+    known = {first}
+    values = 0
+    claimed = 0
     while waiting:
         sides = dict.fromkeys((_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT), 0)
         for tag, kind, count, inline in _entries(data, waiting.pop(), order, big):
@@ -83,7 +90,8 @@ def _number(inline: bytes, kind: int, order: str) -> int:
 
 def _check_sides(sides: Mapping[int, int], max_pixels: int) -> None:
     """Raise DecodeError if an image or its tiles have too many pixels."""
-    width, height = sides[_WIDTH], sides[_HEIGHT]
+    width = sides[_WIDTH]
+    height = sides[_HEIGHT]
     if width * height > max_pixels:
         raise DecodeError(f"{width}×{height} pixels are more than the limit of {max_pixels}")
     tile = sides[_TILE_WIDTH] * sides[_TILE_HEIGHT]

@@ -60,7 +60,8 @@ class WholeReads:
         if now is None and version is None and size in (None, len(data)):
             return data
         # All other cases need the size and version that storage states in a separate request.
-        stated, bucket = look(), path.partition("/")[0]
+        stated = look()
+        bucket = path.partition("/")[0]
         if version is not None and stated.version != version:
             raise _replaced(uri, stated.version, version)
         if len(data) != stated.size or now not in (None, stated.version):

@@ -55,7 +55,8 @@ class Resampling:
     """
 
     def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        self._resamples, self._generator = resamples, np.random.default_rng(seed)
+        self._resamples = resamples
+        self._generator = np.random.default_rng(seed)
         self._waiting: list[Floats] = []
         self._images = 0
         self._sums = np.zeros(resamples)
@@ -80,7 +81,8 @@ class Resampling:
 
     def _sum_up(self) -> None:
         counts = np.concatenate(self._waiting)
-        self._waiting, self._images = [], 0
+        self._waiting = []
+        self._images = 0
         # (R, N) times each image counts in each resample.
         weights = self._generator.poisson(1.0, (self._resamples, len(counts))).astype(np.float64)
         # (R, N) @ (N, K) -> (R, K) -> (R, …), where K is the product of the dimensions after N.

@@ -22,7 +22,8 @@ def changes_problems(run: Run, uris: list[str]) -> list[str]:
     since = run.success.get("since")
     if since is None:
         return []
-    taken, counts = list[str](), Counter[str]()
+    taken = list[str]()
+    counts = Counter[str]()
     for table in run.tables("changes/", ["image_uri", "change"]):
         kinds = table["change"].to_pylist()
         counts.update(kinds)

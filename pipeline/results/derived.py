@@ -118,7 +118,9 @@ def class_scores_table(run_id: str, names: Sequence[str], sums: ClassSums) -> pa
     """
     rows = []
     for row in sums.rows():
-        predicted, target, inter = row["predicted"], row["target"], row["intersection"]
+        predicted = row["predicted"]
+        target = row["target"]
+        inter = row["intersection"]
         rows.append(
             {
                 "run_id": run_id,

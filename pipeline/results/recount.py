@@ -43,7 +43,9 @@ class Recount:
     """
 
     def __init__(self, run: Run, sources: Sources, problem: Callable[[str], None]) -> None:
-        self._run, self._sources, self._problem = run, sources, problem
+        self._run = run
+        self._sources = sources
+        self._problem = problem
         self._classes = len(run.classes)
         self._ignore_label = int(run.success["ignore_label"])
         self.images = self.errors = self.labels_unread = 0
@@ -56,7 +58,8 @@ class Recount:
 
     def _check_status(self, row: dict[str, Any]) -> bool:
         """Check a row's status and its nulls; return whether the row is ok and has a mask and classes to recount."""
-        uri, status = row["image_uri"], row["status"]
+        uri = row["image_uri"]
+        status = row["status"]
         if status not in ("ok", "error"):
             self._problem(f"{uri} has the status {status!r}, must be ok or error")
             return False

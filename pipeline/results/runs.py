@@ -90,7 +90,8 @@ def find_runs(storage: Storage, prefix: str, depth: int = 4) -> Iterator[RunSumm
 def _summary(storage: Storage, output: str, committed: bool) -> RunSummary:
     # One damaged run must not end the listing of the others, so errors become its `problem`.
     try:
-        info, success = _json(storage, join(output, RUN_FILE)), {}
+        info = _json(storage, join(output, RUN_FILE))
+        success = {}
         if committed:
             success = _json(storage, join(output, SUCCESS))
         shards = int(info["shards"]["count"])

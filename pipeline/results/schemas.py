@@ -22,11 +22,16 @@ __all__ = [
 # Version of the tables' format, recorded in _SUCCESS.json; a reader refuses any other.
 TABLE_FORMAT = 1
 
-_STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
+_STRING = pa.string()
+_ID = pa.int32()
+_COUNT = pa.int64()
+_RATIO = pa.float64()
 # Hugging Face `datasets` displays a struct with these fields as an image.
 _PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 # Texts for the conditions under which a column is null.
-_FAILED, _NO_LABEL, _NO_LABELS = "if error", "without a label", "without labels"
+_FAILED = "if error"
+_NO_LABEL = "without a label"
+_NO_LABELS = "without labels"
 _CLASS_COUNTS = pa.struct(
     [
         column("class_id", _ID, "class id, the value in the mask", null="never", example=3),

@@ -25,8 +25,10 @@ class Sources:
     """Reader of a run's inputs by URI; an input that cannot be read anymore is None, and a warning is logged."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._storage = run, run.storage
-        self._classes, self._ignore_label = len(run.classes), int(run.success["ignore_label"])
+        self._run = run
+        self._storage = run.storage
+        self._classes = len(run.classes)
+        self._ignore_label = int(run.success["ignore_label"])
         self._space = run.label_space()
 
     @cached_property

@@ -27,7 +27,8 @@ from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
 
 __all__ = ["RUN_FILE", "SUCCESS", "Run"]
 
-RUN_FILE, SUCCESS = "run.json", "_SUCCESS.json"
+RUN_FILE = "run.json"
+SUCCESS = "_SUCCESS.json"
 _PATH = re.compile(r"[\w-]+(/[\w-]+)*\.\w+")
 # Columns that are cheap to read for every image: all but the masks and the nested counts.
 _LIGHT = tuple(name for name in PREDICTIONS.names if name not in ("mask", "classes"))
@@ -51,7 +52,8 @@ class Run:
     """
 
     def __init__(self, output: str, storage: Storage | None = None) -> None:
-        self.output, self.storage = output.rstrip("/"), storage or Storage()
+        self.output = output.rstrip("/")
+        self.storage = storage or Storage()
         try:
             self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
         except ObjectMissing as error:

@@ -25,7 +25,9 @@ class Top:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._keys, self._positions, self._values = np.empty(0), np.empty(0, np.int64), np.empty(0)
+        self._keys = np.empty(0)
+        self._positions = np.empty(0, np.int64)
+        self._values = np.empty(0)
         self._waiting: list[tuple[Floats, Positions, Floats]] = []
         self._rows = 0
 
@@ -66,5 +68,8 @@ class Top:
         keys, positions, values = (np.concatenate(columns) for columns in zip(kept, *self._waiting, strict=True))
         # Descending by key, then ascending by position.
         order = np.lexsort((positions, -keys))[: self._size]
-        self._keys, self._positions, self._values = keys[order], positions[order], values[order]
-        self._waiting, self._rows = [], 0
+        self._keys = keys[order]
+        self._positions = positions[order]
+        self._values = values[order]
+        self._waiting = []
+        self._rows = 0

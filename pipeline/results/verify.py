@@ -184,7 +184,8 @@ class _Verification:
             self._problem(f"image_scores does not follow from predictions ({uris})")
 
     def _check_totals(self, failed: list[pa.Table]) -> None:
-        success, names = self._run.success, self._run.classes
+        success = self._run.success
+        names = self._run.classes
         if not _same(self._stored("errors.parquet"), pa.concat_tables(failed) if failed else None):
             self._problem("errors does not follow from predictions")
         counted = {"images": self._rows, "errors": self._recount.errors}

@@ -86,7 +86,9 @@ class Ledger:
             self._blame(shard, state)
         state.number += 1
         # The new attempt starts from the first image, so the counts of the last one are dropped.
-        state.place, state.images, state.errors = None, 0, 0
+        state.place = None
+        state.images = 0
+        state.errors = 0
         return Attempt(state.number, state.number > 1, dict(state.quarantined))
 
     def stand(self, shard: int, number: int, place: tuple[int, str] | None) -> None:

@@ -179,7 +179,8 @@ def _entry(path: str, rows: int, data: bytes) -> dict[str, Any]:
 
 def _check_errors(plan: Plan, errors: int) -> None:
     """Raise IncompleteRun if more images failed than `max_error_fraction` allows."""
-    images, limit = plan.manifest.num_rows, plan.config.max_error_fraction
+    images = plan.manifest.num_rows
+    limit = plan.config.max_error_fraction
     if errors > limit * images:
         raise IncompleteRun(
             f"{errors} of {images} images failed, more than --max-error-fraction {limit} allows: nothing is committed. "
@@ -191,7 +192,8 @@ def _check_errors(plan: Plan, errors: int) -> None:
 def _check_sums(totals: _Totals) -> None:
     """Raise IncompleteRun if the confusion matrix, from footers, and the sums, from columns, disagree."""
     for row in totals.sums.rows():
-        inter, of_class = row["intersection"], totals.confusion[row["class_id"]]
+        inter = row["intersection"]
+        of_class = totals.confusion[row["class_id"]]
         if inter is not None and (inter != of_class[row["class_id"]] or row["target"] != of_class.sum()):
             raise IncompleteRun(f"class {row['class_id']}: confusion and image scores disagree; the parts are damaged")
 

@@ -157,7 +157,8 @@ def _requests(plan: Plan, labelled: int) -> Requests:
         len(plan.frozen_files()),
         plan.config.actors or 1,
     )
-    known, listings = 0 if plan.since is None else plan.since["unchanged"], 1 if plan.config.labels is None else 2
+    known = 0 if plan.since is None else plan.since["unchanged"]
+    listings = 1 if plan.config.labels is None else 2
     return Requests(
         get=3 + images + labelled + shards + files + actors * (1 + files),
         put=6 + 2 * shards + files,
@@ -172,7 +173,8 @@ def _more_pages(names: int) -> int:
 
 def _pace(plan: Plan, storage: Storage) -> Pace:
     """Segment a few images of the manifest on this machine, and return the seconds per image."""
-    config, rows = plan.config, plan.manifest.num_rows
+    config = plan.config
+    rows = plan.manifest.num_rows
     if config.gpus_per_actor and not torch.cuda.is_available():
         return Pace(None, "an actor has a GPU, this machine has none to try it on")
     segmenter = _segmenter(plan, storage)

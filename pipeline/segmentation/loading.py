@@ -38,7 +38,8 @@ class ImageError(Exception):
 
     def __init__(self, stage: str, cause: Exception) -> None:
         super().__init__(str(cause))
-        self.stage, self.cause = stage, cause
+        self.stage = stage
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class Loader:
     """
 
     def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
-        self._network, self._config, self._storage, self._stream = network, config, storage, stream
+        self._network = network
+        self._config = config
+        self._storage = storage
+        self._stream = stream
         self._views = config.views(network.spec.resize)
         self._space = labels_of(config, network.spec)
 
@@ -91,7 +95,8 @@ class Loader:
         """
         if (stage := around.quarantined.get(position)) is not None:
             raise ImageError(stage, ProcessDied(f"processes died or hung repeatedly in stage {stage}"))
-        started, limit = time.perf_counter(), self._config.max_pixels
+        started = time.perf_counter()
+        limit = self._config.max_pixels
         around.stage(position, "fetch")
         data = image_stage("fetch", lambda: self._fetch(row))
         around.stage(position, "decode")
@@ -108,7 +113,8 @@ class Loader:
         """Return the network input of a (H, W, 3) image, one per view; for `reference` geometry the image."""
         if self._config.geometry == "reference":
             return image
-        window, stream = self._config.window, self._stream
+        window = self._config.window
+        stream = self._stream
         return tuple(network_input(self._network, view.of(image), window, stream) for view in self._views)
 
     def _fetch(self, row: Row) -> bytes:
@@ -121,7 +127,9 @@ class Loader:
         Raises:
             DecodeError: If the file cannot be decoded, or has another size than the image.
         """
-        spec, data, limit = self._network.spec, self._storage.read(uri), self._config.max_pixels
+        spec = self._network.spec
+        data = self._storage.read(uri)
+        limit = self._config.max_pixels
         with around.step(f"decoding {uri}"):
             label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit, name=uri)
         if label.shape != image.shape[:2]:

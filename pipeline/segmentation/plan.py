@@ -128,9 +128,11 @@ def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> Ea
 
 def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | None) -> Manifest:
     # Outputs may lie among the images, but their files are no inputs.
-    leave_out, recall = [config.output], None
+    leave_out = [config.output]
+    recall = None
     if earlier is not None:
-        leave_out, recall = [config.output, *earlier.outputs], earlier.recall
+        leave_out = [config.output, *earlier.outputs]
+        recall = earlier.recall
     return build_manifest(storage, config.images, config.labels, config.limit, leave_out, recall)
 
 

@@ -40,7 +40,9 @@ class ProgressLine:
     """
 
     def __init__(self, total: int, before: int = 0, stream: TextIO = sys.stderr) -> None:
-        self._total, self._before, self._stream = total, before, stream
+        self._total = total
+        self._before = before
+        self._stream = stream
         self._terminal = stream.isatty()
         self._first: tuple[float, int] | None = None
         self._last_print = float("-inf")

@@ -89,7 +89,8 @@ class ShardActor:
     """
 
     def __init__(self, task: ActorTask) -> None:
-        self._task, self._storage = task, Storage()
+        self._task = task
+        self._storage = Storage()
         config = task.config
         torch.set_num_threads(max(1, math.floor(config.cpus_per_actor)))
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -179,7 +180,10 @@ class _Reporter(Surroundings):
     """
 
     def __init__(self, board: Any, shard: int, attempt: Attempt, watchdog: Watchdog) -> None:
-        self._board, self._shard, self._attempt, self._watchdog = board, shard, attempt, watchdog
+        self._board = board
+        self._shard = shard
+        self._attempt = attempt
+        self._watchdog = watchdog
         self._last_sign = self._last_news = 0.0
         self._done = self._failed = 0
         self.quarantined = attempt.quarantined

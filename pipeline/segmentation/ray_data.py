@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 # Longest interval between two readings of the ledger.
 _POLL_SECONDS = 1.0
 # Largest number of blocks of the dataset: the greater of a constant and a number per actor.
-_BLOCKS, _BLOCKS_PER_ACTOR = 1000, 16
+_BLOCKS = 1000
+_BLOCKS_PER_ACTOR = 16
 
 
 def check_resources(config: SegmentConfig) -> int:
@@ -104,7 +105,8 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
     before = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in shards)
     line = ProgressLine(plan.manifest.num_rows, before)
     patience = Patience(plan.config.no_progress_minutes, "no image and no shard was finished")
-    counts, received = Counts(), 0
+    counts = Counts()
+    received = 0
 
     def receipts(put: Callable[[dict[str, Any]], None]) -> None:
         for receipt in dataset.iter_rows():
@@ -115,7 +117,8 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
         received += receipt is not None
         # Any change of the counts is progress, heartbeats from within one slow image included.
         latest = _read(board, counts)
-        alive, counts = latest != counts or receipt is not None, latest
+        alive = latest != counts or receipt is not None
+        counts = latest
         line.show(counts)
         patience.look(alive, f"{len(shards) - received} of {len(shards)} shards are still awaited")
     line.show(_read(board, counts), final=True)

@@ -85,7 +85,9 @@ class Segmenter:
         streams: Streams | None = None,
     ) -> None:
         device = next(network.parameters()).device
-        self._network, self._config, self._run_id = network, config, run_id
+        self._network = network
+        self._config = config
+        self._run_id = run_id
         self._streams = streams or Streams.of(device)
         self._loader = Loader(network, config, storage, self._streams.inputs)
         self._views = config.views(network.spec.resize)
@@ -150,7 +152,8 @@ class Segmenter:
 
     def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
         """Run the network on a batch; return each image's scores, or the error of the batch for each image."""
-        started, more = time.perf_counter(), f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+        started = time.perf_counter()
+        more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
         for image in batch:
             around.stage(image.position, "predict")
         with around.step(f"predicting {batch[0].uri}{more}") as renew:

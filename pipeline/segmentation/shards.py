@@ -77,7 +77,9 @@ class ShardReader:
     """
 
     def __init__(self, storage: Storage, output: str, shard_images: int) -> None:
-        self._storage, self._output, self._shard_images = storage, output, shard_images
+        self._storage = storage
+        self._output = output
+        self._shard_images = shard_images
         # Shards come in order, so the next one is nearly always in the file that was read last.
         self._part = lru_cache(maxsize=1)(self._read)
 
@@ -104,7 +106,8 @@ def manifest_difference(storage: Storage, output: str, manifest: Manifest) -> st
     """
     parts = sorted(info.uri for info in storage.list(join(output, "manifest")))
     before = (row for uri in parts for row in _table(storage, uri).to_pylist())
-    counts, examples = {"new": 0, "gone": 0, "changed": 0}, dict[str, str]()
+    counts = {"new": 0, "gone": 0, "changed": 0}
+    examples = dict[str, str]()
     # Both manifests are sorted by URI, so a merge brings the two rows of an image together.
     merged = merge((("gone", row) for row in before), (("new", row) for row in manifest.rows()), key=_uri)
     for uri, group in groupby(merged, key=_uri):

@@ -78,7 +78,8 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     stages: list[StagePicture] = []
     total = 0.0
     for stage in config.recipe.stages:
-        images, cache = sources.of(stage), _Computed.of(config, stage, storage, network)
+        images = sources.of(stage)
+        cache = _Computed.of(config, stage, storage, network)
         sample = sampler(config.recipe, stage, network.spec, images, cache)
         # Rank 0 has the largest share of a batch, and its first samples are drawn.
         share = World(0, config.workers).share(config.recipe.stage(stage).batch)
@@ -178,7 +179,8 @@ def _picture(
     config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: DilatedNetwork
 ) -> Image.Image:
     """Draw the samples with their labels, or the whole images if the stage learns on maps."""
-    kind, spec = config.recipe.stage_input(stage), network.spec
+    kind = config.recipe.stage_input(stage)
+    spec = network.spec
     panels = []
     for position, sample in enumerate(batch):
         name = sample.uri.rsplit("/", 1)[-1]
@@ -225,7 +227,9 @@ class _PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._done, self.peak = device, threading.Event(), 0
+        self._device = device
+        self._done = threading.Event()
+        self.peak = 0
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
     def __enter__(self) -> _PeakMemory:

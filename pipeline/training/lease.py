@@ -44,8 +44,10 @@ class Lease:
     def __init__(
         self, storage: Storage, output: str, beat_seconds: float = 3.0, patience_seconds: float = 15.0
     ) -> None:
-        self._storage, self._output = storage, output
-        self._beat_seconds, self._patience_seconds = beat_seconds, patience_seconds
+        self._storage = storage
+        self._output = output
+        self._beat_seconds = beat_seconds
+        self._patience_seconds = patience_seconds
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self.number = 0
@@ -107,7 +109,8 @@ class Lease:
             RunConflict: If the driver gives a sign of life.
         """
         # Only changes of the beat count, measured by this machine's monotonic clock: clocks are never compared.
-        first, started = self._read(number, "beat"), time.monotonic()
+        first = self._read(number, "beat")
+        started = time.monotonic()
         logger.warning("%s: waiting %g s for a sign of life", self._describe(number), self._patience_seconds)
         while time.monotonic() - started < self._patience_seconds:
             time.sleep(self._beat_seconds / 4)

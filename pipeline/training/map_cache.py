@@ -55,8 +55,12 @@ class MapCache:
         features: MapCache | None = None,
         precision: str = "float32",
     ) -> None:
-        self._storage, self._network, self._kind, self._features = storage, network.without_context(), kind, features
-        self._above, self._origin = root, f"{precision} {'' if features is None else 'from features'}".strip()
+        self._storage = storage
+        self._network = network.without_context()
+        self._kind = kind
+        self._features = features
+        self._above = root
+        self._origin = f"{precision} {'' if features is None else 'from features'}".strip()
 
     @cached_property
     def _root(self) -> str:

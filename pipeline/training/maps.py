@@ -24,7 +24,9 @@ Task = tuple[Literal["train", "val"], int, bool]
 
 def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
     """Return the map caches that a recipe uses, by kind, keyed by the current weights of `network`."""
-    recipe, root, caches = config.recipe, config.maps or config.output, dict[StageInput, MapCache]()
+    recipe = config.recipe
+    root = config.maps or config.output
+    caches = dict[StageInput, MapCache]()
     precision = "bfloat16" if config.gpus_per_worker else "float32"
     if recipe.frozen_convolutions:
         caches["features"] = MapCache(storage, root, network, "features", precision=precision)
@@ -46,7 +48,8 @@ class MapWork:
     def __init__(
         self, config: TrainConfig, kind: StageInput, storage: Storage, device: torch.device | None = None
     ) -> None:
-        self._config, self._sources = config, Sources(config, storage)
+        self._config = config
+        self._sources = Sources(config, storage)
         # Only the context stage uses score maps; conv5_3 maps serve every stage.
         self._learned = self._sources.of("context") if kind == "scores" else self._sources.all
         network = _network(config, kind, storage).to(device or torch.device("cpu"))

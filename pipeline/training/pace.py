@@ -28,8 +28,12 @@ class Pace:
     """
 
     def __init__(self, stage: StageName, config: StageConfig, classes: int) -> None:
-        self._stage, self._config, self._classes = stage, config, classes
-        self._printed, self._steps, self._loss = time.monotonic(), 0, 0.0
+        self._stage = stage
+        self._config = config
+        self._classes = classes
+        self._printed = time.monotonic()
+        self._steps = 0
+        self._loss = 0.0
         self.images_per_second = 0.0
 
     def lines(self, result: StepResult) -> Iterator[str]:
@@ -37,11 +41,15 @@ class Pace:
         self.images_per_second = self._config.batch / max(1e-9, result.seconds)
         if result.iteration == 0 and self._stage == "front_end":
             yield from self._first(result.loss)
-        self._steps, self._loss = self._steps + 1, self._loss + result.loss
-        now, last = time.monotonic(), result.iteration + 1 == self._config.iterations
+        self._steps = self._steps + 1
+        self._loss = self._loss + result.loss
+        now = time.monotonic()
+        last = result.iteration + 1 == self._config.iterations
         if now - self._printed >= _SECONDS or last:
             yield self._line(result, now - self._printed)
-            self._printed, self._steps, self._loss = now, 0, 0.0
+            self._printed = now
+            self._steps = 0
+            self._loss = 0.0
 
     def _line(self, result: StepResult, seconds: float) -> str:
         per_step = seconds / self._steps

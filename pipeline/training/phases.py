@@ -33,7 +33,8 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
     if "context" not in recipe.stages or recipe.stage_input("context") != "scores":
         return (Phase(features, recipe.stages),)
     split = recipe.stages.index("context")
-    before, after = recipe.stages[:split], recipe.stages[split:]
+    before = recipe.stages[:split]
+    after = recipe.stages[split:]
     first = (Phase(features, before),) if before else ()
     return (*first, Phase((*features, "scores"), after))
 

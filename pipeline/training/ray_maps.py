@@ -34,7 +34,8 @@ class _MapActor:
     """Actor that computes maps; it builds the network itself, so that a restarted actor builds it again."""
 
     def __init__(self, settings: dict[str, Any], kind: StageInput, board: Any) -> None:
-        config, self._board = TrainConfig(**settings), board
+        config = TrainConfig(**settings)
+        self._board = board
         torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
         self._work = MapWork(config, kind, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu"))
 
@@ -54,8 +55,11 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
     if not tasks:
         return
     board: Any = Board.remote()  # type: ignore[attr-defined]
-    dataset, started, done = _dataset(config, kind, tasks, board), time.monotonic(), 0
-    patience, printed = Patience(config.no_progress_minutes, "no map was finished"), started
+    dataset = _dataset(config, kind, tasks, board)
+    started = time.monotonic()
+    done = 0
+    patience = Patience(config.no_progress_minutes, "no map was finished")
+    printed = started
 
     def counts(put: Callable[[int], None]) -> None:
         for row in dataset.iter_rows():

@@ -59,7 +59,8 @@ def check_workers(config: TrainConfig) -> None:
         ConfigError: If the workers do not fit; the message names the resources of the cluster.
     """
     # Ray Train's controller needs no CPU; the workers need all of their resources at once.
-    fit, needed = places(config.cpus_per_worker, config.gpus_per_worker), config.min_workers or config.workers
+    fit = places(config.cpus_per_worker, config.gpus_per_worker)
+    needed = config.min_workers or config.workers
     if fit < needed:
         raise ConfigError(
             f"{needed} workers of {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs do not "
@@ -108,7 +109,9 @@ def _await_places(config: TrainConfig) -> int:
     Raises:
         NoProgress: If the cluster has no room for `no_progress_minutes`.
     """
-    least, started, said = config.min_workers or config.workers, time.monotonic(), 0.0
+    least = config.min_workers or config.workers
+    started = time.monotonic()
+    said = 0.0
     while (fit := places(config.cpus_per_worker, config.gpus_per_worker)) < least:
         if time.monotonic() - started > 60 * config.no_progress_minutes:
             raise NoProgress(

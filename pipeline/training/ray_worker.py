@@ -65,7 +65,9 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self._lines, self._active, self._regroup = list[str](), False, False
+        self._lines = list[str]()
+        self._active = False
+        self._regroup = False
 
     def put(self, line: str) -> None:
         """Add a line for the driver to print; it counts as a sign of life."""
@@ -84,7 +86,8 @@ class Board:
     def take(self) -> tuple[list[str], bool]:
         """Return the lines since the last call, and whether there was any sign of life; then clear both."""
         taken = self._lines, self._active
-        self._lines, self._active = [], False
+        self._lines = []
+        self._active = False
         return taken
 
 
@@ -95,7 +98,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         settings: Configuration (`config`), stages of the phase (`stages`), number of the driver (`driver`), and handle
             of the `Board` actor (`board`).
     """
-    config, board, storage = TrainConfig(**settings["config"]), settings["board"], Storage()
+    config = TrainConfig(**settings["config"])
+    board = settings["board"]
+    storage = Storage()
     torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
     context = ray.train.get_context()
     size = context.get_world_size()
@@ -121,9 +126,11 @@ class _Contact:
     """
 
     def __init__(self, board: Any, rank: int) -> None:
-        self._board, self._rank = board, rank
+        self._board = board
+        self._rank = rank
         self._answer: Any = None
-        self._last, self._regroup = 0.0, False
+        self._last = 0.0
+        self._regroup = False
 
     def alive(self) -> None:
         """Send a sign of life at most once a second from rank 0, without waiting for the answer."""

@@ -69,7 +69,8 @@ def train(
 
 def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: RunPhase) -> None:
     """Run the current phase, and retry it after failures as long as new checkpoints appear between them."""
-    failures, reached = 0, newest_place(storage, config.output)
+    failures = 0
+    reached = newest_place(storage, config.output)
     while True:
         try:
             # A new number locks out workers of an earlier attempt that lost contact but may still write.
@@ -85,7 +86,8 @@ def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: Run
         except (IncompleteRun, StorageError) as error:
             # Only failures without progress add up.
             now = _reached(config, storage, reached)
-            failures, reached = (failures + 1 if now == reached else 1), now
+            failures = failures + 1 if now == reached else 1
+            reached = now
             if failures > config.max_failures:
                 logger.error("giving up: no new checkpoint between %d failures", failures, exc_info=error)
                 raise

@@ -28,7 +28,8 @@ def sampler(
         images: Images and labels on which the stage learns.
         cache: Cache of the maps on which the stage learns; None if it learns on images.
     """
-    rule, batch = sample_rule(recipe, stage, spec), recipe.stage(stage).batch
+    rule = sample_rule(recipe, stage, spec)
+    batch = recipe.stage(stage).batch
 
     def sample(iteration: int, position: int) -> Sample:
         chosen = draw(recipe.seed, stage, iteration, position, batch=batch, images=len(images))

@@ -79,7 +79,8 @@ def image_sample(
     # (H, W, 3) -> (8·rows + 372, 8·columns + 372, 3) for a score map of rows × columns cells.
     pixels = gather(image, rows.source, columns.source)
     # Step 3: pick the labels under the cells; pixels that exist only by reflection are ignored in the loss.
-    rows, columns = rows.under_cells(rule.target_stride), columns.under_cells(rule.target_stride)
+    rows = rows.under_cells(rule.target_stride)
+    columns = columns.under_cells(rule.target_stride)
     target = gather(label, rows.source, columns.source)
     target[~rows.inside] = rule.ignore_label
     target[:, ~columns.inside] = rule.ignore_label
@@ -106,8 +107,10 @@ def map_sample(
     label = label[:, ::-1] if draw.mirror else label
     # Cells that hold at least one pixel of the image.
     rows, columns = (-(-size // OUTPUT_STRIDE) for size in label.shape)
-    height, width = min(rule.cells or rows, rows), min(rule.cells or columns, columns)
-    top, left = _offset(rows - height, draw.row), _offset(columns - width, draw.column)
+    height = min(rule.cells or rows, rows)
+    width = min(rule.cells or columns, columns)
+    top = _offset(rows - height, draw.row)
+    left = _offset(columns - width, draw.column)
     # The last cell may reach beyond the label by up to 7 pixels, which stay ignored.
     target = np.full((height * OUTPUT_STRIDE, width * OUTPUT_STRIDE), rule.ignore_label, np.uint8)
     part = label[top * OUTPUT_STRIDE :, left * OUTPUT_STRIDE :][: target.shape[0], : target.shape[1]]

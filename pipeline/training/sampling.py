@@ -60,7 +60,8 @@ def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: i
     # The third number separates this stream from that of the order of images, which has 0.
     rng = np.random.default_rng((seed, key, 1, place))
     row, column, coin = rng.random(3)
-    dropout_seed, scale = int(rng.integers(2**63)), float(rng.random())
+    dropout_seed = int(rng.integers(2**63))
+    scale = float(rng.random())
     return Draw(index, float(row), float(column), bool(coin < 0.5), dropout_seed, scale)
 
 

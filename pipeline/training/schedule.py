@@ -13,7 +13,8 @@ from pipeline.training.recipe_schema import StageConfig
 __all__ = ["build_optimizer", "rate", "set_rate"]
 
 # Reference solver: lr_policy "step", gamma 0.1, stepsize 100000; biases at twice the rate, without decay.
-_STEP, _GAMMA = 100_000, 0.1
+_STEP = 100_000
+_GAMMA = 0.1
 _BIAS_RATE = 2.0
 # Share of the iterations in which the one-cycle schedule rises.
 _WARM_UP = 0.15

@@ -111,7 +111,8 @@ class Step:
 
     def _runs(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """Yield consecutive samples of one shape, at most `micro_batch` at a time."""
-        most, run = self.recipe.stage(self.stage).micro_batch, list[Sample]()
+        most = self.recipe.stage(self.stage).micro_batch
+        run = list[Sample]()
         for sample in samples:
             if run and (len(run) == most or run[0].inputs.shape != sample.inputs.shape):
                 yield run
@@ -131,7 +132,8 @@ class Step:
 
     def _backward(self, batch: Batch, divisor: Tensor) -> Tensor:
         """Add the gradients of a micro-batch, and return its summed loss, not divided."""
-        device, spec = self.world.device, self.network.spec
+        device = self.world.device
+        spec = self.network.spec
         # Dropout is the only random step here. A generator per sample makes it resumable without saved state.
         self.network.front_end.dropout.generators = [_generator(sample.seed, device) for sample in batch.samples]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

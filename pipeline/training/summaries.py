@@ -32,7 +32,9 @@ class Examples:
     """
 
     def __init__(self, images: Images, spec: NetworkSpec) -> None:
-        self._images, self._spec, self._panels = images, spec, list[Panel]()
+        self._images = images
+        self._spec = spec
+        self._panels = list[Panel]()
 
     def add(self, index: int, labels: NDArray[np.uint8]) -> None:
         """Keep the prediction of an image if fewer than three are kept.
@@ -62,7 +64,9 @@ class Summaries:
     """
 
     def __init__(self, storage: Storage, output: str, first: int = 0, *, active: bool = True) -> None:
-        self._storage, self._target, self._active = storage, join(output, "tensorboard"), active
+        self._storage = storage
+        self._target = join(output, "tensorboard")
+        self._active = active
         self._folder = tempfile.TemporaryDirectory(prefix="tensorboard-")
         # A resumed run repeats steps: TensorBoard drops the earlier values from `first` on.
         self._writer = SummaryWriter(self._folder.name, purge_step=first)

@@ -69,8 +69,12 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, world: World, storage: Storage, hooks: Hooks | None = None) -> None:
-        self._config, self._recipe, self._output = config, config.recipe, config.output
-        self._world, self._storage, self._hooks = world, storage, hooks or Hooks()
+        self._config = config
+        self._recipe = config.recipe
+        self._output = config.output
+        self._world = world
+        self._storage = storage
+        self._hooks = hooks or Hooks()
         self._sources = Sources(config, storage)
         self._network, self._weights = initial_network(self._recipe, storage)
         self._network.to(world.device).to(memory_format=torch.channels_last)
@@ -109,7 +113,8 @@ class Trainer:
         with Summaries(self._storage, self._output, place, active=self._world.rank == 0) as summaries:
             # Only the first stage resumes from a checkpoint's optimizer state; later ones start afresh.
             while position.stage in self._recipe.stages[: self._recipe.stages.index(stages[-1]) + 1]:
-                position, state = self._run_stage(position, state, summaries), None
+                position = self._run_stage(position, state, summaries)
+                state = None
                 # The next stage starts at iteration 0, so another number means the end of the last stage.
                 if position.iteration:
                     break
@@ -117,7 +122,9 @@ class Trainer:
 
     def _run_stage(self, position: Position, state: State | None, summaries: Summaries) -> Position:
         """Train a stage from `position` to its end, and return the start of the next stage or the end of the run."""
-        stage, recipe, config = position.stage, self._recipe, self._recipe.stage(position.stage)
+        stage = position.stage
+        recipe = self._recipe
+        config = self._recipe.stage(position.stage)
         set_modes(self._network, stage, recipe)
         named = trainable(self._network, stage, recipe)
         optimizer = build_optimizer(config, named)
@@ -127,7 +134,8 @@ class Trainer:
         if position.iteration:
             # A checkpoint is written before the validation of its iteration, so the validation is still due.
             position = self._validate_if_due(position, summaries)
-        pace, cache = Pace(stage, config, len(self._network.spec.classes)), self._cache(stage)
+        pace = Pace(stage, config, len(self._network.spec.classes))
+        cache = self._cache(stage)
         sample = sampler(recipe, stage, self._network.spec, self._sources.of(stage), cache)
         # Data, maps and compilation take a different time on each worker; all start the first step together.
         self._world.wait()
@@ -152,7 +160,8 @@ class Trainer:
     def _step(self, stage: StageName, optimizer: torch.optim.Optimizer) -> Step:
         forward = partial(stage_forward, self._network, stage, self._recipe)
         compiled = torch.compile(forward) if self._config.compile else None
-        weights, leaving = self._class_weights, self._hooks.leaving
+        weights = self._class_weights
+        leaving = self._hooks.leaving
         return Step(self._network, stage, self._recipe, optimizer, self._world, weights, leaving, compiled)
 
     def _cache(self, stage: StageName) -> MapCache | None:
@@ -196,7 +205,8 @@ class Trainer:
 
     def _validate(self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None) -> Validation:
         started = time.perf_counter()
-        network, examples = visible_network(self._network, stage), Examples(self._sources.val, self._network.spec)
+        network = visible_network(self._network, stage)
+        examples = Examples(self._sources.val, self._network.spec)
 
         def on_image(index: int, labels: Any) -> None:
             examples.add(index, labels)
@@ -212,7 +222,8 @@ class Trainer:
         return validation
 
     def _validate_if_due(self, position: Position, summaries: Summaries) -> Position:
-        stage, recipe = position.stage, self._recipe
+        stage = position.stage
+        recipe = self._recipe
         if position.iteration % recipe.validate_every or recipe.validation_images == 0:
             return position
         validation = self._validate(stage, position.iteration, summaries, recipe.validation_images)

@@ -74,7 +74,8 @@ def validate(
     total: Matrix = np.zeros((len(classes), len(classes)), np.int64)
     with evaluating(network):
         for place in world.share(len(chosen)):
-            index, label = int(chosen[place]), images.label(int(chosen[place]))
+            index = int(chosen[place])
+            label = images.label(int(chosen[place]))
             prediction = _predict(network, images, index, cache, label, world)
             if prediction.confusion is not None:
                 total += prediction.confusion

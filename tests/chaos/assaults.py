@@ -46,9 +46,14 @@ class Assaults:
     """
 
     def __init__(self, rng: random.Random, cluster: Cluster, proxy: FaultProxy, folder: Path) -> None:
-        self.cluster, self.counts = cluster, Counter[str]()
-        self._rng, self._proxy, self._folder = rng, proxy, folder
-        self._next, self._storm_ends, self._broken = 0.0, 0.0, 0
+        self.cluster = cluster
+        self.counts = Counter[str]()
+        self._rng = rng
+        self._proxy = proxy
+        self._folder = folder
+        self._next = 0.0
+        self._storm_ends = 0.0
+        self._broken = 0
         self._node = contextlib.ExitStack()
         self._timers: list[threading.Timer] = []
 
@@ -74,7 +79,8 @@ class Assaults:
         kind = self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
         # Always draw the same random numbers, even without a victim, so that the sequence of faults depends on the seed
         # alone.
-        fate, index = self._rng.random(), self._rng.randrange(1000)
+        fate = self._rng.random()
+        index = self._rng.randrange(1000)
         if self._do(kind, driver, fate, index):
             self.counts[kind] += 1
 

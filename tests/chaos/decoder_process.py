@@ -28,7 +28,9 @@ from tests.chaos.image_files import seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 255  # number of classes, so that every label value is valid
-CPU_SECONDS, ANSWER_SECONDS, ADDRESS_SPACE = 20, 120, 2 * 2**30
+CPU_SECONDS = 20
+ANSWER_SECONDS = 120
+ADDRESS_SPACE = 2 * 2**30
 _REQUEST = struct.Struct("<??QI")
 
 
@@ -82,7 +84,8 @@ class Decoder:
         self._process.communicate()
 
     def _start(self) -> None:
-        command, pipe = [sys.executable, "-m", "tests.chaos.decoder_process"], subprocess.PIPE
+        command = [sys.executable, "-m", "tests.chaos.decoder_process"]
+        pipe = subprocess.PIPE
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=self._noise)
 

@@ -99,7 +99,8 @@ class FaultProxy:
     def clear(self) -> None:
         """Remove all faults."""
         with self._lock:
-            self._faults, self._weather = [], lambda request: None
+            self._faults = []
+            self._weather = lambda request: None
 
     def fault_for(self, request: Request) -> Fault | None:
         """Record the request, and return the first fault that hits it, with its count reduced; None: no fault."""
@@ -174,7 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _serve(self) -> None:
-        request, body = Request(self.command, self.path), self._body()
+        request = Request(self.command, self.path)
+        body = self._body()
         proxy = self.server.proxy
         fault = proxy.fault_for(request)
         if fault is None or fault.kind not in ("status", "stall"):

@@ -57,11 +57,15 @@ def _cut_tail(jpeg: bytes, part: float) -> bytes:
 @cache
 def refused_files() -> dict[str, tuple[bytes, str]]:
     """Return by name: a file, and text that the reason for its refusal must contain."""
-    rgb, good = picture(), seeds()
+    rgb = picture()
+    good = seeds()
     foreign = "not a JPEG, PNG, WEBP, TIFF, BMP file: it begins with"
-    large, ends = "more than the limit of", "truncated"
-    jpeg, deep = good["jpeg"], zlib.compress(bytes(64 * 2**20), 9)
-    blob, flip = bytes(100_000), len(good["png 2 8"]) // 2
+    large = "more than the limit of"
+    ends = "truncated"
+    jpeg = good["jpeg"]
+    deep = zlib.compress(bytes(64 * 2**20), 9)
+    blob = bytes(100_000)
+    flip = len(good["png 2 8"]) // 2
     shared: dict[int, Tag] = {40_000 + n: (1, 90_000, 500) for n in range(1000)}
     many = struct.pack("<I", 8) * 200_000
     tags = grey_tags(WIDTH, HEIGHT, WIDTH * HEIGHT)
@@ -158,9 +162,13 @@ def refused_files() -> dict[str, tuple[bytes, str]]:
 @cache
 def odd_files() -> dict[str, tuple[bytes, tuple[int, int]]]:
     """Return by name: a valid picture that looks like an attack or is a rarity, and its height and width."""
-    rgb, good = picture(), seeds()
-    size, plain = (HEIGHT, WIDTH), (header(WIDTH, HEIGHT), rows(WIDTH, HEIGHT))
-    bomb, jpeg, tags = zlib.compress(b"a" * 50_000_000, 9), good["jpeg"], grey_tags(WIDTH, HEIGHT, WIDTH * HEIGHT)
+    rgb = picture()
+    good = seeds()
+    size = (HEIGHT, WIDTH)
+    plain = (header(WIDTH, HEIGHT), rows(WIDTH, HEIGHT))
+    bomb = zlib.compress(b"a" * 50_000_000, 9)
+    jpeg = good["jpeg"]
+    tags = grey_tags(WIDTH, HEIGHT, WIDTH * HEIGHT)
     text = zlib.compress(b"a" * (2**20 - 1), 9)
     grey = bytes(range(WIDTH)) * HEIGHT
     exifs = {

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HEIGHT, WIDTH = 41, 30
+HEIGHT = 41
+WIDTH = 30
 Tag = tuple[int, int, bytes | int]
 
 
@@ -61,7 +62,8 @@ def rows(width: int, height: int, value: int = 85, channels: int = 3) -> bytes:
 
 def summed(data: bytes) -> bytes:
     """Return a PNG with corrected checksums, as far as its bytes form chunks."""
-    made, place = data[:8], 8
+    made = data[:8]
+    place = 8
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
         content = data[place + 4 : place + 8 + length]
@@ -72,7 +74,8 @@ def summed(data: bytes) -> bytes:
 
 def interlaced() -> bytes:
     """Return an interlaced PNG, which Pillow cannot write."""
-    pixels, passes = np.asarray(picture()), b""
+    pixels = np.asarray(picture())
+    passes = b""
     for left, top, right, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)):
         passes += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
     passes += b"".join(b"\0" + row.tobytes() for row in pixels[1::2])
@@ -99,7 +102,8 @@ def tiff(tags: Mapping[int, Tag], body: bytes = b"", *, big: bool = False) -> by
     start = len(head) + (8 if big else 2) + len(tags) * (struct.calcsize(entry) + room) + room
     values = [value for _, (_, _, value) in sorted(tags.items())]
     behind = b"".join(value for value in values if isinstance(value, bytes) and len(value) > room)
-    place, entries = start, b""
+    place = start
+    entries = b""
     for tag, (kind, count, value) in sorted(tags.items()):
         if isinstance(value, int):
             value = struct.pack(number, start + len(behind) if value == -1 else value)
@@ -154,7 +158,8 @@ def _rle(make: Callable[[int], bytes]) -> bytes:
 def seeds() -> dict[str, bytes]:
     """Return valid files of every accepted kind by name, all of HEIGHT × WIDTH pixels."""
     rgb = picture()
-    grey, noise = rgb.convert("L"), np.random.default_rng(3)
+    grey = rgb.convert("L")
+    noise = np.random.default_rng(3)
     profile = noise.bytes(3000)
     made = {
         "jpeg": encode(rgb, "JPEG", quality=90),

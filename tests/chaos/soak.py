@@ -45,7 +45,10 @@ from tests.segmentation.support import (
 )
 from tests.shared import STORAGE
 
-IMAGES, SHARD, ACTORS, HEAD_CPUS = 240, 5, 4, 2
+IMAGES = 240
+SHARD = 5
+ACTORS = 4
+HEAD_CPUS = 2
 MOST_SUBMISSIONS = 40
 # Seconds without progress after which a run counts as hung, whatever faults hit it.
 MOST_STILL = 180.0
@@ -90,7 +93,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    tally, started = Tally(), time.monotonic()
+    tally = Tally()
+    started = time.monotonic()
     with _surroundings(options.seed) as (inputs, calm, assaults):
         for number in itertools.count():
             if time.monotonic() - started > 60 * options.minutes:
@@ -144,7 +148,8 @@ def _one_run(inputs: Inputs, name: str, calm: str, assaults: Assaults, tally: Ta
 
 def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> tuple[int, str]:
     """Cause faults at random moments until the driver ends, and return its exit code and standard error."""
-    parts, changed = -1, time.monotonic()
+    parts = -1
+    changed = time.monotonic()
     # Read the driver's output all the time, since a full pipe would block it.
     for ended in in_background(lambda put: put(process.communicate()), _POLL_SECONDS):
         if ended is not None:
@@ -152,7 +157,8 @@ def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> t
         assaults.maybe(process)
         now = len(STORAGE.list(join(output, "predictions")))
         if now != parts:
-            parts, changed = now, time.monotonic()
+            parts = now
+            changed = time.monotonic()
         still = time.monotonic() - changed
         tally.stillest = max(tally.stillest, still)
         if still > MOST_STILL:
@@ -162,7 +168,8 @@ def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> t
 
 
 def _judge(output: str, calm: str, tally: Tally) -> None:
-    expected, uris = predictions_of(calm), []
+    expected = predictions_of(calm)
+    uris = []
     for info in STORAGE.list(join(output, "predictions")):
         uris += list(predictions_of(output, info.uri))
     counts = Counter(uris)

@@ -17,7 +17,8 @@ from tests.segmentation.support import Inputs, assert_same_tables, config_of, ru
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-IMAGES, SHARD = 100, 5
+IMAGES = 100
+SHARD = 5
 JOB = "segment_bucket"
 # Seconds. By default Ray waits a minute and more; these settings shorten that.
 QUICK = {

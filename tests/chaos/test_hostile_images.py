@@ -46,7 +46,10 @@ MAX_PIXELS = 250_000
 LONGEST = 320  # longest message in characters
 MILLION = 1_000_000
 # Memory in bytes that decoding may take, the file included: per pixel by kind, and a constant for any file.
-PER_PIXEL, OF_WEBP, OF_ONE_ROW, ANYWAY = 16, 28, 22, 4 * MILLION
+PER_PIXEL = 16
+OF_WEBP = 28
+OF_ONE_ROW = 22
+ANYWAY = 4 * MILLION
 EDGES = (0, 1, 2, 7, 8, 16, 127, 255, 256, 4096, 32_767, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
 
@@ -79,7 +82,9 @@ def flipped(draw: st.DrawFn, data: bytes) -> bytes:
 
 def lying(draw: st.DrawFn, data: bytes) -> bytes:
     """Replace a position that may hold a number (a length, a size, a count, an offset) by another number."""
-    at, size, order = place(draw, data), draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from(("little", "big")))
+    at = place(draw, data)
+    size = draw(st.sampled_from((1, 2, 4)))
+    order = draw(st.sampled_from(("little", "big")))
     value = draw(st.sampled_from(EDGES) | st.integers(0, len(data) + 9)) % 256**size
     return data[:at] + value.to_bytes(size, order) + data[at + size :]
 
@@ -110,7 +115,8 @@ def spliced(draw: st.DrawFn, data: bytes) -> bytes:
 
 def in_chunk(draw: st.DrawFn, data: bytes) -> bytes:
     """Change one chunk of a PNG, with its length and checksum correct; image data are changed before compression."""
-    found, place = [], 8
+    found = []
+    place = 8
     while place + 12 <= len(data) and data.startswith(b"\x89PNG"):
         (length,) = struct.unpack_from(">I", data, place)
         found.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
@@ -189,7 +195,8 @@ def test_oddities_are_pictures_and_cost_what_pictures_cost(child: Decoder) -> No
 def large_files() -> dict[str, bytes]:
     """Return a million pixels of noise in every kind of file whose decoder needs memory of its own."""
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 4), dtype=np.uint8)
-    rgb, rgba = Image.fromarray(noise[:, :, :3].copy()), Image.fromarray(noise)
+    rgb = Image.fromarray(noise[:, :, :3].copy())
+    rgba = Image.fromarray(noise)
     deep = b"".join(b"\0" + noise.tobytes()[8000 * (row // 2) :][:8000] for row in range(1000))
     return {
         "jpeg": encode(rgb, "JPEG"),
@@ -336,7 +343,8 @@ def test_one_of_each_in_a_run(tmp_path: Path) -> None:
     run_here(config_of(inputs, **settings_of_run))
     changes = {**settings_of_run, "images": join(inputs.root, "alone"), "output": join(inputs.root, "out alone")}
     run_here(config_of(inputs, **changes))
-    run, alone = Run(join(inputs.root, "out")), Run(join(inputs.root, "out alone"))
+    run = Run(join(inputs.root, "out"))
+    alone = Run(join(inputs.root, "out alone"))
     rows = {Path(row["image_uri"]).name: row for row in run.predictions().to_dict("records")}
     assert rows.keys() == {*refused, *odd, *neighbours} and len(run.errors()) == len(refused)
     for name, (_, reason) in refused.items():

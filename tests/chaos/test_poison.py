@@ -18,7 +18,8 @@ from tests.segmentation.support import config_of, predictions_of, run_here, writ
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-KILL, HANG = b"this pixel kills", b"this pixel hangs"
+KILL = b"this pixel kills"
+HANG = b"this pixel hangs"
 # Workers import this module first: it gives the decoder two bugs of the kind that C code can have.
 BUGS = f"""
     import ctypes, PIL.Image
@@ -59,7 +60,8 @@ def test_images_that_kill_and_hang_their_decoder(cluster: Cluster, bucket: str, 
     assert done.code == 0, done.err
     assert verify(join(bucket, "out")).ok
     run_here(config_of(inputs, **changes, output=str(tmp_path / "out")))
-    ours, undisturbed = predictions_of(join(bucket, "out")), predictions_of(str(tmp_path / "out"))
+    ours = predictions_of(join(bucket, "out"))
+    undisturbed = predictions_of(str(tmp_path / "out"))
     assert ours.keys() == undisturbed.keys() and len(ours) == 23
     for uri, row in ours.items():
         if uri.rsplit("/", 1)[1] in poison:

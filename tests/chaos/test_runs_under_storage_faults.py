@@ -31,7 +31,8 @@ from tests.shared import STORAGE
 
 SEED = int(os.environ.get("CHAOS_SEED", "11"))
 QUICK = RetryPolicy(attempts=3, first_delay=0.005, max_delay=0.01)
-IMAGES, MOST_SUBMISSIONS = 7, 80
+IMAGES = 7
+MOST_SUBMISSIONS = 80
 CHANGES: dict[str, Any] = {"max_error_fraction": 0.5}
 
 
@@ -141,7 +142,8 @@ def test_images_that_vanish_or_change_after_the_listing_cost_themselves_alone(
 
     config = config_of(inputs, **CHANGES)
     segment_bucket(config, lambda config: None, run_shards, storage)
-    rows, undisturbed = predictions_of(config.output), predictions_of(calm)
+    rows = predictions_of(config.output)
+    undisturbed = predictions_of(calm)
     told = {uri: (row["error_stage"], row["error_type"]) for uri, row in rows.items() if row["status"] == "error"}
     assert told.pop(gone) == ("fetch", "missing") and told.pop(other) == ("fetch", "changed") and len(told) == 1
     assert {uri: row for uri, row in rows.items() if uri not in (gone, other)} == {

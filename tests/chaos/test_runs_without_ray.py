@@ -54,7 +54,9 @@ class _Mortal(Storage):
 
     def __init__(self, last: int, *, after: bool) -> None:
         super().__init__()
-        self.requests, self._last, self._after = 0, last, after
+        self.requests = 0
+        self._last = last
+        self._after = after
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
         self.requests += 1

@@ -176,7 +176,8 @@ def test_secrets_are_in_no_output_and_no_message(
 ) -> None:
     inputs = write_inputs(bucket, 3, bad=(1,))
     STORAGE.list(bucket)
-    secret, key = os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"]
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    key = os.environ["AWS_ACCESS_KEY_ID"]
     with caplog.at_level(logging.DEBUG, "pipeline"):
         run_here(config_of(inputs, max_error_fraction=0.9), Storage())
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", MARK)

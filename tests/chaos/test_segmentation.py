@@ -16,7 +16,8 @@ from tests.segmentation.support import Inputs, assert_same_tables, config_of, ru
 from tests.shared import STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
-IMAGES, SHARD = 100, 5
+IMAGES = 100
+SHARD = 5
 JOB = "segment_bucket"
 
 

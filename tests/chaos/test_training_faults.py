@@ -20,7 +20,9 @@ from tests.training.support import assert_same_training, run_here, run_phase_her
 
 SEED = int(os.environ.get("CHAOS_SEED", "20"))
 QUICK = RetryPolicy(attempts=3, first_delay=0.005, max_delay=0.01)
-SHARE, MOST_SUBMISSIONS, ENDS = 0.15, 40, 3
+SHARE = 0.15
+MOST_SUBMISSIONS = 40
+ENDS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +85,9 @@ class _Mortal(Storage):
 
     def __init__(self, last: int, *, after: bool) -> None:
         super().__init__()
-        self.requests, self._last, self._after = 0, last, after
+        self.requests = 0
+        self._last = last
+        self._after = after
 
     def call(self, action: str, uri: str, request: Callable[[Any, str], Any]) -> Any:
         self.requests += 1
@@ -104,7 +108,8 @@ def test_an_end_at_any_request_changes_neither_losses_nor_weights(
     submit(config_of(data, str(tmp_path / "calm")), counting)
     rng = random.Random(SEED)
     for number in range(ENDS):
-        config, last = config_of(data, str(tmp_path / f"{number}")), rng.randrange(2, counting.requests)
+        config = config_of(data, str(tmp_path / f"{number}"))
+        last = rng.randrange(2, counting.requests)
         with pytest.raises(_End):
             submit(config, _Mortal(last, after=number % 2 == 1))
         submit(config, Storage())

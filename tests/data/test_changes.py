@@ -33,7 +33,8 @@ def same(before: tuple[object, ...], after: tuple[object, ...]) -> bool:
 
 @given(LISTINGS, LISTINGS, LISTINGS)
 def test_new_changed_unchanged_and_gone(now, first, second) -> None:  # type: ignore[no-untyped-def]
-    found, known = manifest(now, first, second), first | second
+    found = manifest(now, first, second)
+    known = first | second
     expected = {
         uri: "changed" if uri in known else "new" for uri in now if not same(known.get(uri, ()) or ("",) * 3, now[uri])
     }

@@ -124,7 +124,9 @@ def manifest(root: str) -> str:
 
 def by_name(layout: str, seed: int) -> np.ndarray:
     """Return class names of a pair's label by the publication's own rules; None is void."""
-    street, kitti_names, names = STREET.classes, label_space("kitti").classes, label_space("camvid_segnet").classes
+    street = STREET.classes
+    kitti_names = label_space("kitti").classes
+    names = label_space("camvid_segnet").classes
     if layout == "segnet":
         return np.array([*names, None], object)[ids(seed, 12)]
     if layout == "kitti":
@@ -197,7 +199,8 @@ def test_layouts_in_a_bucket(case: str, bucket: str) -> None:
 
 def test_classes_are_translated_by_name(tmp_path: Path) -> None:
     root = segnet(str(tmp_path))
-    paper, tutorial = label_space("camvid"), label_space("camvid_segnet")
+    paper = label_space("camvid")
+    tutorial = label_space("camvid_segnet")
     ours, theirs = (LabelledImages(STORAGE, root, "train", space) for space in (paper, tutorial))
     void = theirs.label(0) == 255
     assert ((ours.label(0) == 255) == void).all() and 0 < void.sum() < void.size
@@ -206,7 +209,8 @@ def test_classes_are_translated_by_name(tmp_path: Path) -> None:
 
 
 def test_every_published_colour_of_camvid(tmp_path: Path) -> None:
-    root, space = camvid(str(tmp_path)), label_space("camvid_segnet")
+    root = camvid(str(tmp_path))
+    space = label_space("camvid_segnet")
     write(root, {"LabeledApproved_full/f2_L.png": np.array([CAMVID_32.palette, [(1, 2, 3)] * 32], np.uint8)})
     label = LabelledImages(STORAGE, root, "val", space).label(0)
     assert len(set(CAMVID_32.palette)) == 32 and len(MERGED) == 31
@@ -342,7 +346,8 @@ def test_requests_do_not_grow_with_the_images(tmp_path: Path, layout: str) -> No
 
 
 def test_palette_labels_keep_their_indices(tmp_path: Path) -> None:
-    root, label = folders(str(tmp_path)), Image.fromarray(ids(0), mode="P")
+    root = folders(str(tmp_path))
+    label = Image.fromarray(ids(0), mode="P")
     label.putpalette([200, 100, 50] * 256)
     sink = io.BytesIO()
     label.save(sink, "PNG")
@@ -373,7 +378,8 @@ def test_folders_as_people_have_them(tmp_path: Path, image_path: str, label_path
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("imgs", "masks"), ("images", "annotations"), "pairs.csv"])
 def test_one_folder_is_divided(tmp_path: Path, names: tuple[str, str] | str) -> None:
-    root, kinds = str(tmp_path), ("x", "y") if isinstance(names, str) else names
+    root = str(tmp_path)
+    kinds = ("x", "y") if isinstance(names, str) else names
     for n in range(30):
         write(root, {f"{kinds[0]}/{n:02d}.png": image(n), f"{kinds[1]}/{n:02d}.png": ids(n)})
     if isinstance(names, str):

@@ -23,8 +23,13 @@ from tests.segmentation.support import png
 from tests.shared import STORAGE
 
 SPACE = label_space("voc")
-HEIGHT, WIDTH = 30, 40
-PERSON, TABLE, BOTTLE, ZEBRA, SOFA = 1, 67, 44, 24, 63
+HEIGHT = 30
+WIDTH = 40
+PERSON = 1
+TABLE = 67
+BOTTLE = 44
+ZEBRA = 24
+SOFA = 63
 NAMES = {PERSON: "person", TABLE: "dining table", BOTTLE: "bottle", ZEBRA: "zebra", SOFA: "couch"}
 VOC = {PERSON: "person", TABLE: "diningtable", BOTTLE: "bottle", SOFA: "sofa"}
 
@@ -35,7 +40,9 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> list[floa
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """Return uncompressed run lengths, column by column, beginning with background."""
-    flat, counts, value = mask.ravel(order="F"), [0], 0
+    flat = mask.ravel(order="F")
+    counts = [0]
+    value = 0
     for pixel in flat:
         if pixel != value:
             counts.append(0)
@@ -60,7 +67,8 @@ Thing = tuple[int, Any, bool]  # category, segmentation, crowd
 
 def write_coco(root: str, scenes: dict[int, list[Thing]], split: str = "train2017", **changes: Any) -> str:
     """Write images and an annotation file in the order of the published ones, with categories last."""
-    images, annotations = [], []
+    images = []
+    annotations = []
     for number, things in scenes.items():
         name = f"{number:012d}.jpg"
         pixels = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -165,7 +173,8 @@ things = st.tuples(st.sampled_from(sorted(NAMES)), parts, st.sampled_from(["poly
 def test_any_boxes_follow_the_rules(boxes: list[tuple[int, tuple[int, int, int, int], str]]) -> None:
     scene: list[Thing] = [(PERSON, [rectangle(0, 0, 2, 2)], False)]
     for category, (left, top, width, height), kind in boxes:
-        right, bottom = min(left + width, WIDTH), min(top + height, HEIGHT)
+        right = min(left + width, WIDTH)
+        bottom = min(top + height, HEIGHT)
         runs = run_lengths(box_mask(left, top, right, bottom))
         scene.append((category, [rectangle(left, top, right, bottom)] if kind == "polygon" else runs, kind == "crowd"))
     sizes = [decoded(segmentation).sum() for _, segmentation, _ in scene]

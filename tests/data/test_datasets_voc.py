@@ -145,7 +145,8 @@ def test_the_label_space_must_have_vocs_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressed", [True, False])
 def test_damaged_annotations_are_decode_errors(compressed: bool) -> None:
-    whole, rng = mat(ids(0), compressed), np.random.default_rng(5)
+    whole = mat(ids(0), compressed)
+    rng = np.random.default_rng(5)
     assert decode_sbd(whole, 21).tolist() == ids(0).tolist()
     broken = [whole[:length] for length in range(0, len(whole), 7)]
     for _ in range(150):

@@ -93,7 +93,8 @@ def test_label_spaces_of_the_paper() -> None:
     assert VOC.palette[15] == (192, 128, 128)
     assert VOC.palette[:3] == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
     assert (VOC.classes[0], VOC.classes[15], len(VOC.classes)) == ("background", "person", 21)
-    camvid, segnet = LABEL_SPACES["camvid"], LABEL_SPACES["camvid_segnet"]
+    camvid = LABEL_SPACES["camvid"]
+    segnet = LABEL_SPACES["camvid_segnet"]
     assert camvid.classes[:3] == ("building", "tree", "sky")
     assert segnet.classes[:3] == ("sky", "building", "pole")
     assert dict(zip(camvid.classes, camvid.palette, strict=True)) == dict(

@@ -88,7 +88,8 @@ def test_glob_and_limit(filled: str) -> None:
 def test_manifest_files(filled: str, kind: str) -> None:
     images = [join(filled, "in", name) for name in ("b.JPG", "a.png", "missing.jpg")]
     labels = [None, join(filled, "lab", "a.png"), None]
-    table, sink = pa.table({"image_uri": images, "label_uri": labels, "other": [1, 2, 3]}), io.BytesIO()
+    table = pa.table({"image_uri": images, "label_uri": labels, "other": [1, 2, 3]})
+    sink = io.BytesIO()
     pq.write_table(table, sink)
     contents = {
         "parquet": sink.getvalue(),

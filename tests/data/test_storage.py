@@ -41,7 +41,8 @@ def test_a_prefix_is_a_folder_and_not_a_beginning(place: str) -> None:
 
 
 def test_create_if_absent(place: str) -> None:
-    storage, uri = Storage(), join(place, "once")
+    storage = Storage()
+    uri = join(place, "once")
     assert storage.write_once(uri, b"first")
     assert not storage.write_once(uri, b"other")
     assert storage.write_once(uri, b"first"), "the same bytes are what was wanted"
@@ -49,7 +50,8 @@ def test_create_if_absent(place: str) -> None:
 
 
 def test_of_many_writers_at_once_exactly_one_wins(place: str) -> None:
-    uri, gate = join(place, "race"), threading.Barrier(8)
+    uri = join(place, "race")
+    gate = threading.Barrier(8)
 
     def write(writer: int) -> bool:
         storage = Storage()
@@ -72,7 +74,8 @@ def test_listings_are_fresh(place: str) -> None:
 
 
 def test_replaced_objects_are_noticed(place: str) -> None:
-    storage, uri = Storage(), join(place, "object")
+    storage = Storage()
+    uri = join(place, "object")
     storage.write(uri, b"old")
     version = storage.info(uri).version
     assert storage.read(uri, size=3, version=version) == b"old"

@@ -49,7 +49,8 @@ def ends(pid: int, seconds: float = 10) -> bool:
 
 
 def test_stubborn_descendants_are_killed(tmp_path: Path) -> None:
-    script, log = tmp_path / "stubborn.py", tmp_path / "log"
+    script = tmp_path / "stubborn.py"
+    log = tmp_path / "log"
     script.write_text(STUBBORN)
     with child_process([sys.executable, str(script)], log=log, grace=0.3) as process:
         wait_until(lambda: log.read_text().strip() != "", what="the child", seconds=20, process=process)
@@ -96,7 +97,8 @@ def test_a_deferred_signal_is_answered_on_leaving(number: signal.Signals) -> Non
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped
 
-    came_through, before = False, signal.signal(number, stop)
+    came_through = False
+    before = signal.signal(number, stop)
     try:
         # Another thread receives the signal that this one has blocked.
         with ThreadPoolExecutor(1) as other, pytest.raises(Stopped), signals_deferred():

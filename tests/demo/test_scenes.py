@@ -53,7 +53,8 @@ def test_the_label_fits_the_image(seed: int) -> None:
     """Color varies less within a class than over the picture."""
     image, label = draw_scene(seed)
     valid = label != VOID
-    colours, ids = image[valid].astype(np.float64), label[valid]
+    colours = image[valid].astype(np.float64)
+    ids = label[valid]
     within = sum(((colours[ids == c] - colours[ids == c].mean(axis=0)) ** 2).sum() for c in np.unique(ids))
     assert within < 0.9 * ((colours - colours.mean(axis=0)) ** 2).sum()
 

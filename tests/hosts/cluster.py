@@ -36,7 +36,9 @@ _PORTS = {
     "min-worker-port": 21000,
     "max-worker-port": 21999,
 }
-_GCS_PORT, _DASHBOARD_PORT, _CLIENT_PORT = 20000, 20007, 20008
+_GCS_PORT = 20000
+_DASHBOARD_PORT = 20007
+_CLIENT_PORT = 20008
 _RANK = re.compile(r"\(ip=([\d.]+), pid=\d+\) world_rank=\d+")
 _STORE_BYTES = 128 * 2**20
 
@@ -125,7 +127,8 @@ class HostCluster:
         """Run `ray job submit` on the head's host, and kill the client when the context ends."""
         command = [str(_BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT), "--"]
         env = {**self.env, "PYTHONUNBUFFERED": "1"}
-        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        pipe = subprocess.PIPE
+        both = subprocess.STDOUT
         with subprocess.Popen(
             self.head.command([*command, *script]),
             env=env,

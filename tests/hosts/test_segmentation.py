@@ -20,8 +20,10 @@ from tests.segmentation.support import assert_same_tables, config_of, run_here, 
 from tests.shared import STORAGE
 
 pytestmark = pytest.mark.timeout(600, method="signal")
-IMAGES, SHARD = 150, 5
-START_SECONDS, END_SECONDS = 180.0, 300.0
+IMAGES = 150
+SHARD = 5
+START_SECONDS = 180.0
+END_SECONDS = 300.0
 
 
 @pytest.fixture
@@ -54,7 +56,8 @@ def test_a_host_that_loses_the_head_and_keeps_the_bucket(cluster: HostCluster, b
         zombies = actors(victim)
         victim.turn_from(cluster.head)
         back.callback(victim.turn_back, cluster.head)
-        struck, before = time.monotonic(), len(versions(join(output, "predictions")))
+        struck = time.monotonic()
+        before = len(versions(join(output, "predictions")))
         dead = await_true(lambda: victim.address not in cluster.alive(), "the loss of a node", 120, job)
         assert job.finish(END_SECONDS) == 0, job.text
     print(

@@ -22,7 +22,9 @@ from tests.training.test_job import arguments
 # Use the signal method: the thread method ends this process at once, before it has cleaned up.
 pytestmark = pytest.mark.timeout(900, method="signal")
 PROGRESS = r"^(front_end|context|joint) \d+/\d+ "
-START_SECONDS, LOSS_SECONDS, END_SECONDS = 180.0, 300.0, 300.0
+START_SECONDS = 180.0
+LOSS_SECONDS = 300.0
+END_SECONDS = 300.0
 # Settings from docs/hosts.md: a silent host is lost after 5 · (1 + 3) seconds instead of 5 · (3 + 10).
 WATCHFUL = {
     "RAY_health_check_period_ms": "1000",

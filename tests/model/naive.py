@@ -14,11 +14,13 @@ def convolve(maps: Array, weight: Array, bias: Array, dilation: int = 1) -> Arra
     """Convolve (C, H, W) to (O, h, w) without padding: the paper's eq. 2, one tap at a time."""
     outputs, _, size, _ = weight.shape
     reach = (size - 1) * dilation
-    height, width = maps.shape[1] - reach, maps.shape[2] - reach
+    height = maps.shape[1] - reach
+    width = maps.shape[2] - reach
     result = np.zeros((outputs, height, width)) + bias[:, None, None]
     for row in range(size):
         for column in range(size):
-            top, left = row * dilation, column * dilation
+            top = row * dilation
+            left = column * dilation
             patch = maps[:, top : top + height, left : left + width]
             result += np.einsum("oc,chw->ohw", weight[:, :, row, column], patch)
     return result
@@ -71,7 +73,10 @@ def upsample(probabilities: Array, height: int, width: int) -> Array:
     result = np.zeros((probabilities.shape[0], height, width))
     for y in range(height):
         for x in range(width):
-            row, column, down, right = y // 8, x // 8, y % 8 / 8, x % 8 / 8
+            row = y // 8
+            column = x // 8
+            down = y % 8 / 8
+            right = x % 8 / 8
             four = probabilities[:, row : row + 2, column : column + 2]
             result[:, y, x] = (four[:, 0, 0] * (1 - right) + four[:, 0, 1] * right) * (1 - down) + (
                 four[:, 1, 0] * (1 - right) + four[:, 1, 1] * right

@@ -50,8 +50,10 @@ def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int],
         )
         column = of_view[1] - 1 - column if view.mirrored else column
         row, column = (each / 8 if kind == "grid" else (each - 3.5) / 8 + 1 for each in (row, column))
-        top, left = min(int(row), values.shape[1] - 2), min(int(column), values.shape[2] - 2)
-        down, across = row - top, column - left
+        top = min(int(row), values.shape[1] - 2)
+        left = min(int(column), values.shape[2] - 2)
+        down = row - top
+        across = column - left
         corners = values[:, top : top + 2, left : left + 2]
         result[:, y, x] = np.einsum("cij,i,j->c", corners, [1 - down, down], [1 - across, across])
     return result if kind == "grid" else softmax(result)
@@ -96,7 +98,8 @@ def test_one_plain_view_is_the_last_step_to_the_bit(kind: Upsampling) -> None:
 
 
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, size = views([0.75, 1.0], flip=True), (40, 33)
+    chosen = views([0.75, 1.0], flip=True)
+    size = (40, 33)
     scores = [random_scores(view, size, "grid", seed) for seed, view in enumerate(chosen)]
     whole = average_labels(spec("grid"), chosen, scores, size)
     monkeypatch.setattr(averaging, "_HOST_FLOATS", 1)
@@ -107,7 +110,8 @@ def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flipped_the_prediction_of_a_mirror_image_is_the_mirrored_prediction(kind: Upsampling) -> None:
-    net, picture = network(upsampling=kind), image(50, 70)
+    net = network(upsampling=kind)
+    picture = image(50, 70)
     both = views([1.0], flip=True)
     ours = predict(net, picture, views=both).labels
     mirrored = predict(net, np.ascontiguousarray(picture[:, ::-1]), views=both).labels
@@ -116,7 +120,8 @@ def test_flipped_the_prediction_of_a_mirror_image_is_the_mirrored_prediction(kin
 
 
 def test_windows_change_nothing() -> None:
-    net, picture = network(), image(50, 90)
+    net = network()
+    picture = image(50, 90)
     chosen = views([0.75, 1.0], flip=True)
     tiled = predict(net, picture, views=chosen, max_window=388).labels
     assert (tiled == predict(net, picture, views=chosen, max_window=2000).labels).mean() > 0.999
@@ -135,7 +140,8 @@ def test_a_view_is_what_its_name_says() -> None:
 
 def test_the_network_sees_each_view() -> None:
     """The expected labels average the maps of resized and mirrored pictures explicitly."""
-    net, picture = network(), image(30, 44)
+    net = network()
+    picture = image(30, 44)
     chosen = (View(0.5), View(1.0, mirrored=True))
     scores = [score_map(net, view.of(picture)) for view in chosen]
     expected = average_labels(net.spec, chosen, scores, (30, 44)).labels
@@ -152,7 +158,8 @@ def test_the_network_sees_each_view() -> None:
 )
 def test_a_network_predicts_at_its_working_size(working: WorkingSize, size: tuple[int, int]) -> None:
     """The expected labels interpolate the resized picture's map at the pixels of the original image."""
-    net, picture = network(), image(30, 52)
+    net = network()
+    picture = image(30, 52)
     net.spec = replace(net.spec, resize=working)
     assert working.of(30, 52) == size
     view = View(resize=working)
@@ -165,7 +172,8 @@ def test_a_network_predicts_at_its_working_size(working: WorkingSize, size: tupl
 
 
 def test_the_images_own_size_as_working_size_changes_nothing() -> None:
-    net, picture = network(), image(30, 52)
+    net = network()
+    picture = image(30, 52)
     plain = predict(net, picture)
     net.spec = replace(net.spec, resize=WorkingSize(size=(30, 52)))
     assert (predict(net, picture).labels == plain.labels).mean() > 0.999

@@ -182,7 +182,8 @@ def test_metadata_that_cannot_be(changes: dict[str, object], reason: str) -> Non
 
 def test_tensors_that_cannot_be() -> None:
     data = to_bytes(made())
-    metadata, tensors = {METADATA_KEY: json.dumps(read_metadata(data, METADATA_KEY))}, load(data)
+    metadata = {METADATA_KEY: json.dumps(read_metadata(data, METADATA_KEY))}
+    tensors = load(data)
     for name, replacement in (
         ("fc7.weight", torch.zeros(5, 4, 1, 1)),
         ("fc7.weight", torch.zeros(5)),

@@ -44,8 +44,10 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
 @settings(max_examples=8)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([380, 388, 412, 460]), st.integers(0, 99))
 def test_windows_change_nothing(height: int, width: int, window: int, seed: int) -> None:
-    net, picture = network(), image(height, width, seed)
-    whole, tiled = score_map(net, picture, max_window=2000), score_map(net, picture, max_window=window)
+    net = network()
+    picture = image(height, width, seed)
+    whole = score_map(net, picture, max_window=2000)
+    tiled = score_map(net, picture, max_window=window)
     assert relative(tiled, whole) < 1e-5
     assert (
         predict(net, picture, max_window=window).labels == predict(net, picture, max_window=2000).labels
@@ -53,12 +55,15 @@ def test_windows_change_nothing(height: int, width: int, window: int, seed: int)
 
 
 def test_whole_prediction_equals_the_naive_one() -> None:
-    net, picture = network(), image(21, 13)
+    net = network()
+    picture = image(21, 13)
     weights = {name: tensor.double().numpy() for name, tensor in net.front_end.state_dict().items()}
     after = {name: tensor.double().numpy() for name, tensor in net.context.state_dict().items()}
-    rows, columns = (21 - 1) // 8 + 2, (13 - 1) // 8 + 2
+    rows = (21 - 1) // 8 + 2
+    columns = (13 - 1) // 8 + 2
     # numpy's reflection is the definition: it reflects repeatedly where the margin is larger than the image.
-    below, right = rows * 8 + MARGIN - 21, columns * 8 + MARGIN - 13
+    below = rows * 8 + MARGIN - 21
+    right = columns * 8 + MARGIN - 13
     padded = np.pad(picture, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float64)
     bgr = padded[:, :, ::-1].transpose(2, 0, 1) - np.array([10.0, 20.0, 30.0])[:, None, None]
     scores = naive.context(
@@ -80,7 +85,9 @@ def test_preprocessing_swaps_channels_and_subtracts_the_mean() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 300), (250, 90)])
 def test_windows_of_an_image_are_cut_from_its_reflection(size: tuple[int, int]) -> None:
-    picture, mean, cpu = image(*size), (10.0, 20.0, 30.0), torch.device("cpu")
+    picture = image(*size)
+    mean = (10.0, 20.0, 30.0)
+    cpu = torch.device("cpu")
     cells = cells_needed(*size, "grid")
     before = [reflect_indices(n, MARGIN, 8 * count + MARGIN - n) for n, count in zip(size, cells, strict=True)]
     reflected = picture[before[0]][:, before[1], ::-1].astype(np.float32) - np.array(mean, np.float32)
@@ -98,7 +105,8 @@ def test_every_size_gets_a_label_for_every_pixel(build) -> None:  # type: ignore
 
 
 def test_memory_is_bounded_by_the_window() -> None:
-    net, seen = network(), []
+    net = network()
+    seen = []
     net.front_end.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     predict(net, image(150, 700), max_window=444)
     assert max(max(shape[2:]) for shape in seen) <= 444
@@ -119,7 +127,8 @@ def test_reference_geometry_needs_a_window() -> None:
 
 def test_reference_tiles_by_hand() -> None:
     """Two tiles of 16 pixels side by side are put together as predict.py does, with numpy's own reflection."""
-    net, picture = network(reference_window=(388, 388)), image(16, 24)
+    net = network(reference_window=(388, 388))
+    picture = image(16, 24)
     margin = np.pad(picture, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="reflect")
     tiles = [margin[:388, :388], np.pad(margin[:388, 16:], ((0, 0), (0, 8), (0, 0)), mode="reflect")]
     with torch.inference_mode():
@@ -128,13 +137,16 @@ def test_reference_tiles_by_hand() -> None:
 
 
 def test_reference_equals_whole_image_within_one_tile_and_no_context() -> None:
-    net, picture = network(front_end_only, reference_window=(452, 468)), image(70, 90)
-    whole, tiled = predict(net, picture), predict(net, picture, geometry="reference")
+    net = network(front_end_only, reference_window=(452, 468))
+    picture = image(70, 90)
+    whole = predict(net, picture)
+    tiled = predict(net, picture, geometry="reference")
     assert (whole.labels == tiled.labels).mean() > 0.999
 
 
 def test_reference_pads_the_context_at_tile_edges() -> None:
-    net, picture = network(reference_window=(420, 420)), image(48, 96)
+    net = network(reference_window=(420, 420))
+    picture = image(48, 96)
     whole = score_map(net, picture)[:, :6, :12]
     assert relative(tiled_scores(net, preprocess(picture, SPEC.mean_bgr))[:, :6, :12], whole) > 1e-3
 
@@ -146,7 +158,8 @@ def test_reference_map_ending_on_a_tile_is_clamped(size: tuple[int, int]) -> Non
 
 def test_reference_tiles_of_a_deconvolution_see_nothing_beyond_their_own_cells() -> None:
     """Every tile's network includes the transposed convolution and its zero padding, as in Cityscapes' release."""
-    net, picture = network(dilation10, reference_window=(388, 396)), image(40, 61)
+    net = network(dilation10, reference_window=(388, 396))
+    picture = image(40, 61)
     result = predict(net, picture, geometry="reference", confidence=True)
     inputs = preprocess(picture, net.spec.mean_bgr)
     scores = tiled_scores(net, inputs)
@@ -167,7 +180,8 @@ def test_reference_tiles_of_a_deconvolution_see_nothing_beyond_their_own_cells()
 @pytest.mark.parametrize("build", [dilation8, dilation10])
 @pytest.mark.parametrize("geometry", ["image", "reference"])
 def test_labels_are_counted_against_the_target(build, geometry: Geometry) -> None:  # type: ignore[no-untyped-def]
-    net, picture = network(build, reference_window=(388, 396)), image(40, 61)
+    net = network(build, reference_window=(388, 396))
+    picture = image(40, 61)
     target = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (40, 61))
     result = predict(net, picture, geometry=geometry, target=target)
     np.testing.assert_array_equal(result.confusion, confusion_matrix(target, result.labels, 3))

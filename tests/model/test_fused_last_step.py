@@ -114,7 +114,8 @@ def test_of_equals_the_lowest_id_wins(kind: Upsampling) -> None:
 
 def test_scores_apart_but_probabilities_equal() -> None:
     """float32 cannot distinguish exp(-2^-26) from 1, so the lower id must win, although its score is smaller."""
-    small, large = torch.full((1, 6, 6), 0.25 - 2.0**-26), torch.full((1, 6, 6), 0.25)
+    small = torch.full((1, 6, 6), 0.25 - 2.0**-26)
+    large = torch.full((1, 6, 6), 0.25)
     scores = torch.cat([small, large])
     labels = labels_from_scores(scores, 41, 41, "deconvolution").labels
     np.testing.assert_array_equal(labels, upsampling._by_torch(scores, 41, 41, "deconvolution", False, None).labels)

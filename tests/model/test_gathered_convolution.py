@@ -35,5 +35,6 @@ def test_a_front_end_on_a_gpu_scores_as_on_a_cpu() -> None:
     network = FrontEnd(4, FrontEndWidths.vgg16(1 / 8)).eval()
     images = torch.randn(1, 3, 420, 404) * 60
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        expected, scores = network(images), network.cuda()(images.cuda()).cpu()
+        expected = network(images)
+        scores = network.cuda()(images.cuda()).cpu()
     torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4)

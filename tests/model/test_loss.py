@@ -10,7 +10,8 @@ from model.loss import mean_loss, summed_loss
 
 def test_mean_over_valid_cells_only() -> None:
     torch.manual_seed(0)
-    scores, target = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randint(0, 3, (2, 4, 5))
+    scores = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    target = torch.randint(0, 3, (2, 4, 5))
     target[0, :2] = 255
     logs = scores - scores.logsumexp(dim=1, keepdim=True)
     values = [

@@ -126,7 +126,8 @@ def test_context_module_equals_the_naive_one(layers: int, padding: str) -> None:
 
 def test_the_two_paddings_differ_beyond_the_border() -> None:
     torch.manual_seed(3)
-    by_layer, at_input = ContextModule(2, padding="layer"), ContextModule(2, padding="input")
+    by_layer = ContextModule(2, padding="layer")
+    at_input = ContextModule(2, padding="input")
     for parameter in by_layer.parameters():
         torch.nn.init.normal_(parameter, mean=0.05, std=0.2)
     at_input.load_state_dict(by_layer.state_dict())

@@ -20,7 +20,8 @@ WEIGHTS = Path(os.environ.get("DILATED_TEST_DATA", "../shared/data")) / "weights
 
 def test_torchvisions_first_block_is_the_same_function_of_the_image() -> None:
     torch.manual_seed(0)
-    theirs, ours = vgg16().double().eval(), FrontEnd(2, FrontEndWidths.vgg16(fc=8)).double()
+    theirs = vgg16().double().eval()
+    ours = FrontEnd(2, FrontEndWidths.vgg16(fc=8)).double()
     load_torchvision_vgg16(ours, theirs.state_dict(), MEAN)
     rgb = torch.randint(0, 256, (1, 3, 24, 20)).double()
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -68,7 +69,8 @@ def test_narrow_networks_and_other_files_are_refused() -> None:
 def test_real_weights_see_edges() -> None:
     front_end = FrontEnd(2, FrontEndWidths.vgg16(fc=8))
     load_vgg16_bytes(front_end, WEIGHTS.read_bytes(), str(WEIGHTS))
-    flat, edge = torch.zeros(1, 3, 40, 40), torch.zeros(1, 3, 40, 40)
+    flat = torch.zeros(1, 3, 40, 40)
+    edge = torch.zeros(1, 3, 40, 40)
     edge[:, :, :, 20:] = 120.0
     with torch.inference_mode():
         responses = [torch.relu(front_end.conv1_1(images)).std(dim=3).mean() for images in (flat, edge)]

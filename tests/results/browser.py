@@ -45,7 +45,9 @@ class Browser:
         )
         os.close(their_in)
         os.close(their_out)
-        self._number, self._session, self._received = 0, "", b""
+        self._number = 0
+        self._session = ""
+        self._received = b""
 
     def __enter__(self) -> Browser:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -111,7 +113,8 @@ class Browser:
         return message
 
     def _note(self, message: dict[str, Any]) -> None:
-        method, parameters = message.get("method"), message.get("params", {})
+        method = message.get("method")
+        parameters = message.get("params", {})
         if method == "Network.requestWillBeSent":
             url = parameters["request"]["url"]
             if url != self._page and not url.startswith("data:"):

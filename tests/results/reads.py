@@ -36,8 +36,10 @@ class Reads:
 
 def watch_reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Record everything that `Run.tables` and `Run.row` read from now on."""
-    reads, alive = Reads(), weakref.WeakValueDictionary[int, pa.Table]()
-    read_parquet, row = tables.read_parquet, Run.row
+    reads = Reads()
+    alive = weakref.WeakValueDictionary[int, pa.Table]()
+    read_parquet = tables.read_parquet
+    row = Run.row
 
     def read(storage: Storage, uri: str, columns: Sequence[str] | None = None) -> pa.Table:
         reads.held.append(len(alive))

@@ -29,7 +29,8 @@ from pipeline.results.scores import class_counts, confusion_matrix, mean_iou, pi
 CLASSES = ("sky", "building", "road", "tree", "car")
 PALETTE = ((128, 128, 128), (128, 0, 0), (128, 64, 128), (128, 128, 0), (64, 0, 128))
 Change = Callable[[int, np.ndarray], np.ndarray]
-RUN_ID, IDENTITY = "0123456789abcdef", "0123456789abcdef" * 4
+RUN_ID = "0123456789abcdef"
+IDENTITY = "0123456789abcdef" * 4
 IGNORE = 255
 
 MANIFEST = pa.schema(
@@ -86,7 +87,8 @@ def write_run(
         np.zeros((5, 5), np.int64),
         len(set(failed) & set(range(images))),
     )
-    entries, parts = [], []
+    entries = []
+    parts = []
     for index in range(images):
         labelled = labels is True or (labels == "some" and index % 2 == 0)
         image_name = f"{index:04d}" if image_names is None else image_names[index]
@@ -144,8 +146,10 @@ def _row(
     relabelled: Change,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray | None]:
     image, label, predicted = scene(index, *size)
-    label, predicted = relabelled(index, label), changed(index, predicted)
-    image_path, label_path = directory / f"in/{name}.png", directory / f"labels/{name}.png"
+    label = relabelled(index, label)
+    predicted = changed(index, predicted)
+    image_path = directory / f"in/{name}.png"
+    label_path = directory / f"labels/{name}.png"
     for path in (image_path, label_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

@@ -18,7 +18,8 @@ from tests.results.runs import CLASSES, scene, write_run
 def by_hand(images: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return IoU of each class (R, C) and its mean (R,) in resamples of images, counted from the pixels."""
     weights = np.random.default_rng(0).poisson(1.0, (RESAMPLES, len(images)))
-    inter, union = np.zeros((RESAMPLES, len(CLASSES))), np.zeros((RESAMPLES, len(CLASSES)))
+    inter = np.zeros((RESAMPLES, len(CLASSES)))
+    union = np.zeros((RESAMPLES, len(CLASSES)))
     for number, index in enumerate(images):
         _, label, mask = scene(index)
         for each in range(len(CLASSES)):
@@ -53,7 +54,8 @@ def test_images_without_a_label_change_nothing(tmp_path: Path) -> None:
 
 
 def test_one_file_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, reads = Run(write_run(tmp_path, 30)), watch_reads(monkeypatch)
+    run = Run(write_run(tmp_path, 30))
+    reads = watch_reads(monkeypatch)
     iou_intervals(run)
     # The loop still refers to the current file while it asks for the next one.
     assert reads.files == [("intersection", "union")] * 10 and max(reads.held) <= 1

@@ -25,7 +25,9 @@ NAMES = [
     for number in (1, 2)
 ]
 FAILED = (2, 9, 10)
-TREE, CAR, ROAD = CLASSES.index("tree"), CLASSES.index("car"), CLASSES.index("road")
+TREE = CLASSES.index("tree")
+CAR = CLASSES.index("car")
+ROAD = CLASSES.index("road")
 
 
 class Pixels:

@@ -53,7 +53,8 @@ def test_counts_are_those_of_a_loop(target: np.ndarray, predicted: np.ndarray) -
     confusion = confusion_matrix(target, predicted, CLASSES, VOID)
     rows = class_counts([str(c) for c in range(CLASSES)], pixel_counts(predicted, CLASSES), confusion)
     for row in rows:
-        c, pairs = row["class_id"], list(zip(target.ravel(), predicted.ravel(), strict=True))
+        c = row["class_id"]
+        pairs = list(zip(target.ravel(), predicted.ravel(), strict=True))
         assert row["predicted_pixels"] == sum(p == c and t != VOID for t, p in pairs)
         assert row["target_pixels"] == sum(t == c for t, _ in pairs)
         assert row["intersection"] == sum(t == c and p == c for t, p in pairs)
@@ -63,7 +64,8 @@ def test_counts_are_those_of_a_loop(target: np.ndarray, predicted: np.ndarray) -
 
 
 def test_an_ignore_label_may_lie_among_the_classes() -> None:
-    target, predicted = np.array([[0, 1, 2]], np.uint8), np.array([[0, 0, 2]], np.uint8)
+    target = np.array([[0, 1, 2]], np.uint8)
+    predicted = np.array([[0, 0, 2]], np.uint8)
     assert confusion_matrix(target, predicted, 3, ignore_label=1).sum() == 2
 
 

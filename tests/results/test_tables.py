@@ -29,7 +29,8 @@ def output(tmp_path: Path) -> str:
 
 def test_two_lines_give_frames_and_masks(output: str) -> None:
     run = Run(output)
-    scores, mask = run.class_scores(), run.mask(run.manifest()["image_uri"][0])
+    scores = run.class_scores()
+    mask = run.mask(run.manifest()["image_uri"][0])
     assert list(scores["class_name"]) == list(CLASSES)
     assert np.array_equal(mask, scene(0)[2])
     assert len(run.predictions()) == 7 and len(run.errors()) == 2 and len(run.image_scores()) == 5 * len(CLASSES)

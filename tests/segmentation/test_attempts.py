@@ -46,7 +46,8 @@ def test_deadly_images_are_found_and_no_others(deadly: dict[int, str], most: int
 @given(st.lists(st.integers(0, 23), max_size=12), st.integers(3, 4))
 def test_processes_killed_here_and_there_cost_no_image(moments: list[int], most: int) -> None:
     """Kills from outside hit varying images; one that hits the same image often enough cannot be distinguished."""
-    ledger, hit = Ledger(most), dict.fromkeys(range(8), 0)
+    ledger = Ledger(most)
+    hit = dict.fromkeys(range(8), 0)
     for moment in moments:
         if max(hit.values()) == most - 1:
             break
@@ -71,7 +72,8 @@ def test_deaths_outside_images_end_the_run_in_the_end() -> None:
 def test_an_attempt_that_was_given_up_is_not_heard() -> None:
     """Such an attempt may continue in a process that is cut off from the rest."""
     ledger = Ledger(1)
-    first, second = ledger.begin(0), ledger.begin(0)
+    first = ledger.begin(0)
+    second = ledger.begin(0)
     assert first is not None and second is not None
     ledger.stand(0, second.number, None)
     ledger.stand(0, first.number, (3, "decode"))

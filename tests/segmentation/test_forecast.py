@@ -29,7 +29,8 @@ class Counting(Storage):
 
 
 def test_it_says_what_a_run_then_does(bucket: str) -> None:
-    config, counting = config_of(write_inputs(bucket, 7)), Counting()
+    config = config_of(write_inputs(bucket, 7))
+    counting = Counting()
     found = forecast(config, STORAGE)
     assert STORAGE.list(config.output) == []
     run_here(config, counting)

@@ -29,7 +29,8 @@ def test_a_thousand_images(cluster: Cluster, bucket: str) -> None:
     assert np.flatnonzero(predictions["status"] == "error").tolist() == [17, 500]
     uri = join(bucket, "images", "00998.png")
     of_image = run.image_scores().query("image_uri == @uri")
-    mask, ids = run.mask(uri), label(998)
+    mask = run.mask(uri)
+    ids = label(998)
     assert of_image["intersection"].tolist() == [((mask == c) & (ids == c)).sum() for c in range(4)]
     assert "1000 images, 2 failed" in done.out and re.search(r"^mean +\d", done.out, re.MULTILINE)
     assert re.search(r"1000/1000 images \(100%\), 2 failed, [\d.]+ images/s, 0:00 left", done.err)

@@ -47,7 +47,8 @@ def test_a_part_of_something_else_is_refused(result: ShardResult, shard: int, id
 
 
 def test_finished_shards_are_those_with_a_part(tmp_path: object) -> None:
-    storage, output = STORAGE, str(tmp_path)
+    storage = STORAGE
+    output = str(tmp_path)
     assert finished_shards(storage, output, IDENTITY) == set()
     for shard in (0, 7, 1_234_567):
         storage.write(part_uri(output, shard, IDENTITY), b"part")
@@ -56,7 +57,8 @@ def test_finished_shards_are_those_with_a_part(tmp_path: object) -> None:
 
 @pytest.mark.parametrize("name", [part_name(1, "cd" * 32), "part-1.parquet", "notes.txt"])
 def test_a_stranger_among_the_parts_is_refused(tmp_path: object, name: str) -> None:
-    storage, output = STORAGE, str(tmp_path)
+    storage = STORAGE
+    output = str(tmp_path)
     storage.write(join(output, "predictions", name), b"part")
     with pytest.raises(RunConflict, match="not a part of run"):
         finished_shards(storage, output, IDENTITY)

@@ -40,11 +40,13 @@ def test_class_iou_is_that_of_the_written_masks(bucket: str) -> None:
     inputs = write_inputs(bucket, 8, bad=(4,))
     success = submit(inputs, max_error_fraction=0.2)
     run = Run(join(bucket, "out"))
-    inter, union = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    inter = np.zeros(len(CLASSES))
+    union = np.zeros(len(CLASSES))
     for uri, mask in run.masks():
         ids = label(int(uri[-9:-4]), *mask.shape)
         for c in range(len(CLASSES)):
-            target, predicted = ids == c, (mask == c) & (ids != 255)
+            target = ids == c
+            predicted = (mask == c) & (ids != 255)
             inter[c] += (target & predicted).sum()
             union[c] += (target | predicted).sum()
     assert run.class_scores()["iou"].tolist() == pytest.approx((inter / union).tolist(), rel=1e-12)
@@ -73,7 +75,8 @@ def test_masks_do_not_depend_on_the_window(tmp_path: object, window: int) -> Non
 
 
 def test_only_missing_shards_are_worked_on(bucket: str) -> None:
-    inputs, asked = write_inputs(bucket, 8), []
+    inputs = write_inputs(bucket, 8)
+    asked = []
 
     def one_then_stop(plan: Plan, shards: list[int]) -> None:
         asked.append(shards)
@@ -135,7 +138,8 @@ def test_a_part_of_another_shard_is_never_committed(bucket: str) -> None:
 
     def swap(plan: Plan, shards: list[int]) -> None:
         run_shards_here(plan, shards)
-        storage, output = STORAGE, plan.config.output
+        storage = STORAGE
+        output = plan.config.output
         first = storage.read(part_uri(output, 0, plan.identity))
         storage.write(part_uri(output, 1, plan.identity), first)
 

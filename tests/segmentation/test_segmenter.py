@@ -47,7 +47,8 @@ def test_rows_hold_what_the_network_says(inputs: Inputs) -> None:
     for index, row in enumerate(rows):
         size = (24, 32) if index % 3 else (41, 30)
         expected = predict(narrow_network(), picture(index, *size))
-        mask, ids = decode_mask(row["mask"]["bytes"]), label(index, *size)
+        mask = decode_mask(row["mask"]["bytes"])
+        ids = label(index, *size)
         assert np.array_equal(mask, expected.labels)
         assert (row["height"], row["width"]) == size == mask.shape
         valid = ids != 255
@@ -207,7 +208,8 @@ class _Noting(Surroundings):
     """Observer that records all events."""
 
     def __init__(self, overlapping: bool = True, quarantined: dict[int, str] | None = None) -> None:
-        self.overlapping, self.quarantined = overlapping, quarantined or {}
+        self.overlapping = overlapping
+        self.quarantined = quarantined or {}
         self.images: list[bool] = []
         self.stages: list[tuple[int, str]] = []
         self.parts = 0
@@ -227,7 +229,8 @@ class _Noting(Surroundings):
 
 
 def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) -> None:
-    inputs, around = write_inputs(str(tmp_path), 4, bad=(2,)), _Noting()
+    inputs = write_inputs(str(tmp_path), 4, bad=(2,))
+    around = _Noting()
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
     Segmenter(narrow_network(), config_of(inputs, window=380), "run", STORAGE).segment(manifest, around)
     assert around.images == [True, True, False, True]
@@ -237,7 +240,8 @@ def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) ->
 
 def test_two_shards_at_once_take_turns_at_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second shard loads while the first is predicted, and the two do not alternate image by image."""
-    inputs, order = write_inputs(str(tmp_path), 8), list[str]()
+    inputs = write_inputs(str(tmp_path), 8)
+    order = list[str]()
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
     segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
     expected = [segmenter.segment(half).table.drop(["seconds"]) for half in (manifest[:4], manifest[4:])]

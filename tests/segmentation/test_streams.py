@@ -68,7 +68,8 @@ class LateStream(Stream):
 def test_nothing_is_read_before_it_is_computed(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
-    expected, places = without_time(segment(inputs, **changes)), set[tuple[str, str | None]]()
+    expected = without_time(segment(inputs, **changes))
+    places = set[tuple[str, str | None]]()
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*args: Any, **options: Any) -> Any:
@@ -129,7 +130,8 @@ def test_a_gpu_has_a_whole_batch_ahead(inputs: Inputs) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_streams_of_a_gpu_wait_for_each_other() -> None:
     device = torch.device("cuda")
-    first, second = Stream(device), Stream(device)
+    first = Stream(device)
+    second = Stream(device)
     for _ in range(20):
         with first.use():
             matrix = torch.randn(4096, 4096, device=device)

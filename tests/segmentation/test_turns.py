@@ -11,7 +11,10 @@ from pipeline.segmentation.turns import Turns
 
 
 def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:
-    turns, met, go_on, inside = Turns(), threading.Barrier(3), threading.Event(), list[str]()
+    turns = Turns()
+    met = threading.Barrier(3)
+    go_on = threading.Event()
+    inside = list[str]()
 
     def together() -> None:
         with turns.together():
@@ -34,7 +37,10 @@ def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:
 
 
 def test_who_wants_to_be_alone_is_not_overtaken() -> None:
-    turns, order, first_in, first_may_go = Turns(), list[str](), threading.Event(), threading.Event()
+    turns = Turns()
+    order = list[str]()
+    first_in = threading.Event()
+    first_may_go = threading.Event()
 
     def first() -> None:
         with turns.together():

@@ -25,7 +25,8 @@ from tests.segmentation.support import png
 from tests.shared import STORAGE
 
 SPACE = label_space("street_scenes")
-HEIGHT, WIDTH = 40, 56
+HEIGHT = 40
+WIDTH = 56
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +117,8 @@ def losses(output: str) -> list[tuple[int, float]]:
 
 def assert_same_training(output: str, undisturbed: str) -> None:
     """Assert that weights and losses of two runs are equal to the bit."""
-    ours, theirs = tensors(output), tensors(undisturbed)
+    ours = tensors(output)
+    theirs = tensors(undisturbed)
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
     assert losses(output) == losses(undisturbed)

@@ -42,7 +42,8 @@ def save(output: str, recipe: Recipe, made: Setup, iteration: int) -> None:
 def test_what_is_saved_comes_back_to_the_bit(tmp_path: object, optimizer: str) -> None:
     base = small_recipe()
     recipe = small_recipe(joint=base.joint.model_copy(update={"optimizer": optimizer}))
-    made, output = setup(recipe), str(tmp_path)
+    made = setup(recipe)
+    output = str(tmp_path)
     save(output, recipe, made, 20)
     state = newest(STORAGE, output, recipe.digest())
     assert state is not None
@@ -51,14 +52,16 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: object, optimizer: str) -
         assert torch.equal(state.tensors[f"network.{name}"], tensor)
     _, fresh, named = setup(recipe, steps=0)
     restore_optimizer(fresh, named, state.tensors)
-    before, after = made[1].state_dict()["state"], fresh.state_dict()["state"]
+    before = made[1].state_dict()["state"]
+    after = fresh.state_dict()["state"]
     assert before.keys() == after.keys() and before
     for index, slots in before.items():
         assert all(torch.equal(torch.as_tensor(value), after[index][slot]) for slot, value in slots.items())
 
 
 def test_the_newest_two_stay(tmp_path: object) -> None:
-    recipe, output = small_recipe(), str(tmp_path)
+    recipe = small_recipe()
+    output = str(tmp_path)
     for iteration in (2, 4, 10, 100):
         save(output, recipe, setup(recipe), iteration)
     names = [info.uri.rsplit("/", 1)[1] for info in STORAGE.list(output)]
@@ -67,7 +70,8 @@ def test_the_newest_two_stay(tmp_path: object) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    recipe, output = small_recipe(), str(tmp_path)
+    recipe = small_recipe()
+    output = str(tmp_path)
     for iteration in (2, 4):
         save(output, recipe, setup(recipe), iteration)
     uri = join(output, "checkpoints", "03-joint-0000004.safetensors")
@@ -81,7 +85,8 @@ def test_a_damaged_one_is_passed_over(tmp_path: object, caplog: pytest.LogCaptur
 
 def test_what_was_passed_over_does_not_push_out_what_is_good(tmp_path: object) -> None:
     """A damaged checkpoint sorts as the newest, but the one written after resuming from an older one must stay."""
-    recipe, output = small_recipe(), str(tmp_path)
+    recipe = small_recipe()
+    output = str(tmp_path)
     STORAGE.write(join(output, "checkpoints", "03-joint-0000009.safetensors"), b"damaged")
     save_state(STORAGE, output, recipe.digest(), Position("joint", 7), *setup(recipe), keep=1)
     state = newest(STORAGE, output, recipe.digest())
@@ -90,7 +95,8 @@ def test_what_was_passed_over_does_not_push_out_what_is_good(tmp_path: object) -
 
 
 def test_another_recipes_state_is_never_taken(tmp_path: object) -> None:
-    recipe, output = small_recipe(), str(tmp_path)
+    recipe = small_recipe()
+    output = str(tmp_path)
     save(output, recipe, setup(recipe), 2)
     assert newest(STORAGE, output, small_recipe(seed=1).digest()) is None
 

@@ -77,7 +77,8 @@ def test_a_file_of_neither_kind_is_refused(tmp_path: object) -> None:
 
 
 def test_a_context_stage_alone_needs_a_score_layer_to_learn_on(tmp_path: object) -> None:
-    spec, uri = small_recipe().spec(), join(str(tmp_path), "network.safetensors")
+    spec = small_recipe().spec()
+    uri = join(str(tmp_path), "network.safetensors")
     STORAGE.write(uri, to_bytes(trained(small_recipe(), classes=spec.classes[:4], palette=spec.palette[:4])))
     network = NetworkConfig(scale=1 / 32, fc=8, weights=uri)
     alone = small_recipe(network=network, front_end=StageConfig(), joint=StageConfig())

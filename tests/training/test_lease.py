@@ -12,7 +12,8 @@ from pipeline.errors import RunConflict
 from pipeline.training.lease import Lease, check_driver
 from tests.shared import STORAGE
 
-BEAT, PATIENCE = 0.05, 1.0
+BEAT = 0.05
+PATIENCE = 1.0
 # Patience of drivers that wait beside a live one: its next beat ends the wait, even if a busy machine delays it.
 LONG = 60.0
 
@@ -59,7 +60,8 @@ def test_a_dead_driver_is_replaced_after_the_time_of_patience(output: str) -> No
 
 def test_of_two_who_find_a_dead_driver_one_goes_on(output: str) -> None:
     dead_driver(output, 4)
-    entered, refused = [], []
+    entered = []
+    refused = []
     done = threading.Event()
 
     def submit() -> None:

@@ -87,7 +87,8 @@ def test_a_label_of_another_class_or_size_is_an_error_row(tmp_path: Path) -> Non
 
 
 def test_without_classes_it_says_what_the_labels_hold_and_writes_a_file_to_fill_in(tmp_path: Path) -> None:
-    data, output = write_photos(str(tmp_path / "data"), classes=None), tmp_path / "run"
+    data = write_photos(str(tmp_path / "data"), classes=None)
+    output = tmp_path / "run"
     with pytest.raises(ConfigError) as refusal:
         submit(request(data, output))
     lines = str(refusal.value).splitlines()
@@ -183,7 +184,8 @@ def test_gray_and_colored_masks_of_one_folder_get_ids_that_fit_both(tmp_path: Pa
 
 
 def test_the_file_to_fill_in_keeps_up_with_the_labels(tmp_path: Path) -> None:
-    data, output = write_photos(str(tmp_path / "data"), classes=None), tmp_path / "run"
+    data = write_photos(str(tmp_path / "data"), classes=None)
+    output = tmp_path / "run"
     for value, file in ((7, None), (9, CLASSES_CSV)):
         if file:
             (output / "classes.csv").write_text(file)

@@ -40,7 +40,8 @@ from tests.training.own_data import (
 
 
 def test_what_is_derived_is_derived_once(tmp_path: Path) -> None:
-    data, output = write_photos(str(tmp_path / "data"), count=20), tmp_path / "run"
+    data = write_photos(str(tmp_path / "data"), count=20)
+    output = tmp_path / "run"
     open_recipe = {"front_end": {"iterations": -1}, "joint": {"iterations": -1}}
     first = submit(request(data, output, epochs=5, **open_recipe))
     sources = Sources(first, STORAGE)
@@ -104,7 +105,8 @@ def test_any_network_is_a_start_and_gives_its_widths_and_mean(tmp_path: Path) ->
     first = train_fully(request(data, tmp_path / "run", mean_bgr=(90.0, 100.0, 110.0)))
     adopting = {"network": {"scale": -1, "weights": first}, "mean_bgr": (-1.0, -1.0, -1.0)}
     prepared = submit(request(data, tmp_path / "second", **adopting))
-    old, new = from_bytes(STORAGE.read(first)), prepared.recipe
+    old = from_bytes(STORAGE.read(first))
+    new = prepared.recipe
     assert new.mean_bgr == (90.0, 100.0, 110.0) and new.network.widths() == old.front_end.widths
     train_here(prepared, STORAGE)
     other = write_photos(str(tmp_path / "data2"), classes="id,name\n0,x\n128,y\n255,z\n")

@@ -20,7 +20,8 @@ def test_score_maps_come_between_front_end_and_context() -> None:
 
 def test_frozen_convolutions_put_their_maps_first() -> None:
     frozen = small_recipe(network=FROZEN, frozen_convolutions=True)
-    features, both = ("features",), ("features", "scores")
+    features = ("features",)
+    both = ("features", "scores")
     assert phases(frozen) == (Phase(features, ("front_end",)), Phase(both, ("context", "joint")))
 
 

@@ -38,7 +38,8 @@ FIGURES: dict[str, dict[str, tuple[int, int, int | None, float, float]]] = {
     },
 }
 # Classes, context module (dilations of the 3x3 layers, padding), last step, window of the release, BGR mean.
-URBAN8, VOC8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "layer"), ContextSpec((1, 1, 2, 4, 8, 16, 1), "input")
+URBAN8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "layer")
+VOC8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "input")
 VOC_MEAN = (102.93, 111.36, 116.52)
 NETWORKS = {
     "voc_front_end": (21, URBAN8, "grid", (900, 900), VOC_MEAN),
@@ -204,7 +205,8 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(kind: str) -> None:
 
 def test_sgd_step_by_hand() -> None:
     layer = torch.nn.Linear(1, 1).double()
-    weight, bias = layer.weight.item(), layer.bias.item()
+    weight = layer.weight.item()
+    bias = layer.bias.item()
     config = StageConfig(learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     optimizer = build_optimizer(config, layer.named_parameters())
     velocity_w = velocity_b = 0.0
@@ -215,7 +217,8 @@ def test_sgd_step_by_hand() -> None:
         optimizer.step()
         velocity_w = 0.9 * velocity_w + 2 + 0.01 * weight
         velocity_b = 0.9 * velocity_b + 3
-        weight, bias = weight - 0.1 * velocity_w, bias - 0.2 * velocity_b
+        weight = weight - 0.1 * velocity_w
+        bias = bias - 0.2 * velocity_b
     assert layer.weight.item() == pytest.approx(weight)
     assert layer.bias.item() == pytest.approx(bias)
 

@@ -144,7 +144,8 @@ class Phases:
     """Mock workers; each call performs the next of the given acts."""
 
     def __init__(self, *acts: Callable[[TrainConfig], None]) -> None:
-        self.acts, self.calls = list(acts), 0
+        self.acts = list(acts)
+        self.calls = 0
 
     def __call__(self, config: TrainConfig, phase: Phase, lease: Lease) -> None:
         self.calls += 1

@@ -44,14 +44,17 @@ def test_against_the_reference_layers_steps(
     image, label = scene(height, width)
     crop = 8 * cells + 372
     sample = image_sample(image, label, Draw(0, row, column, mirror), SampleRule(cells, MEAN), "u")
-    below, right = max(MARGIN, crop - MARGIN - height), max(MARGIN, crop - MARGIN - width)
+    below = max(MARGIN, crop - MARGIN - height)
+    right = max(MARGIN, crop - MARGIN - width)
     wide = np.pad(image, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float32)
     marked = np.pad(label, ((MARGIN, below), (MARGIN, right)), constant_values=255)
     top = int(row * (max(0, height + 372 - crop) + 1))
     left = int(column * (max(0, width + 372 - crop) + 1))
-    pixels, target = wide[top : top + crop, left : left + crop], marked[top : top + crop, left : left + crop]
+    pixels = wide[top : top + crop, left : left + crop]
+    target = marked[top : top + crop, left : left + crop]
     if mirror:
-        pixels, target = pixels[:, ::-1], target[:, ::-1]
+        pixels = pixels[:, ::-1]
+        target = target[:, ::-1]
     expected = pixels[:, :, ::-1].transpose(2, 0, 1) - np.array(MEAN, np.float32)[:, None, None]
     np.testing.assert_array_equal(sample.inputs.numpy(), expected)
     np.testing.assert_array_equal(sample.target.numpy(), target[186 : 186 + 8 * cells : 8, 186 : 186 + 8 * cells : 8])
@@ -129,12 +132,14 @@ def network() -> DilatedNetwork:
 @pytest.mark.parametrize("kind", ["features", "scores"])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp_path: Path) -> None:
-    made, images = network(), OneImage()
+    made = network()
+    images = OneImage()
     cache = MapCache(Storage(), str(tmp_path), made, kind)
     assert cache.missing(images, [mirror]) == [(0, mirror)]
     cache.fill(images, [(0, mirror)])
     assert cache.missing(images, [mirror]) == []
-    maps, cells = cache.load(images, 0, mirror), 4
+    maps = cache.load(images, 0, mirror)
+    cells = 4
     part = made.front_end.features if kind == "features" else made.front_end
     image, label = (each[:, ::-1] if mirror else each for each in images.pair(0))
     # Rows and columns of the mirrored image at which a crop of whole cells can start: 8 - 4 and 10 - 4 choices.
@@ -142,7 +147,8 @@ def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp
         rule = SampleRule(cells, MEAN)
         sample = map_sample(maps, images.label(0), Draw(0, *place, mirror), rule, cache.halo)
         assert sample.inputs.shape[1:] == (cells + cache.halo, cells + cache.halo)
-        top, left = int(place[0] * 5) * 8, int(place[1] * 7) * 8
+        top = int(place[0] * 5) * 8
+        left = int(place[1] * 7) * 8
         wide = np.pad(image, ((MARGIN, 300), (MARGIN, 300), (0, 0)), mode="reflect")
         crop = np.ascontiguousarray(wide[top : top + 8 * cells + 372, left : left + 8 * cells + 372, ::-1])
         pixels = torch.from_numpy(crop).permute(2, 0, 1).float() - torch.tensor(MEAN).view(3, 1, 1)
@@ -155,7 +161,8 @@ def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp
 
 
 def test_scores_from_cached_features_are_those_of_the_image(tmp_path: Path) -> None:
-    made, images = network(), OneImage()
+    made = network()
+    images = OneImage()
     features = MapCache(Storage(), str(tmp_path), made, "features")
     features.fill(images, [(0, True)])
     from_features = MapCache(Storage(), str(tmp_path), made, "scores", features).compute(images, 0, True)

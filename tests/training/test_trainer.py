@@ -180,7 +180,8 @@ def test_extra_data_are_for_the_stages_that_mix_them_in(data: str, tmp_path: Pat
 
 
 def test_runs_may_share_their_maps(data: str, tmp_path: Path) -> None:
-    recipe, shared = frozen_recipe(tmp_path), tmp_path / "maps"
+    recipe = frozen_recipe(tmp_path)
+    shared = tmp_path / "maps"
     for output in ("one", "two"):
         config = TrainConfig(data=data, output=str(tmp_path / output), maps=str(shared), recipe=recipe)
         run_here(config)
@@ -206,7 +207,8 @@ def frozen_recipe(folder: Path, **changes: object) -> Recipe:
     recipe = small_recipe()
     torch.manual_seed(8)
     front_end = build_network(recipe.spec(), recipe.network.widths()).front_end
-    tensors, index = {}, 0
+    tensors = {}
+    index = 0
     for block, count in enumerate((2, 2, 3, 3, 3)):
         for layer in range(count):
             convolution = front_end.get_submodule(f"conv{block + 1}_{layer + 1}")

@@ -17,7 +17,8 @@ __all__ = ["CAMVID", "CAMVID_32"]
 
 _SEGNET = LABEL_SPACES["camvid_segnet"]
 _PLACES = ("CamVid", "")
-_IMAGES, _LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+_IMAGES = "701_StillsRaw_full"
+_LABELS = "LabeledApproved_full"
 
 # The published colors (label_colors.txt), and the class of the eleven to which each is usually assigned. MathWorks'
 # CamVid example, among others, assigns every one; some authors leave the rarest classes void.

@@ -14,9 +14,11 @@ from pipeline.data.storage import Storage
 
 __all__ = ["CITYSCAPES"]
 
-_TRAIN_IDS, _LABEL_IDS = LABEL_SPACES["cityscapes"], LABEL_SPACES["cityscapes_label_ids"]
+_TRAIN_IDS = LABEL_SPACES["cityscapes"]
+_LABEL_IDS = LABEL_SPACES["cityscapes_label_ids"]
 _IMAGE_END = "_leftImg8bit.png"
-_LABEL_ID_END, _TRAIN_ID_END = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+_LABEL_ID_END = "_gtFine_labelIds.png"
+_TRAIN_ID_END = "_gtFine_labelTrainIds.png"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class _Labels:
 
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     root = folder.uri(f"leftImg8bit/{split}")
-    images, labels = folder.files(f"leftImg8bit/{split}"), folder.files(f"gtFine/{split}")
+    images = folder.files(f"leftImg8bit/{split}")
+    labels = folder.files(f"gtFine/{split}")
     # The path of a label follows from that of its image: `aachen/x_leftImg8bit.png` has `aachen/x_gtFine_….png`.
     stems = {
         uri: folder.uri(f"gtFine/{split}") + uri.removeprefix(root).removesuffix(_IMAGE_END)

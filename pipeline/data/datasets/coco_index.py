@@ -84,12 +84,16 @@ class CocoIndex:
         for key, entry in read_json_elements(storage, uri):
             if key == "annotations":
                 _add(objects, entry, images, categories, uri)
-        image, class_id = np.asarray(objects.image), np.asarray(objects.class_id)
+        image = np.asarray(objects.image)
+        class_id = np.asarray(objects.class_id)
         # Painting order within an image: crowd regions first, then objects from the largest to the smallest.
         area = np.where(class_id == IGNORED, np.iinfo(np.int64).max, np.asarray(objects.area))
         order = np.lexsort((-area, image))
-        self._class_id, self._order, self._sorted = class_id, order, image[order]
-        self._ends, self._masks = np.asarray(objects.end), bytes(objects.masks)
+        self._class_id = class_id
+        self._order = order
+        self._sorted = image[order]
+        self._ends = np.asarray(objects.end)
+        self._masks = bytes(objects.masks)
         shown = set(image[class_id != IGNORED].tolist())
         self.images = {key: value for key, value in images.items() if key in shown}
         logger.info("%s: %d of %d images show one of the classes", uri, len(self.images), len(images))
@@ -101,7 +105,8 @@ class CocoIndex:
         ids = np.zeros((image.height, image.width), np.uint8, order="F")
         first, last = np.searchsorted(self._sorted, [image_id, image_id + 1])
         for number in self._order[first:last]:
-            start, end = (self._ends[number - 1] if number else 0), self._ends[number]
+            start = self._ends[number - 1] if number else 0
+            end = self._ends[number]
             mask = {"size": [image.height, image.width], "counts": self._masks[start:end]}
             np.copyto(ids, self._class_id[number], where=coco_mask.decode(mask).view(np.bool_))
         return np.ascontiguousarray(ids)
@@ -163,7 +168,8 @@ def compressed_region(segmentation: Any, height: int, width: int) -> dict[str, A
         if any(len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all() for polygon in polygons):
             raise ValueError(f"a polygon is a list x, y, x, y, … of numbers below {_FARTHEST:g}")
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
-    size, counts = segmentation["size"], segmentation["counts"]
+    size = segmentation["size"]
+    counts = segmentation["counts"]
     counts = _run_lengths(counts) if isinstance(counts, str) else counts
     # pycocotools would return uninitialized memory if run lengths end early.
     if list(size) != [height, width] or sum(counts) != height * width or min(counts) < 0:

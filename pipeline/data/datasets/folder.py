@@ -25,7 +25,8 @@ class DataFolder:
     """
 
     def __init__(self, storage: Storage, root: str) -> None:
-        self.storage, self.root = storage, normalise(root).rstrip("/")
+        self.storage = storage
+        self.root = normalise(root).rstrip("/")
         self._names: frozenset[str] | None = None
         self._below: dict[str, DataFolder] = {}
         self._known: dict[str, bool] = {}

@@ -68,7 +68,9 @@ class _Text:
     """Window that moves over the text."""
 
     def __init__(self, chunks: Iterable[str]) -> None:
-        self._chunks, self._window, self._place = iter(chunks), "", 0
+        self._chunks = iter(chunks)
+        self._window = ""
+        self._place = 0
 
     def peek(self) -> str:
         """Return the next character that is not blank, or an empty string at the end."""
@@ -128,7 +130,8 @@ class _Text:
         """Replace the text that has been read with the next chunk; return whether there was one."""
         chunk = next(self._chunks, None)
         if chunk is not None:
-            self._window, self._place = self._window[self._place :] + chunk, 0
+            self._window = self._window[self._place :] + chunk
+            self._place = 0
         return chunk is not None
 
 

@@ -26,7 +26,8 @@ def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     if split not in _FOLDERS:
         raise ConfigError(f"KITTI has no split {split!r}: choose one of {', '.join(_FOLDERS)}")
     frames = (_find(folder) or folder).below(_FOLDERS[split])
-    images, labels = frames.files("RGB"), frames.files("GT")
+    images = frames.files("RGB")
+    labels = frames.files("GT")
     wanted = [(uri, frames.uri("GT") + uri.removeprefix(frames.uri("RGB"))) for uri in images if uri.endswith(".png")]
     return Split(pair_up(wanted, images, labels, frames.root), LabelFiles(folder.storage, _SPACE), _SPACE.classes)
 

@@ -72,7 +72,8 @@ def _elements(data: memoryview, order: str) -> Iterator[Element]:
     place = 0
     while place < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, place)
-        start, after = place + 8, place + 8 + size
+        start = place + 8
+        after = place + 8 + size
         if kind >> 16:  # a small element: up to four bytes within the tag itself
             kind, size, start, after = kind & 0xFFFF, kind >> 16, place + 4, place + 8
         if start + size > len(data) or start + size > after:

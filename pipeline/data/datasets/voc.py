@@ -46,7 +46,8 @@ def _find(folder: DataFolder) -> DataFolder | None:
 def _read(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     voc = _find(folder) or folder
     names = _names(voc, f"ImageSets/Segmentation/{split}.txt")
-    images, labels = voc.files("JPEGImages"), voc.files("SegmentationClass")
+    images = voc.files("JPEGImages")
+    labels = voc.files("SegmentationClass")
     wanted = [(voc.uri(f"JPEGImages/{name}.jpg"), voc.uri(f"SegmentationClass/{name}.png")) for name in names]
     pairs = pair_up(wanted, images, labels, voc.uri(f"ImageSets/Segmentation/{split}.txt"))
     if split == "train":

@@ -56,7 +56,8 @@ def change_groups(comparison: Comparison) -> list[ChangeGroup]:
     Args:
         comparison: Finished comparison of two runs.
     """
-    draw, tally = _Drawing(comparison), comparison.tally
+    draw = _Drawing(comparison)
+    tally = comparison.tally
     kinds = (
         ("Changed most", "Largest share of pixels with another class in B.", tally.changed.items()),
         ("Gained most", "Mean IoU of the image rose the most from A to B.", tally.gained.items()),
@@ -68,7 +69,8 @@ def change_groups(comparison: Comparison) -> list[ChangeGroup]:
 
 class _Drawing:
     def __init__(self, comparison: Comparison) -> None:
-        self._a, self._b = comparison.a, comparison.b
+        self._a = comparison.a
+        self._b = comparison.b
         self._sources = Sources(comparison.b)
         self._palette = np.asarray(comparison.b.success["palette"], np.uint8)
         self._ignore_label = int(comparison.b.success["ignore_label"])
@@ -81,7 +83,8 @@ class _Drawing:
         return self._drawn[change.uri]
 
     def _pictures(self, change: Change) -> Iterator[Picture]:
-        before, after = _mask(self._a, change.position_a), _mask(self._b, change.position_b)
+        before = _mask(self._a, change.position_a)
+        after = _mask(self._b, change.position_b)
         image = self._of_size(self._sources.image(change.uri), after)
         label_uri = self._b.row("manifest/", change.position_b, ["label_uri"])["label_uri"]
         label = self._of_size(self._sources.read_label(label_uri), after)

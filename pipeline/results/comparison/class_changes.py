@@ -57,7 +57,9 @@ def class_changes(
     # The IoU formula on masks of A and B: pixels in both over pixels in either.
     agreements = iou_per_class(agreement)
     defined = [value for value in agreements if value is not None]
-    of_a, of_b, in_both = agreement.sum(axis=1), agreement.sum(axis=0), agreement.diagonal()
+    of_a = agreement.sum(axis=1)
+    of_b = agreement.sum(axis=0)
+    in_both = agreement.diagonal()
     classes = [
         ClassChange(
             class_id,
@@ -72,7 +74,8 @@ def class_changes(
         for class_id in range(len(names))
     ]
     # The mean's agreement is over the classes that occur in a mask of A or B.
-    total, both = int(agreement.sum()), int(agreement.trace())
+    total = int(agreement.sum())
+    both = int(agreement.trace())
     mean = ClassChange(None, "mean", scores.mean, labelled, total, total, both, ratio(sum(defined), len(defined)))
     return classes, mean
 

@@ -76,7 +76,8 @@ def compare_runs(
     """
     storage = storage or Storage()
     # Refuse runs that cannot be compared before any mask is read.
-    first, second = Run(a, storage), Run(b, storage)
+    first = Run(a, storage)
+    second = Run(b, storage)
     refuse_other_classes(first, second)
     inventory = take_inventory(first, second)
     inventory.refuse(overlap=overlap)

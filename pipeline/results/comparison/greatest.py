@@ -18,7 +18,8 @@ class Greatest(Generic[Item]):
     """
 
     def __init__(self, size: int) -> None:
-        self._size, self._number = size, 0
+        self._size = size
+        self._number = 0
         self._heap: list[tuple[float, int, Item]] = []
 
     def add(self, key: float, item: Item) -> None:

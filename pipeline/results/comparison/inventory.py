@@ -39,7 +39,8 @@ class Inventory:
             a: Row of the image in A; None if only B has it.
             b: Row of the image in B; None if only A has it.
         """
-        kind, row = difference(a, b), a or b
+        kind = difference(a, b)
+        row = a or b
         self.common += kind in (None, ANOTHER_LABEL)
         if kind is not None and row is not None:
             self.differing[kind] += 1

@@ -23,8 +23,10 @@ def merge_join(
     Yields:
         (item of `first`, item of `second`) in ascending order of keys; at most one of them is None.
     """
-    firsts, seconds = iter(first), iter(second)
-    left, right = next(firsts, None), next(seconds, None)
+    firsts = iter(first)
+    seconds = iter(second)
+    left = next(firsts, None)
+    right = next(seconds, None)
     # Take the item with the smaller key, or both if the keys are equal.
     while left is not None or right is not None:
         taken_left = left if right is None or (left is not None and key(left) <= key(right)) else None

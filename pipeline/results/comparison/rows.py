@@ -66,13 +66,16 @@ def image_rows(run: Run, *, masks: bool) -> Iterator[ImageRow]:
         IncompleteRun: If the rows are not those of the manifest, or not sorted by URI.
     """
     columns = (*_LIGHT, *(_MASKS if masks else (_TARGETS,)))
-    inputs, position, before = run.inputs(), 0, ""
+    inputs = run.inputs()
+    position = 0
+    before = ""
     for part in run.tables("predictions/", columns):
         for row in _part_rows(part, len(run.classes), position, inputs, masks):
             # A row out of order would break the merge join, which relies on strictly ascending URIs.
             if row is None or (row.uri <= before and position):
                 raise _damaged(run, position)
-            before, position = row.uri, position + 1
+            before = row.uri
+            position = position + 1
             yield row
     # Inputs that are left have no row in predictions.
     if next(inputs, None) is not None:
@@ -112,7 +115,8 @@ class _Masks:
         # Two (N, C) arrays -> (N, 2, C) intersections and unions; NaN without a label.
         inter, predicted = (_of_classes(part, name, classes) for name in ("intersection", "predicted_pixels"))
         self._counts = np.stack([inter, predicted + targets - inter], axis=1)
-        self._masks, self._scores = part["mask"], part["mean_iou"]
+        self._masks = part["mask"]
+        self._scores = part["mean_iou"]
 
     def row(self, at: int) -> tuple[bytes | None, Floats | None, float | None]:
         mask = self._masks[at].as_py()

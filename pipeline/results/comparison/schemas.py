@@ -12,7 +12,10 @@ from pipeline.results.columns import column
 __all__ = ["AGREEMENT", "CHANGED_IMAGES", "COMPARISON", "ONLY_ONE"]
 
 
-_STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
+_STRING = pa.string()
+_ID = pa.int32()
+_COUNT = pa.int64()
+_RATIO = pa.float64()
 _RUNS = (
     column("run_id_a", _STRING, "run_id of A"),
     column("run_id_b", _STRING, "run_id of B"),

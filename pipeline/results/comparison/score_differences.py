@@ -16,7 +16,9 @@ from pipeline.results.quotients import Floats
 
 __all__ = ["HIGHER", "LOWER", "NOT_SHOWN", "ScoreDifference", "ScoreDifferences", "score_differences"]
 
-HIGHER, LOWER, NOT_SHOWN = "higher", "lower", "no difference shown"
+HIGHER = "higher"
+LOWER = "lower"
+NOT_SHOWN = "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def score_differences(sums: Floats, resampled: Floats) -> ScoreDifferences:
         resampled: (R, 2, 2, C) sums in each of R resamples; (R,) if no image is labeled.
     """
     # (2, C) and (2,).
-    ious, means = class_ious(sums), mean_ious(sums)
+    ious = class_ious(sums)
+    means = mean_ious(sums)
     classes = ious.shape[-1]
     if resampled.ndim == 1:
         intervals: list[Interval | None] = [None] * (classes + 1)

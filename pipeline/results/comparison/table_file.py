@@ -25,7 +25,8 @@ class TableFile:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._schema, self._sink = schema, io.BytesIO()
+        self._schema = schema
+        self._sink = io.BytesIO()
         self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
         self._waiting: list[dict[str, Any]] = []
         self.rows = 0

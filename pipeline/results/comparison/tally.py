@@ -86,7 +86,8 @@ class Tally:
         self.images = np.zeros(classes, np.int64)
         self.changed, self.gained, self.lost = (Greatest[Change](shown) for _ in range(3))
         self._resampling = Resampling()
-        self._changed_images, self._only_one = TableFile(CHANGED_IMAGES), TableFile(ONLY_ONE)
+        self._changed_images = TableFile(CHANGED_IMAGES)
+        self._only_one = TableFile(ONLY_ONE)
 
     def add(self, pair: Pair, agreement: Matrix | None) -> None:
         """Add the next image.

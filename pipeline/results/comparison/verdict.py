@@ -53,7 +53,8 @@ def agreement_sentence(comparison: Comparison) -> str:
 
 def mean_sentence(comparison: Comparison) -> str:
     """Return the mean IoU of both runs and whether it differs, in words."""
-    score, labelled = comparison.mean.score, comparison.tally.labelled
+    score = comparison.mean.score
+    labelled = comparison.tally.labelled
     if not labelled:
         return "not known: no compared image has a label"
     if score.a is None or score.b is None:

@@ -28,7 +28,8 @@ def write_comparison(comparison: Comparison, output: str | None = None) -> str:
     Returns:
         URI of the page.
     """
-    storage, folder = comparison.b.storage, output or default_output(comparison)
+    storage = comparison.b.storage
+    folder = output or default_output(comparison)
     # The page is written last, so a new page never lacks its tables.
     for name, data in comparison.files().items():
         storage.write(join(folder, name), data)
@@ -43,7 +44,8 @@ def comparison_html(comparison: Comparison) -> str:
     Args:
         comparison: Comparison of two runs.
     """
-    labelled, changes = comparison.tally.labelled, [*comparison.classes, comparison.mean]
+    labelled = comparison.tally.labelled
+    changes = [*comparison.classes, comparison.mean]
     run_a, run_b = comparison.run_ids
     palette = comparison.b.success["palette"]
     return (

@@ -46,7 +46,8 @@ def _masks(each: Exported, classes: Classes) -> Iterator[str]:
         region = each.mask == class_id
         if not region.any():
             continue
-        rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+        rows = np.flatnonzero(region.any(axis=1))
+        columns = np.flatnonzero(region.any(axis=0))
         box = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         lengths = ", ".join(map(str, _lengths(box)))
         yield (

@@ -99,7 +99,8 @@ def export_run(output: str, request: Request, storage: Storage | None = None) ->
         IncompleteRun: If no run is committed at `output`.
         ConfigError: If the request does not fit the run; the message gives the reason.
     """
-    run, chosen = Run(output, storage), FORMATS[request.to]
+    run = Run(output, storage)
+    chosen = FORMATS[request.to]
     images = chosen.images if request.images is None else request.images
     masks = chosen_masks(run, images, request.order or chosen.order)
     # Options of a single format are bound to its writer, so that all writers are called alike.

@@ -18,7 +18,8 @@ from pipeline.results.scores import runs_of
 __all__ = ["brush_rle", "write_label_studio"]
 
 # Bits of the four kinds of run lengths, and bits of a value.
-_SIZES, _WORD = (3, 4, 8, 16), 8
+_SIZES = (3, 4, 8, 16)
+_WORD = 8
 _LONGEST = 2 ** _SIZES[-1]
 _CHANNELS = 4  # a brush is an RGBA picture, 0 or 255 in all four
 

@@ -122,7 +122,8 @@ def _first(run: Run, images: int | None, order: Order) -> list[int]:
     column, sign = _KEYS[order]
     if order == "worst" and run.success["mean_iou"] is None:
         raise ConfigError(f"{run.output} has no labels, so its worst images are unknown: choose --order uncertain")
-    top, start = Top(run.success["images"] if images is None else images), 0
+    top = Top(run.success["images"] if images is None else images)
+    start = 0
     for part in run.tables("predictions/", [column]):
         keys = sign * part[column].to_numpy().astype(np.float64)
         top.add(keys, np.arange(start, start + part.num_rows))
@@ -136,7 +137,8 @@ def _shared_folder(run: Run) -> str:
     first = last = ""
     for table in run.tables("manifest/", ["image_uri"]):
         if table.num_rows:
-            first, last = first or table["image_uri"][0].as_py(), table["image_uri"][-1].as_py()
+            first = first or table["image_uri"][0].as_py()
+            last = table["image_uri"][-1].as_py()
     length = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
     return first[: first.rfind("/", 0, length) + 1]
 

@@ -48,7 +48,8 @@ def write_color_png(masks: Iterable[Exported], classes: Classes, target: Target)
     Returns:
         Number of images that were written.
     """
-    palette, count = classes.palette(), 0
+    palette = classes.palette()
+    count = 0
     for each in masks:
         sink = io.BytesIO()
         Image.fromarray(np.take(palette, each.mask, axis=0)).save(sink, "PNG")

@@ -78,7 +78,8 @@ def choose_panels(run: Run, count: int, found: Survey | None = None) -> list[Pan
         One panel per image, lowest mean IoU first.
     """
     found = found or survey(run, 1)
-    positions, total = _spread(found), found.scores.total
+    positions = _spread(found)
+    total = found.scores.total
     # Evenly spaced ranks, with both ends; `unique` also sorts them.
     picks = np.unique(np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int))
     ranks = {0: "lowest", len(positions) // 2: "median", len(positions) - 1: "highest"}
@@ -91,7 +92,8 @@ def choose_panels(run: Run, count: int, found: Survey | None = None) -> list[Pan
         if row["mean_iou"] is not None:
             rank = f"  ({ranks[pick]} of {total})" if pick in ranks else ""
             caption += f"   mean IoU {100 * row['mean_iou']:.1f}" + rank
-        mask, image = decode_mask(row["mask"]["bytes"]), sources.image(row["image_uri"])
+        mask = decode_mask(row["mask"]["bytes"])
+        image = sources.image(row["image_uri"])
         panels.append(Panel(caption, image, mask, sources.read_label(label_uri)))
     return panels
 
@@ -224,12 +226,16 @@ def _paste(
 
 def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
     """Return the (x, y) position of each legend entry and the legend's height, in pixels; lines wrap at `width`."""
-    places, x, y, line = [], 0, 0, 30
+    places = []
+    x = 0
+    y = 0
+    line = 30
     for name in names:
         # Swatch and space, text, space before the next entry.
         entry = 26 + round(_font_for(name, 16).getlength(name)) + 26
         if x and x + entry - 26 > width:
-            x, y = 0, y + line
+            x = 0
+            y = y + line
         places.append((x, y))
         x += entry
     return places, y + line

@@ -21,8 +21,10 @@ def main_facts(info: dict[str, Any], found: Survey) -> Facts:
         info: Content of `run.json`.
         found: Survey of the run's images.
     """
-    settings, checkpoint = info.get("settings", {}), info.get("checkpoint", {})
-    provenance, rows = info.get("provenance", {}), info.get("manifest", {}).get("rows")
+    settings = info.get("settings", {})
+    checkpoint = info.get("checkpoint", {})
+    provenance = info.get("provenance", {})
+    rows = info.get("manifest", {}).get("rows")
     scored = f"{found.scores.total:,} of them scored by a label"
     facts = {
         "network": checkpoint.get("uri"),
@@ -67,7 +69,8 @@ def _since(since: dict[str, Any] | None) -> str | None:
 def _views(settings: dict[str, Any]) -> str | None:
     """Describe the scales and the mirroring that predictions are averaged over; None for the plain image alone."""
     # A run without these settings uses the image as it is.
-    scales, flip = settings.get("scales") or [1.0], settings.get("flip")
+    scales = settings.get("scales") or [1.0]
+    flip = settings.get("flip")
     if not flip and scales == [1.0]:
         return None
     return f"scales {', '.join(f'{scale:g}' for scale in scales)}" + (", each also mirrored" if flip else "")

@@ -95,7 +95,8 @@ def gallery(run: Run, found: Survey) -> list[Group]:
 
 class _Drawing:
     def __init__(self, run: Run) -> None:
-        self._run, self._sources = run, Sources(run)
+        self._run = run
+        self._sources = Sources(run)
         self._palette = np.asarray(run.success["palette"], np.uint8)
         self._ignore_label = int(run.success["ignore_label"])
         # An image may be in several groups; it is drawn once.
@@ -110,7 +111,8 @@ class _Drawing:
     def _example(self, position: int) -> Example:
         row = self._run.row("predictions/", position, _COLUMNS)
         label_uri = self._run.row("manifest/", position, ["label_uri"])["label_uri"]
-        image, mask = self._sources.image(row["image_uri"]), decode_mask(row["mask"]["bytes"])
+        image = self._sources.image(row["image_uri"])
+        mask = decode_mask(row["mask"]["bytes"])
         label = self._sources.read_label(label_uri)
         pictures = [*self._pictures(image, mask, label, labelled=label_uri is not None)]
         scores = (row["mean_iou"], row["mean_confidence"], row["mean_entropy"])

@@ -16,9 +16,11 @@ SCALE = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)  # shares that the legend of the shades
 _MOST = 34  # maximum number of classes that fit side by side
 _PAIRS = 10
 # Ends of the scale, RGB: one hue, from light to dark.
-_LIGHT, _DARK = np.array([247.0, 250.0, 253.0]), np.array([8.0, 48.0, 107.0])
+_LIGHT = np.array([247.0, 250.0, 253.0])
+_DARK = np.array([8.0, 48.0, 107.0])
 # Pure black is necessary: with a softer black, some shades would make both text colors unreadable.
-_INK, _WHITE = "#000000", "#ffffff"
+_INK = "#000000"
+_WHITE = "#ffffff"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from pipeline.results.scoring.calibration import Bin
 
 __all__ = ["confusion_plot", "distribution_plot", "iou_plot", "reliability_plot"]
 
-_BLUE, _ORANGE, _INK, _GREY = "#4a7fc1", "#b34700", "#1c1e21", "#9aa0a6"
+_BLUE = "#4a7fc1"
+_ORANGE = "#b34700"
+_INK = "#1c1e21"
+_GREY = "#9aa0a6"
 _DPI = 150
 _MARKERS = "D^osv"
 
@@ -127,7 +130,8 @@ def reliability_plot(curve: Sequence[Bin], error: float | None) -> bytes:
     """
     filled = [each for each in curve if each.pixels]
     pixels = np.array([each.pixels for each in filled], np.float64)
-    confidences, accuracies = [each.confidence for each in filled], [each.accuracy for each in filled]
+    confidences = [each.confidence for each in filled]
+    accuracies = [each.accuracy for each in filled]
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle="--")

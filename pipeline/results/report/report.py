@@ -56,7 +56,8 @@ def write_report(output: str, storage: Storage | None = None, images: int = 6) -
     """
     run = Run(output, storage)
     found = survey(run, _SHOWN)
-    classes, scores = class_findings(run), stored_scores(run)
+    classes = class_findings(run)
+    scores = stored_scores(run)
     page = _write(run, "index.html", render_html(run, found, classes, scores).encode())
     plots = tuple(_write(run, name, data) for name, data in report_plots(run, found, classes, scores).items())
     sheet = contact_sheet(run, images, found)
@@ -78,7 +79,8 @@ def render_html(run: Run, found: Survey, classes: ClassFindings, scores: StoredS
         classes: Findings about the run's classes.
         scores: Scores from `jobs/score.py`; None if the run was not scored.
     """
-    success, info = run.success, run.info()
+    success = run.success
+    info = run.info()
     return (
         page_environment()
         .get_template("report/report.html")

@@ -60,8 +60,10 @@ class Survey:
     def __init__(self, shown: int, seed: int = 0) -> None:
         self._generator = np.random.default_rng(seed)
         self._position = 0
-        self.images, self.seconds = 0, 0.0
-        self.scores, self.confidences = Distribution(), Distribution()
+        self.images = 0
+        self.seconds = 0.0
+        self.scores = Distribution()
+        self.confidences = Distribution()
         self.reasons: dict[tuple[str, str], Reason] = {}
         self.worst, self.best, self.uncertain, self.random = (Top(shown) for _ in range(4))
         self.sample = Top(_SAMPLE)
@@ -84,7 +86,8 @@ class Survey:
         self._add_predicted(part.filter(ok), positions[ok])
 
     def _add_predicted(self, part: pa.Table, positions: Positions) -> None:
-        scores, entropies = _floats(part, "mean_iou"), _floats(part, "mean_entropy")
+        scores = _floats(part, "mean_iou")
+        entropies = _floats(part, "mean_entropy")
         self.images += len(positions)
         self.seconds += float(np.nansum(_floats(part, "seconds")))
         self.scores.add(scores)

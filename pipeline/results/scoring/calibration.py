@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 __all__ = ["BINS", "LEVELS", "Bin", "calibration_counts", "calibration_error", "reliability"]
 
 # Bins of the reliability curve, and values of a confidence map.
-BINS, LEVELS = 15, 256
+BINS = 15
+LEVELS = 256
 _Counts = NDArray[np.int64]
 
 
@@ -69,7 +70,8 @@ def reliability(counts: _Counts, bins: int = BINS) -> list[Bin]:
     levels = np.arange(LEVELS)
     # Integer arithmetic: a confidence on the edge of two bins always falls into the upper one.
     of_level = np.minimum(levels * bins // (LEVELS - 1), bins - 1)
-    pixels, right = counts.sum(axis=1), counts[:, 1]
+    pixels = counts.sum(axis=1)
+    right = counts[:, 1]
     curve = []
     for each in range(bins):
         inside = of_level == each

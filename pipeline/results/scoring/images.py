@@ -48,7 +48,9 @@ def scored_parts(run: Run) -> Iterator[list[ScoredImage]]:
     columns = ["image_uri", "status", "height", "width", "mask", "classes"]
     columns += ["confidence"] if has_confidence_maps(run) else []
     # One iterator over the manifest serves all parts, whose rows follow its order.
-    counter, labels, threads = _Counter(run), run.inputs(), os.cpu_count() or 1
+    counter = _Counter(run)
+    labels = run.inputs()
+    threads = os.cpu_count() or 1
     for part in run.tables("predictions/", columns):
         rows = _labelled(run, part, labels)
         work = ahead("score", counter.count, rows, count=2 * threads, threads=threads)
@@ -62,7 +64,8 @@ def has_confidence_maps(run: Run) -> bool:
 
 class _Counter:
     def __init__(self, run: Run) -> None:
-        self._names, self._ignore_label = run.classes, int(run.success["ignore_label"])
+        self._names = run.classes
+        self._ignore_label = int(run.success["ignore_label"])
         self._sources = Sources(run)
 
     def count(self, item: tuple[dict[str, Any], str]) -> Counts | None:

@@ -57,7 +57,8 @@ def run_table(run_id: str, total: Counts, images: int, resampling: Resampling, *
         resampling: Bootstrap over the images.
         calibrated: Whether the run has confidence maps; without them, calibration is undefined.
     """
-    values, resampled = mean_scores(total.sums()), _resampled(resampling)
+    values = mean_scores(total.sums())
+    resampled = _resampled(resampling)
     rows = [
         {**_estimate(name, values[name], None if resampled is None else mean_scores(resampled)[name]), "images": images}
         for name in MEAN_SCORES
@@ -79,7 +80,8 @@ def class_table(
         resampling: Bootstrap over the images.
         calibrated: Whether the run has confidence maps; without them, calibration is undefined.
     """
-    values, resampled = class_scores(total.sums()), _resampled(resampling)
+    values = class_scores(total.sums())
+    resampled = _resampled(resampling)
     scattered = None if resampled is None else class_scores(resampled)
     rows: list[dict[str, Any]] = []
     for class_id, class_name in enumerate(names):

@@ -9,7 +9,10 @@ from pipeline.results.columns import column
 __all__ = ["CLASSES", "IMAGES", "IMAGE_CLASSES", "RELIABILITY", "RUN"]
 
 # Columns that several tables share.
-_STRING, _ID, _COUNT, _RATIO = pa.string(), pa.int32(), pa.int64(), pa.float64()
+_STRING = pa.string()
+_ID = pa.int32()
+_COUNT = pa.int64()
+_RATIO = pa.float64()
 _SHARE = {"unit": "0–1"}
 _RUN_ID = column("run_id", _STRING, "run_id of the run", example="5ae0c1b2d3f40718")
 _IMAGE_URI = column("image_uri", _STRING, "the image, as in the manifest", example="s3://bucket/in/a/0001.jpg")

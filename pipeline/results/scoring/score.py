@@ -119,7 +119,8 @@ class _Sums:
         self.calibrated = has_confidence_maps(run)
         self.scored = 0
         self.left_out = LeftOut()
-        self._total, self._resampling = Counts.zero(len(run.classes)), Resampling()
+        self._total = Counts.zero(len(run.classes))
+        self._resampling = Resampling()
 
     def add(self, images: list[ScoredImage]) -> None:
         """Add the images of one file of `predictions`."""
@@ -133,8 +134,10 @@ class _Sums:
 
     def write(self) -> pa.Table:
         """Write the tables of the whole run; return the table of its scores."""
-        run_id, names = self._run.success["run_id"], self._run.classes
-        total, resampling = self._total, self._resampling
+        run_id = self._run.success["run_id"]
+        names = self._run.classes
+        total = self._total
+        resampling = self._resampling
         calibrated = self.calibrated
         _write(self._run, "classes.parquet", class_table(run_id, names, total, resampling, calibrated=calibrated))
         _write(self._run, "reliability.parquet", reliability_table(run_id, names, total, calibrated=calibrated))

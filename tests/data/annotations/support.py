@@ -18,7 +18,8 @@ from pipeline.data.storage import join
 from tests.shared import STORAGE
 
 FILES = Path(__file__).parent / "files"
-HEIGHT, WIDTH = 12, 16
+HEIGHT = 12
+WIDTH = 16
 
 
 def paint(

@@ -83,7 +83,8 @@ def test_objects_are_painted_as_pycocotools_decodes_them(objects: list[tuple[int
 
 
 def test_smaller_objects_lie_on_top_and_the_later_of_equal_ones(tmp_path: Path) -> None:
-    small, large = [rectangle(2, 2, 5, 5)], [rectangle(0, 0, 9, 9)]
+    small = [rectangle(2, 2, 5, 5)]
+    large = [rectangle(0, 0, 9, 9)]
     objects = [(1, 3, small), (1, 7, large), (1, 3, [rectangle(10, 0, 14, 4)]), (1, 7, [rectangle(11, 0, 15, 4)])]
     paint(write_json(tmp_path / "x.json", coco(objects)), tmp_path)
     labels = read_png(tmp_path, "a")

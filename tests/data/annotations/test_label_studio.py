@@ -87,7 +87,8 @@ def naive_rle(values: list[int], sizes: tuple[int, int, int, int], generator: ra
 @given(st.integers(0, 2**32), st.tuples(*[st.integers(1, 16)] * 4))
 def test_runs_and_single_values_of_any_lengths(seed: int, sizes: tuple[int, int, int, int]) -> None:
     generator = random.Random(seed)
-    height, width = generator.randint(1, 12), generator.randint(1, 12)
+    height = generator.randint(1, 12)
+    width = generator.randint(1, 12)
     values = [generator.choice([0, 0, 0, 255, 255, 1]) for _ in range(height * width * 4)]
     expected = np.array(values).reshape(height, width, 4).any(axis=2)
     assert (decode_brush(naive_rle(values, sizes, generator), height, width) == expected).all()

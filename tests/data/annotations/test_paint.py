@@ -100,7 +100,8 @@ def test_values_of_a_classes_file_are_written(
     space = read_classes(STORAGE, str(own))
     labels = decode_label(data, len(space.classes), 255, space)
     void = "9,background" not in rows or uncovered == "ignore"
-    car, background = space.classes.index("car"), None if void else space.classes.index("background")
+    car = space.classes.index("car")
+    background = None if void else space.classes.index("background")
     assert [labels[0, 0], labels[0, -1]] == [car, 255 if background is None else background]
 
 

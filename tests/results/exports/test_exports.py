@@ -61,7 +61,8 @@ def brush_decoded(data: list[int]) -> np.ndarray:
     def take(count: int) -> int:
         return int("".join(next(bits) for _ in range(count)), 2)
 
-    total, word = take(32), take(5) + 1
+    total = take(32)
+    word = take(5) + 1
     sizes = [take(4) + 1 for _ in range(4)]
     values: list[int] = []
     while len(values) < total:

@@ -70,7 +70,8 @@ def test_the_paper_s_figures_belong_to_their_classes(space: str) -> None:
     assert figures.name.lower() == space.split("_")[0]
     assert set(names) - set(figures.iou) == ({"background"} if space == "voc" else set())
     # VOC's mean includes the background, which the paper does not print; its implied value must be possible.
-    total, printed = sum(figures.iou.values()), figures.mean * len(names)
+    total = sum(figures.iou.values())
+    printed = figures.mean * len(names)
     assert 85 < printed - total < 100 if space == "voc" else abs(total - printed) < 0.06 * len(names)
 
 

@@ -19,7 +19,8 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_errors_are_vermilion_what_is_right_pale_and_what_is_ignored_dark() -> None:
-    mask, label = np.array([[1, 1, 1]], np.uint8), np.array([[1, 0, 255]], np.uint8)
+    mask = np.array([[1, 1, 1]], np.uint8)
+    label = np.array([[1, 0, 255]], np.uint8)
     right, wrong, ignored = error_map(np.full((1, 3, 3), 100, np.uint8), mask, label, 255)[0].astype(int)
     assert right.min() == right.max() > 180 and ignored.max() < 50
     assert abs(wrong - WRONG).max() < 25

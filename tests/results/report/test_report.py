@@ -95,7 +95,8 @@ def test_names_of_files_are_shown_and_never_run(tmp_path: Path) -> None:
 
 def test_numbers_of_classes_are_those_of_the_tables(tmp_path: Path) -> None:
     output = written(tmp_path, images=20)
-    run, intervals = Run(output), iou_intervals(Run(output))
+    run = Run(output)
+    intervals = iou_intervals(Run(output))
     scores, shares, heat, *_ = Page(output).tables
     for row, stored, interval in zip(scores[1:], run.class_scores().itertuples(), intervals.classes, strict=False):
         low, high = interval or (0, 0)
@@ -120,7 +121,8 @@ def test_the_distribution_counts_every_labelled_image(tmp_path: Path) -> None:
 
 def test_images_are_shown_in_the_order_of_their_scores(tmp_path: Path) -> None:
     output = written(tmp_path, images=20)
-    rows, page = Run(output).predictions(), Page(output)
+    rows = Run(output).predictions()
+    page = Page(output)
     by_score = rows.dropna(subset=["mean_iou"]).sort_values("mean_iou", kind="stable")
     names = [Path(uri).stem for uri in by_score["image_uri"]]
     assert page.under("Worst") == names[:4] and set(page.under("Best")) == set(names[-4:])
@@ -139,12 +141,14 @@ def test_few_images_are_not_both_worst_and_best(tmp_path: Path) -> None:
 
 
 def test_masks_are_fetched_for_the_chosen_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, reads = write_run(tmp_path, 60, failed=(3,)), watch_reads(monkeypatch)
+    output = write_run(tmp_path, 60, failed=(3,))
+    reads = watch_reads(monkeypatch)
     assert job.main([output]) == 0
     page = Page(output)
     titles = ("Worst", "Best", "Most uncertain", "Random")
     shown = {int(name) for title in titles for name in page.under(title)}
-    gallery, sheet = reads.masks[: len(shown)], reads.masks[len(shown) :]
+    gallery = reads.masks[: len(shown)]
+    sheet = reads.masks[len(shown) :]
     # Count each image once, even if it is shown twice, then those of the contact sheet.
     assert sorted(gallery) == sorted(shown) and len(sheet) == 6
     assert not any({"mask", "all"} & set(columns) for columns in reads.files if len(columns) > 2)

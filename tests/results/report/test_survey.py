@@ -17,7 +17,8 @@ from tests.results.runs import write_run
 
 def test_worst_best_and_most_uncertain_are_those_of_sorting(tmp_path: Path) -> None:
     run = Run(write_run(tmp_path, 40, failed=(0, 17)))
-    found, rows = survey(run, 5), run.predictions()
+    found = survey(run, 5)
+    rows = run.predictions()
     by_score = rows.sort_values("mean_iou", kind="stable").dropna(subset=["mean_iou"])
     assert found.worst.positions.tolist() == by_score.index[:5].tolist()
     assert sorted(rows["mean_iou"][found.best.positions]) == by_score["mean_iou"].tolist()[-5:]
@@ -34,7 +35,8 @@ def test_random_images_are_predicted_ones_and_the_seed_s(tmp_path: Path) -> None
 
 
 def test_each_row_is_as_likely_to_be_drawn_as_any_other() -> None:
-    generator, times = np.random.default_rng(0), np.zeros(50)
+    generator = np.random.default_rng(0)
+    times = np.zeros(50)
     for _ in range(2000):
         top = Top(5)
         for start in range(0, 50, 7):
@@ -48,7 +50,8 @@ def test_each_row_is_as_likely_to_be_drawn_as_any_other() -> None:
 def test_the_greatest_of_many_files_are_those_of_all_rows(size: int) -> None:
     keys = np.random.default_rng(0).integers(0, 300, 20_000).astype(float)
     keys[::7] = np.nan
-    top, positions = Top(size), np.arange(len(keys))
+    top = Top(size)
+    positions = np.arange(len(keys))
     for start in range(0, len(keys), 64):
         top.add(keys[start : start + 64], positions[start : start + 64], positions[start : start + 64] * 2.0)
         assert top._rows <= max(size, 4096)
@@ -57,7 +60,8 @@ def test_the_greatest_of_many_files_are_those_of_all_rows(size: int) -> None:
 
 
 def test_the_distribution_counts_every_value_once() -> None:
-    values, counted = np.random.default_rng(0).beta(4, 2, 5001), Distribution()
+    values = np.random.default_rng(0).beta(4, 2, 5001)
+    counted = Distribution()
     for part in np.split(values, [100, 2000]):
         counted.add(part)
     counted.add(np.array([np.nan]))
@@ -78,7 +82,8 @@ def test_failures_are_counted_and_some_are_shown(tmp_path: Path) -> None:
 
 
 def test_one_file_is_in_memory_at_a_time_and_never_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, reads = Run(write_run(tmp_path, 30)), watch_reads(monkeypatch)
+    run = Run(write_run(tmp_path, 30))
+    reads = watch_reads(monkeypatch)
     survey(run, 3)
     # The loop still refers to the current file while it asks for the next one.
     assert len(reads.files) == 10 and max(reads.held) <= 1

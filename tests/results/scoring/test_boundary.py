@@ -11,7 +11,8 @@ from scipy.ndimage import binary_erosion
 
 from pipeline.results.scoring.boundary import boundary_counts, boundary_region, boundary_width
 
-CLASSES, VOID = 3, 255
+CLASSES = 3
+VOID = 255
 SQUARE = np.ones((3, 3), bool)
 sizes = st.tuples(st.integers(1, 14), st.integers(1, 14))
 labels = sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.sampled_from([0, 0, 0, 1, 2, VOID])))
@@ -50,10 +51,12 @@ def test_counts_leave_void_out_and_ask_for_the_same_class() -> None:
     of_mask, of_label, both = boundary_counts(target, predicted, CLASSES, VOID)
     distance = boundary_width(*target.shape)
     assert distance == round(0.02 * np.hypot(54, 72)) == 2
-    near_label, near_mask = eroded_away(target, distance), eroded_away(predicted, distance)
+    near_label = eroded_away(target, distance)
+    near_mask = eroded_away(predicted, distance)
     valid = target != VOID
     for each in range(CLASSES):
-        label, mask = near_label & (target == each) & valid, near_mask & (predicted == each) & valid
+        label = near_label & (target == each) & valid
+        mask = near_mask & (predicted == each) & valid
         assert (of_mask[each], of_label[each], both[each]) == (mask.sum(), label.sum(), (mask & label).sum())
 
 

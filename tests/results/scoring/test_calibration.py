@@ -12,7 +12,8 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from pipeline.results.scoring.calibration import calibration_counts, calibration_error, reliability
 
-CLASSES, VOID = 3, 255
+CLASSES = 3
+VOID = 255
 SIZE = (6, 7)
 masks = arrays(np.uint8, SIZE, elements=st.integers(0, CLASSES - 1))
 labels = arrays(np.uint8, SIZE, elements=st.sampled_from([0, 1, 2, VOID]))

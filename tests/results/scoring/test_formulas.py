@@ -20,7 +20,8 @@ from pipeline.results.scores import iou_per_class, mean_iou
 from pipeline.results.scoring.counts import Counts, count
 from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
 
-CLASSES, VOID = 4, 255
+CLASSES = 4
+VOID = 255
 SIZE = (7, 8)
 masks = arrays(np.uint8, SIZE, elements=st.integers(0, CLASSES - 1))
 labels = arrays(np.uint8, SIZE, elements=st.sampled_from([0, 1, 2, VOID]))

@@ -28,7 +28,8 @@ def test_classes_are_counted_as_they_were_drawn(tmp_path: Path) -> None:
     data = write_photos(str(tmp_path / "data"), count=20, classes=f"{CLASSES_CSV}7,Mond\n")
     found = survey(tmp_path, data)
     assert found.classes[0].name == "Mond" and found.classes[0].images == 0
-    in_train, in_val = found.splits["train"], found.splits["val"]
+    in_train = found.splits["train"]
+    in_val = found.splits["val"]
     assert (in_train.total, in_train.read) == (20 - in_val.total, in_train.total) and not found.problems
     shown = {uri for split in (in_train, in_val) for uri in split.contents.values()}
     assert len(shown) == 20
