@@ -38,7 +38,7 @@ from benchmarks.probe import write_results
 from demo.street.scene import encode_scene
 from pipeline.data.filesystems import normalise
 from pipeline.data.storage import Storage, join
-from pipeline.training.recipe_schema import DERIVE
+from pipeline.training.recipes.schema import DERIVE
 
 __all__ = ["STRATEGIES", "Comparison", "Row", "Settings", "summarize"]
 

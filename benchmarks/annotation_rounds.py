@@ -32,12 +32,12 @@ from pipeline.segmentation.run import segment_bucket
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.shards import ShardReader
 from pipeline.training.config import TrainConfig
-from pipeline.training.lease import Lease
-from pipeline.training.phases import Phase
-from pipeline.training.recipes import recipe
-from pipeline.training.run import train
-from pipeline.training.trainer import NETWORK_FILE, Trainer
-from pipeline.training.world import World
+from pipeline.training.engine.trainer import NETWORK_FILE, Trainer
+from pipeline.training.engine.world import World
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.lease import Lease
+from pipeline.training.runs.phases import Phase
+from pipeline.training.runs.run import train
 
 __all__ = ["CLASSES", "Encode", "choose_and_annotate", "draw_scenes", "judge_network", "train_network", "write_classes"]
 

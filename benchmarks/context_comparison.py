@@ -22,10 +22,10 @@ import torch
 from benchmarks.scenes import draw_scenes
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
-from pipeline.training.local import train_here
-from pipeline.training.recipe_schema import Recipe, StageConfig
-from pipeline.training.recipes import recipe
-from pipeline.training.trainer import NETWORK_FILE, Hooks
+from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.recipes.schema import Recipe, StageConfig
+from pipeline.training.runs.local import train_here
 
 VARIANTS = ("front_end", "basic", "large", "random", "joint", "front_end_longer")
 _NONE = StageConfig()

@@ -37,11 +37,11 @@ from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
-from pipeline.training.local import train_here
-from pipeline.training.recipes import recipe
-from pipeline.training.sources import Images, Sources
-from pipeline.training.trainer import NETWORK_FILE, Hooks
-from pipeline.training.world import World
+from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
+from pipeline.training.engine.world import World
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.local import train_here
+from pipeline.training.samples.sources import Images, Sources
 
 _TERA = 1e12
 

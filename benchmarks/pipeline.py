@@ -37,9 +37,9 @@ from model.preparation import prepare
 from pipeline.data.images import decode_image
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage
+from pipeline.ray_backend.shard_pool import check_resources, run_shards
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.ray_data import check_resources, run_shards
 from pipeline.segmentation.run import segment_bucket
 from pipeline.segmentation.segmenter import Segmenter
 

@@ -19,7 +19,7 @@ from model.front_end import FrontEndWidths
 from model.geometry import front_end_cells
 from model.network import DilatedNetwork, NetworkSpec, front_end_only
 from model.streams import Handed, Stream, Streams
-from pipeline.segmentation.ray_actor import ShardActor
+from pipeline.ray_backend.shard_actor import ShardActor
 
 __all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]
 

@@ -24,12 +24,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks.scenes import draw_scenes
 from benchmarks.steps import WARM_UP, alternate
 from pipeline.data.storage import Storage
+from pipeline.ray_backend.training_group import check_workers, run_phase
 from pipeline.training.config import TrainConfig
-from pipeline.training.dry_run import dry_run
-from pipeline.training.ray_train import check_workers, run_phase
-from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
-from pipeline.training.recipes import recipe
-from pipeline.training.run import train
+from pipeline.training.preparation.dry_run import dry_run
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.recipes.schema import STAGES, NetworkConfig, Recipe, StageConfig
+from pipeline.training.runs.run import train
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 

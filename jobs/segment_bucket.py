@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.command_line import connect, job, parse
 from pipeline.data.storage import Storage
+from pipeline.ray_backend.shard_pool import check_resources, run_shards
 from pipeline.results.console import class_table
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.forecast import forecast
-from pipeline.segmentation.ray_data import check_resources, run_shards
 from pipeline.segmentation.run import segment_bucket
 
 

@@ -22,10 +22,10 @@ import tyro
 from jobs.command_line import connect, job, parse
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
+from pipeline.ray_backend.training_group import check_workers, run_dry, run_phase
 from pipeline.training.config import TrainConfig
-from pipeline.training.ray_train import check_workers, run_dry, run_phase
-from pipeline.training.recipes import describe_recipes, recipe
-from pipeline.training.run import check_data, train
+from pipeline.training.recipes.registry import describe_recipes, recipe
+from pipeline.training.runs.run import check_data, train
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import cluster
+from pipeline.ray_backend import cluster
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import OWN
-from pipeline.training.recipe_schema import STAGES, OwnClasses, Recipe
+from pipeline.training.recipes.schema import STAGES, OwnClasses, Recipe
 
 __all__ = ["FrozenData", "TrainConfig"]
 

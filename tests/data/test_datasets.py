@@ -20,8 +20,8 @@ from pipeline.data.datasets.registry import LAYOUTS
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, StorageError
-from pipeline.training.dataset import DataSet, LabelledImages, read_split
 from pipeline.training.preparation.division import Division
+from pipeline.training.samples.dataset import DataSet, LabelledImages, read_split
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

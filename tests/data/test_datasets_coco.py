@@ -18,7 +18,7 @@ from pipeline.data.datasets.json_stream import json_elements, read_json_elements
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
-from pipeline.training.dataset import LabelledImages
+from pipeline.training.samples.dataset import LabelledImages
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

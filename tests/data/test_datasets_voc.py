@@ -15,7 +15,7 @@ from pipeline.data.datasets.sbd import decode_sbd
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, DecodeError, UnknownClasses
-from pipeline.training.dataset import LabelledImages
+from pipeline.training.samples.dataset import LabelledImages
 from tests.shared import STORAGE
 
 SPACE = label_space("voc")

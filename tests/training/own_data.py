@@ -22,11 +22,11 @@ from pipeline.segmentation.run import segment_bucket
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.shards import ShardReader
 from pipeline.training.config import TrainConfig
-from pipeline.training.lease import Lease
-from pipeline.training.local import train_here
-from pipeline.training.phases import Phase
-from pipeline.training.recipes import recipe
-from pipeline.training.run import train
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.lease import Lease
+from pipeline.training.runs.local import train_here
+from pipeline.training.runs.phases import Phase
+from pipeline.training.runs.run import train
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

@@ -16,11 +16,11 @@ from model.checkpoint import from_bytes
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
-from pipeline.training.local import compute_maps, run_phases, train_here
-from pipeline.training.phases import Phase
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig, StageName
-from pipeline.training.trainer import NETWORK_FILE, Hooks, Trainer
-from pipeline.training.world import World
+from pipeline.training.engine.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.engine.world import World
+from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig, StageName
+from pipeline.training.runs.local import compute_maps, run_phases, train_here
+from pipeline.training.runs.phases import Phase
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from model.network import DilatedNetwork, build_network
 from pipeline.data.storage import join
-from pipeline.training.checkpoints import Position, newest, restore_optimizer, save_state
-from pipeline.training.recipe_schema import Recipe
-from pipeline.training.schedule import build_optimizer
-from pipeline.training.stages import trainable
+from pipeline.training.engine.schedule import build_optimizer
+from pipeline.training.engine.stages import trainable
+from pipeline.training.recipes.schema import Recipe
+from pipeline.training.runs.checkpoints import Position, newest, restore_optimizer, save_state
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 

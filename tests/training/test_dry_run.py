@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipeline.data.storage import join
 from pipeline.training.config import TrainConfig
-from pipeline.training.dry_run import dry_run
-from pipeline.training.recipe_schema import NetworkConfig
+from pipeline.training.preparation.dry_run import dry_run
+from pipeline.training.recipes.schema import NetworkConfig
 from tests.shared import STORAGE
 from tests.training.support import SPACE, small_recipe, write_data
 

@@ -11,8 +11,8 @@ from model.checkpoint import to_bytes
 from model.network import ContextSpec, DilatedNetwork, build_network
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
-from pipeline.training.initial_weights import initial_network
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
+from pipeline.training.engine.initial_weights import initial_network
+from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 

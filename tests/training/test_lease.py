@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
-from pipeline.training.lease import Lease, check_driver
+from pipeline.training.runs.lease import Lease, check_driver
 from tests.shared import STORAGE
 
 BEAT = 0.05

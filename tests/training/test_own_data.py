@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.results.exports.export import Request, export_run
 from pipeline.results.scores import confusion_matrix
 from pipeline.results.verify import verify
-from pipeline.training.sources import Sources
+from pipeline.training.samples.sources import Sources
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 from tests.training.own_data import (

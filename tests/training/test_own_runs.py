@@ -20,13 +20,13 @@ from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.scores import confusion_matrix
 from pipeline.training.config import TrainConfig
-from pipeline.training.local import train_here
-from pipeline.training.maps import map_caches
-from pipeline.training.recipes import recipe
-from pipeline.training.run import train
-from pipeline.training.sources import Sources
-from pipeline.training.validation import validate
-from pipeline.training.world import World
+from pipeline.training.engine.validation import validate
+from pipeline.training.engine.world import World
+from pipeline.training.feature_maps.precompute import map_caches
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.local import train_here
+from pipeline.training.runs.run import train
+from pipeline.training.samples.sources import Sources
 from tests.shared import STORAGE
 from tests.training.own_data import (
     SIZE,

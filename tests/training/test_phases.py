@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.data.storage import join
-from pipeline.training.phases import Phase, current_phase, newest_place, phases
-from pipeline.training.recipe_schema import NetworkConfig, Recipe, StageConfig
-from pipeline.training.recipes import recipe
+from pipeline.training.recipes.registry import recipe
+from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig
+from pipeline.training.runs.phases import Phase, current_phase, newest_place, phases
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
-from pipeline.training import run
 from pipeline.training.config import TrainConfig
-from pipeline.training.lease import Lease
-from pipeline.training.phases import Phase
-from pipeline.training.recipe_schema import STAGES, NetworkConfig, Recipe, StageConfig
-from pipeline.training.run import train
-from pipeline.training.sources import Sources
-from pipeline.training.trainer import NETWORK_FILE
+from pipeline.training.engine.trainer import NETWORK_FILE
+from pipeline.training.recipes.schema import STAGES, NetworkConfig, Recipe, StageConfig
+from pipeline.training.runs import run
+from pipeline.training.runs.lease import Lease
+from pipeline.training.runs.phases import Phase
+from pipeline.training.runs.run import train
+from pipeline.training.samples.sources import Sources
 from tests.shared import STORAGE
 from tests.training.support import add_scene, small_recipe, write_data
 

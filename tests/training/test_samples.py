@@ -17,11 +17,11 @@ from model.network import DilatedNetwork, NetworkSpec
 from model.upsampling import deconvolve
 from pipeline.data.storage import Storage
 from pipeline.errors import IncompleteRun
-from pipeline.training.dataset import LabelledImage
-from pipeline.training.map_cache import MapCache
-from pipeline.training.recipe_schema import StageInput
-from pipeline.training.samples import SampleRule, image_sample, map_sample
-from pipeline.training.sampling import Draw
+from pipeline.training.feature_maps.cache import MapCache
+from pipeline.training.recipes.schema import StageInput
+from pipeline.training.samples.crops import SampleRule, image_sample, map_sample
+from pipeline.training.samples.dataset import LabelledImage
+from pipeline.training.samples.randomness import Draw
 
 MEAN = (10.0, 20.0, 30.0)
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)

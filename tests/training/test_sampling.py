@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.sampling import Draw, _order, draw
+from pipeline.training.samples.randomness import Draw, _order, draw
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
@@ -29,7 +29,7 @@ def test_nothing_but_the_arguments_decides(seed: int, iteration: int, position: 
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from pipeline.training.sampling import draw; print(draw(7, 'joint', 1234, 1, batch=3, images=99))"
+    code = "from pipeline.training.samples.randomness import draw; print(draw(7, 'joint', 1234, 1, batch=3, images=99))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert printed.stdout.strip() == repr(draw(7, "joint", 1234, 1, batch=3, images=99))
 

@@ -22,13 +22,13 @@ from model.network import build_network
 from pipeline.data.label_spaces import label_space
 from pipeline.errors import ConfigError, MachineLeaving, RunConflict
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import LabelledImages
-from pipeline.training.recipe_schema import NetworkConfig, Recipe
-from pipeline.training.samplers import sampler
-from pipeline.training.sources import Sources
-from pipeline.training.trainer import Hooks
-from pipeline.training.validation import validate
-from pipeline.training.world import World
+from pipeline.training.engine.trainer import Hooks
+from pipeline.training.engine.validation import validate
+from pipeline.training.engine.world import World
+from pipeline.training.recipes.schema import NetworkConfig, Recipe
+from pipeline.training.samples.dataset import LabelledImages
+from pipeline.training.samples.samplers import sampler
+from pipeline.training.samples.sources import Sources
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 from tests.training.support import losses, run_here, scene, small_recipe, write_data

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, ObjectMissing, RunConflict, StorageError, StorageUnavailable
 from pipeline.training.config import FrozenData, TrainConfig
+from pipeline.training.engine.trainer import NETWORK_FILE
 from pipeline.training.preparation.derive import derive_recipe, sample_images
 from pipeline.training.preparation.frozen_lists import check_unchanged, read_list, write_list
 from pipeline.training.preparation.own_classes import resolve_classes
-from pipeline.training.recipe_schema import OwnClasses, Recipe
-from pipeline.training.sources import SPLITS, Sources
-from pipeline.training.trainer import NETWORK_FILE
+from pipeline.training.recipes.schema import OwnClasses, Recipe
+from pipeline.training.samples.sources import SPLITS, Sources
 
 __all__ = ["claim", "resume_or_prepare"]
 

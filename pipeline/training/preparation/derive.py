@@ -18,9 +18,9 @@ from model.geometry import MARGIN, OUTPUT_STRIDE
 from model.network import DilatedNetwork
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
-from pipeline.training.initial_weights import is_network
-from pipeline.training.recipe_schema import DERIVE, STAGES, Recipe, StageName
-from pipeline.training.sources import Images
+from pipeline.training.engine.initial_weights import is_network
+from pipeline.training.recipes.schema import DERIVE, STAGES, Recipe, StageName
+from pipeline.training.samples.sources import Images
 
 __all__ = ["SplitSample", "derive_recipe", "sample_images"]
 

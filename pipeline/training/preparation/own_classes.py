@@ -19,7 +19,7 @@ from pipeline.data.labels import label_values
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.training.config import TrainConfig
-from pipeline.training.recipe_schema import OwnClasses
+from pipeline.training.recipes.schema import OwnClasses
 
 __all__ = ["resolve_classes"]
 

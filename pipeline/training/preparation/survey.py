@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.label_spaces import Color, LabelSpace
 from pipeline.errors import ConfigError
-from pipeline.training.sources import Images
+from pipeline.training.samples.sources import Images
 
 __all__ = ["ClassCount", "SplitSurvey", "Survey", "survey_data"]
 

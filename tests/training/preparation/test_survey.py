@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
-from pipeline.training.dry_run import dry_run
+from pipeline.training.preparation.dry_run import dry_run
 from pipeline.training.preparation.survey import Survey, survey_data
-from pipeline.training.sources import Sources
+from pipeline.training.samples.sources import Sources
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 from tests.training.own_data import CLASSES_CSV, SIZE, VALUES, request, scene, submit, write_photos

@@ -1,0 +1,1 @@
+"""Engine of training: steps, stages, schedule, validation and the worker that runs them."""

@@ -1,0 +1,165 @@
+"""One optimizer step over a batch that is spread over all workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.loss import summed_loss, valid_weight
+from model.network import DilatedNetwork
+from model.streams import to_device
+from model.upsampling import deconvolve
+from pipeline.errors import PipelineError
+from pipeline.training.engine.schedule import rate, set_rate
+from pipeline.training.engine.stages import stage_forward, trainable
+from pipeline.training.engine.world import World
+from pipeline.training.recipes.schema import Recipe, StageName
+from pipeline.training.samples.crops import Sample
+
+__all__ = ["Batch", "Step"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Micro-batch: samples of one shape that pass through the network together.
+
+    Attributes:
+        inputs: Stacked inputs on the worker's device: images (N, 3, H, W) or maps (N, F, rows, columns).
+        target: Stacked labels (N, h, w), uint8, on the same device.
+        samples: Samples from which the tensors were stacked.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Optimizer step of one stage: forward, backward, sum of gradients over all workers, update.
+
+    Attributes:
+        network: Network in training; every step changes it in place.
+        stage: Name of the stage, which decides the forward pass and the trainable parameters.
+        recipe: Recipe of the run.
+        optimizer: Optimizer over the stage's trainable parameters.
+        world: Communication with the other workers; all workers take every step together.
+        weights: Class weights (C,) of the loss; None for equal weights.
+        leaving: Callback that returns whether this worker's machine is about to leave.
+        forward: Function from inputs to scores at stride 8, such as a compiled `stage_forward`; None: `stage_forward`.
+    """
+
+    network: DilatedNetwork
+    stage: StageName
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    world: World
+    weights: Tensor | None = None
+    leaving: Callable[[], bool] = lambda: False
+    forward: Callable[[Tensor], Tensor] | None = None
+
+    def batches(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Return this worker's samples as micro-batches on its device; safe to call from another thread, in advance."""
+        return [self._batch(run) for run in self._runs(samples)]
+
+    def __call__(self, batches: Sequence[Batch], iteration: int) -> tuple[float, bool]:
+        """Take one optimizer step together with all workers.
+
+        Args:
+            batches: Micro-batches of this worker's share of the whole batch; may be empty.
+            iteration: Number of the step in its stage, counted from 0.
+
+        Returns:
+            The mean loss over the valid cells of the whole batch before the step, and whether any worker is leaving.
+
+        Raises:
+            PipelineError: If the loss is not finite. The message names iteration, ranks and images; no parameter has
+                changed.
+        """
+        set_rate(self.optimizer, rate(self.recipe.stage(self.stage), iteration))
+        # Step 1: count the valid cells of the whole batch, each with the weight of its class; shape (1,).
+        own = sum((self._weight(sample) for batch in batches for sample in batch.samples), torch.zeros(1))
+        valid = self.world.sum(own)
+        # The divisor covers all workers, because a mean of per-worker means would weight cells unevenly.
+        # A batch without any valid cell gets the divisor 1, hence loss 0 instead of NaN.
+        divisor = torch.where(valid > 0, valid, 1.0)
+        # Step 2: accumulate gradients over the micro-batches. cuDNN's kernel search pays off only for crops, which have
+        # one size; whole images vary in shape.
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=self.recipe.stage(self.stage).crop is not None):
+            losses = [self._backward(batch, divisor) for batch in batches]
+        loss = torch.stack([*losses, torch.zeros((), device=self.world.device)]).sum()
+        leaving = torch.tensor(float(self.leaving()), device=self.world.device)
+        # Step 3: sum the loss over all workers. The leaving flag travels in the same message, at no extra cost.
+        total, left = self.world.sum(torch.stack([loss, leaving])).tolist()
+        mean = total / float(divisor)
+        if not math.isfinite(mean):
+            pairs = zip(losses, batches, strict=True)
+            self._refuse(mean, iteration, [batch.samples for loss, batch in pairs if not torch.isfinite(loss)])
+        # Step 4: sum the gradients, which are divided already, and update the weights identically on every worker.
+        self.world.sum_gradients(parameter for _, parameter in trainable(self.network, self.stage, self.recipe))
+        self.optimizer.step()
+        return mean, left > 0
+
+    def _weight(self, sample: Sample) -> Tensor:
+        """Return the total class weight of a sample's valid cells; their number if classes have equal weights."""
+        return valid_weight(sample.target, self.network.spec.ignore_label, self.weights)
+
+    def _runs(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+        """Yield consecutive samples of one shape, at most `micro_batch` at a time."""
+        most = self.recipe.stage(self.stage).micro_batch
+        run = list[Sample]()
+        for sample in samples:
+            if run and (len(run) == most or run[0].inputs.shape != sample.inputs.shape):
+                yield run
+                run = []
+            run.append(sample)
+        if run:
+            yield run
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        device = self.world.device
+        inputs = torch.stack([sample.inputs for sample in samples])
+        if self.recipe.stage_input(self.stage) == "images":
+            # Channels last makes the early layers (few channels, many pixels) up to twice as fast on CPUs and GPUs.
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        target = torch.stack([sample.target for sample in samples])
+        return Batch(to_device(inputs, device), to_device(target, device), samples)
+
+    def _backward(self, batch: Batch, divisor: Tensor) -> Tensor:
+        """Add the gradients of a micro-batch, and return its summed loss, not divided."""
+        device = self.world.device
+        spec = self.network.spec
+        # Dropout is the only random step here. A generator per sample makes it resumable without saved state.
+        self.network.front_end.dropout.generators = [_generator(sample.seed, device) for sample in batch.samples]
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            scores = self._scores(batch.inputs)
+        weights = None if self.weights is None else self.weights.to(device)
+        loss = summed_loss(scores, batch.target, spec.ignore_label, weights)[0]
+        (loss / divisor).sum().backward()
+        return loss.detach()
+
+    def _scores(self, inputs: Tensor) -> Tensor:
+        """Return scores (N, C, h, w) at stride 8, or at every pixel if the network ends in a deconvolution."""
+        forward = self.forward or (lambda maps: stage_forward(self.network, self.stage, self.recipe, maps))
+        scores = forward(inputs)
+        return deconvolve(scores) if self.network.spec.upsampling == "deconvolution" else scores
+
+    def _refuse(self, mean: float, iteration: int, wrong: Sequence[Sequence[Sample]]) -> None:
+        """Raise PipelineError with the images of all workers whose loss is not finite."""
+        # A collective call: every worker gets here, because all see the same summed loss.
+        own = [sample.uri for batch in wrong for sample in batch]
+        everyone = enumerate(self.world.gather(own))
+        images = "; ".join(f"rank {rank}: {', '.join(uris)}" for rank, uris in everyone if uris) or "no single image's"
+        raise PipelineError(
+            f"the loss of stage {self.stage} is {mean} at iteration {iteration} ({images}): lower "
+            f"--{self.stage.replace('_', '-')}.learning-rate, or look at these images"
+        )
+
+
+def _generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)

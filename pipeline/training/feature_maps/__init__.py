@@ -1,0 +1,1 @@
+"""Feature maps and score maps of whole images, computed once and cached."""

@@ -1,0 +1,161 @@
+"""Cache of maps of whole images: conv5_3 maps for frozen convolutions, score maps for the context stage.
+
+The name of a map contains digests of all weights before it and of the image's version, so a map is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from model.dense_prediction import score_map
+from model.front_end import CONV_NAMES, HEAD_CELLS
+from model.geometry import score_map_size
+from model.network import DilatedNetwork
+from model.window_input import WindowInput
+from pipeline.data.storage import Storage, join
+from pipeline.errors import IncompleteRun, ObjectMissing
+from pipeline.training.engine.stages import evaluating
+from pipeline.training.recipes.schema import StageInput
+from pipeline.training.samples.sources import Images
+
+__all__ = ["Key", "MapCache"]
+
+# Index of an image in its split, and whether the image is mirrored.
+Key = tuple[int, bool]
+
+
+class MapCache:
+    """Cache of the maps of one kind and one network, below `<root>/<kind>`.
+
+    Args:
+        storage: Storage of the maps.
+        root: URI of the folder above all maps; several runs may share it.
+        network: Network that computes the maps; its layers before the maps no longer learn, and its context module is
+            not used.
+        kind: Kind of the maps: `features` (conv5_3 maps, float16) or `scores` (float32).
+        features: Cache of conv5_3 maps from which scores are computed if convolutions are frozen; None: scores are
+            computed from images.
+        precision: Precision of the arithmetic, `float32` or `bfloat16`; maps of different precision do not mix.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        root: str,
+        network: DilatedNetwork,
+        kind: StageInput,
+        features: MapCache | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self._storage = storage
+        self._network = network.without_context()
+        self._kind = kind
+        self._features = features
+        self._above = root
+        self._origin = f"{precision} {'' if features is None else 'from features'}".strip()
+
+    @cached_property
+    def _root(self) -> str:
+        # Computed on first use, because the digest reads every weight: half a gigabyte at full width.
+        return join(self._above, self._kind, _digest(self._network, self._kind, self._origin)[:16])
+
+    @property
+    def halo(self) -> int:
+        """Number of cells by which a map exceeds its image's score map per axis: 24 for conv5_3 maps, else 0."""
+        return HEAD_CELLS if self._kind == "features" else 0
+
+    def missing(self, images: Images, mirrors: Iterable[bool]) -> list[Key]:
+        """Return the keys of the maps that are not stored yet.
+
+        Args:
+            images: Images of the split.
+            mirrors: Values of the mirror flag that are needed.
+        """
+        # One listing instead of a request per map.
+        there = {info.uri for info in self._storage.list(self._root)}
+        wanted = [(index, mirror) for mirror in mirrors for index in range(len(images))]
+        return [key for key in wanted if self._uri(images, *key) not in there]
+
+    def fill(self, images: Images, keys: Sequence[Key], on_map: Callable[[], None] = lambda: None) -> None:
+        """Compute maps and write them, and call `on_map` after each."""
+        for index, mirror in keys:
+            maps = self.compute(images, index, mirror)
+            self._storage.write(self._uri(images, index, mirror), save({"maps": maps}))
+            on_map()
+
+    def load(self, images: Images, index: int, mirror: bool) -> Tensor:
+        """Return the stored map of an image, (F, rows + halo, columns + halo), on the CPU.
+
+        Raises:
+            IncompleteRun: If the map has not been computed.
+        """
+        uri = self._uri(images, index, mirror)
+        try:
+            return load(self._storage.read(uri))["maps"]
+        except ObjectMissing as error:
+            raise IncompleteRun(f"the {self._kind} map {uri} is missing: submit the same command again") from error
+
+    @torch.inference_mode()
+    def compute(self, images: Images, index: int, mirror: bool) -> Tensor:
+        """Compute the map of one reflected image, as large as its score map needs, and return it on the CPU.
+
+        Args:
+            images: Images of the split.
+            index: Index of the image in the split.
+            mirror: Whether to mirror the image left to right first.
+
+        Returns:
+            The map (F, rows + halo, columns + halo); float16 for conv5_3 maps.
+        """
+        front_end = self._network.front_end
+        weight = front_end.final.weight
+        with evaluating(self._network):
+            if self._features is not None:
+                # (F, rows + 24, columns + 24) -> scores (C, rows, columns)
+                maps = self._features.load(images, index, mirror)[None].to(weight)
+                return front_end.head(maps)[0].cpu().contiguous()
+            image, _ = images.pair(index)
+            image = image[:, ::-1] if mirror else image
+            if self._kind == "scores":
+                return score_map(self._network, image).cpu().contiguous()
+            # (H, W, 3) -> (1, 3, h, w), margin included; float16 halves the size of the stored maps.
+            batch = _reflected(image, self._network.spec.mean_bgr, weight.device)
+            return front_end.features(batch)[0].half().cpu().contiguous()
+
+    def _uri(self, images: Images, index: int, mirror: bool) -> str:
+        pair = images.pairs[index]
+        name = hashlib.sha256(f"{pair.image_uri} {pair.version}".encode()).hexdigest()[:24]
+        return join(self._root, f"{name}-{int(mirror)}.safetensors")
+
+
+def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Return an image as one batch (1, 3, h, w), reflected as far as its score map needs."""
+    return WindowInput(image, score_map_size(*image.shape[:2]), mean_bgr, device).whole()
+
+
+def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
+    """Return the SHA-256 digest (hex) over all weights and settings that determine the maps.
+
+    A missing working size and the default origin add nothing, so they leave the digest as it is without these settings.
+    """
+    content = hashlib.sha256(repr(network.spec.mean_bgr).encode())
+    names = CONV_NAMES if kind == "features" else (*CONV_NAMES, "fc6", "fc7", "final")
+    if network.spec.resize is not None:
+        content.update(repr(network.spec.resize).encode())
+    if kind == "scores":
+        # The upsampling decides how many cells an image has.
+        content.update(network.spec.upsampling.encode())
+    if origin != "float32":
+        content.update(origin.encode())
+    for name in names:
+        for tensor in network.front_end.get_submodule(name).state_dict().values():
+            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()

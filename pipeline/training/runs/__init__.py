@@ -1,0 +1,1 @@
+"""Runs of training: submission, lease, checkpoints and phases."""

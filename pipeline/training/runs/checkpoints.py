@@ -1,0 +1,154 @@
+"""Training checkpoints: one safetensors object each, written with one PUT and read without unpickling."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from model.checkpoint import network_tensors, read_metadata
+from model.errors import CheckpointError
+from model.network import DilatedNetwork
+from pipeline.data.storage import Storage, join
+from pipeline.training.recipes.schema import STAGES, StageName
+from pipeline.training.runs.phases import CHECKPOINT_NAME
+
+__all__ = ["Position", "load_state", "newest", "restore_optimizer", "save_state"]
+
+logger = logging.getLogger(__name__)
+_KEY = "dilated_training"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Position of a run: the next iteration, and the scores so far.
+
+    Attributes:
+        stage: Name of the current stage.
+        iteration: Number of the next iteration of the stage, counted from 0.
+        metrics: Validation scores of the finished stages, by name of the stage.
+        best: Highest mean IoU (0–1) of a validation on the whole split so far; None before the first one.
+    """
+
+    stage: StageName
+    iteration: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Content of a checkpoint.
+
+    Attributes:
+        position: Position of the run.
+        tensors: Tensors of network and optimizer, by name.
+    """
+
+    position: Position
+    tensors: Mapping[str, Tensor]
+
+
+def save_state(
+    storage: Storage,
+    output: str,
+    recipe_digest: str,
+    position: Position,
+    network: DilatedNetwork,
+    optimizer: torch.optim.Optimizer,
+    named: list[tuple[str, nn.Parameter]],
+    keep: int = 2,
+) -> None:
+    """Write a checkpoint, then delete all but the `keep` newest.
+
+    Args:
+        storage: Storage of the run's output.
+        output: URI of the run's output.
+        recipe_digest: Digest of the recipe, which a resumed run must match.
+        position: Position of the run.
+        network: Network in training.
+        optimizer: Optimizer whose state is saved.
+        named: Parameters whose optimizer state is saved, with their names; empty at the start of a stage.
+        keep: Number of checkpoints to keep.
+    """
+    # Names: network.<parameter>, and optimizer.<slot>.<parameter> for momenta and step counters.
+    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network_tensors(network).items()}
+    for name, parameter in named:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    metadata = {_KEY: json.dumps({"recipe": recipe_digest, **asdict(position)})}
+    folder = join(output, "checkpoints")
+    name = f"{STAGES.index(position.stage):02d}-{position.stage}-{position.iteration:07d}.safetensors"
+    storage.write(join(folder, name), save(tensors, metadata))
+    # Delete only after the new checkpoint is complete, so that there is always one to resume from. Checkpoints that
+    # sort before the new one are later ones that were skipped as damaged.
+    found = _by_age(storage, folder)
+    place = [uri.rsplit("/", 1)[-1] for uri in found].index(name)
+    for uri in [*found[:place], *found[place + keep :]]:
+        storage.delete(uri)
+
+
+def newest(storage: Storage, output: str, recipe_digest: str) -> State | None:
+    """Return the newest complete checkpoint of this recipe; None if there is none.
+
+    Damaged checkpoints, and those of other recipes, are skipped with a warning.
+    """
+    for uri in _by_age(storage, join(output, "checkpoints")):
+        try:
+            return load_state(storage.read(uri), recipe_digest)
+        except CheckpointError as error:
+            logger.warning("checkpoint %s is passed over: %s", uri, error)
+    return None
+
+
+def load_state(data: bytes, recipe_digest: str) -> State:
+    """Decode a checkpoint.
+
+    Args:
+        data: Bytes of the safetensors object.
+        recipe_digest: Digest of the recipe, which the checkpoint must match.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged or belongs to another recipe.
+    """
+    described = read_metadata(data, _KEY)
+    if described.get("recipe") != recipe_digest:
+        raise CheckpointError("it belongs to another recipe")
+    try:
+        place = described["stage"], int(described["iteration"])
+        position = Position(*place, described["metrics"], described["best"])
+        return State(position, load(data))
+    except Exception as error:
+        raise CheckpointError(f"it is damaged ({error})") from error
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, named: list[tuple[str, nn.Parameter]], tensors: Mapping[str, Tensor]
+) -> None:
+    """Restore momenta and step counters of the optimizer from the tensors of a checkpoint.
+
+    Args:
+        optimizer: Optimizer to restore, in place.
+        named: Parameters of the optimizer with their names.
+        tensors: Tensors of the checkpoint; empty for a fresh optimizer.
+    """
+    for name, parameter in named:
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            slot, _, owner = rest.partition(".")
+            if kind == "optimizer" and owner == name:
+                # AdamW keeps its step counter on the CPU; all other state is on the device of the parameter.
+                place = value if slot == "step" else value.to(parameter.device)
+                optimizer.state[parameter][slot] = place.clone()
+
+
+def _by_age(storage: Storage, folder: str) -> list[str]:
+    """Return the URIs of all checkpoints, newest first; their names sort by stage and iteration."""
+    found = [info.uri for info in storage.list(folder) if CHECKPOINT_NAME.fullmatch(info.uri.rsplit("/", 1)[-1])]
+    return sorted(found, reverse=True)

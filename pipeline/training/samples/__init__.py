@@ -1,0 +1,1 @@
+"""Samples of training: data sets, crops, and the randomness that chooses them."""

@@ -1,0 +1,165 @@
+"""Training samples cut out of an image and its label (reference code: image_label_data_layer.cpp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
+from model.window_input import preprocess
+from pipeline.training.samples.randomness import Draw
+
+__all__ = ["Sample", "SampleRule", "image_sample", "map_sample"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training crop with its label.
+
+    Attributes:
+        inputs: Image (3, H, W), float32 BGR minus mean, margin included; or maps (F, rows, columns) of a frozen part.
+        target: Labels (h, w), uint8, of the pixel under each cell (not of a resized label), or of every pixel.
+        uri: URI of the image, for error messages.
+        seed: Seed of dropout.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    uri: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SampleRule:
+    """Settings that all samples of a stage share.
+
+    Attributes:
+        cells: Number of score cells along a side of a crop, which has 8·cells + 372 pixels; None: the whole image.
+        mean_bgr: Mean (0–255) that is subtracted from the pixels.
+        ignore_label: Label of cells outside the image.
+        target_stride: Pixels between two labels of the target: 8, or 1 if a deconvolution predicts every pixel.
+        scale: Range of the random resize factor; None: no resizing.
+    """
+
+    cells: int | None
+    mean_bgr: tuple[float, float, float]
+    ignore_label: int = 255
+    target_stride: int = OUTPUT_STRIDE
+    scale: tuple[float, float] | None = None
+
+
+def image_sample(
+    image: NDArray[np.uint8], label: NDArray[np.uint8], draw: Draw, rule: SampleRule, uri: str = ""
+) -> Sample:
+    """Return a random crop of an image that is resized if the rule has a scale, then reflected by 186 pixels.
+
+    If a crop is larger than the reflected image, the reflection continues to the right and below. The label is
+    `ignore_label` everywhere outside the image.
+
+    Args:
+        image: Image (H, W, 3), uint8 RGB.
+        label: Class ids (H, W), uint8.
+        draw: Random parameters of the sample.
+        rule: Settings of the stage's samples.
+        uri: URI of the image, for error messages.
+    """
+    # Step 1: resize image and label by the random factor.
+    image, label = _resize(image, label, draw.scale, rule.scale)
+    # Step 2: find the source pixel of every pixel of the crop, margin included, along each axis.
+    rows, columns = (
+        _axis(size, rule.cells, share) for size, share in zip(label.shape, (draw.row, draw.column), strict=True)
+    )
+    if draw.mirror:
+        columns = _Axis(columns.source[::-1], columns.inside[::-1])
+    # (H, W, 3) -> (8·rows + 372, 8·columns + 372, 3) for a score map of rows × columns cells.
+    pixels = gather(image, rows.source, columns.source)
+    # Step 3: pick the labels under the cells; pixels that exist only by reflection are ignored in the loss.
+    rows = rows.under_cells(rule.target_stride)
+    columns = columns.under_cells(rule.target_stride)
+    target = gather(label, rows.source, columns.source)
+    target[~rows.inside] = rule.ignore_label
+    target[:, ~columns.inside] = rule.ignore_label
+    return Sample(preprocess(pixels, rule.mean_bgr), torch.from_numpy(target), uri, draw.seed)
+
+
+def map_sample(
+    maps: Tensor, label: NDArray[np.uint8], draw: Draw, rule: SampleRule, halo: int, uri: str = ""
+) -> Sample:
+    """Return a random crop of maps of a whole reflected image: conv5_3 maps, or score maps.
+
+    Every earlier layer is a valid convolution or pooling on a grid of eight pixels. The crop therefore equals the maps
+    of an image crop that starts at a multiple of eight pixels. Crops start only there, and never reach beyond the
+    image.
+
+    Args:
+        maps: Maps (F, rows + halo, columns + halo) of the image, already mirrored if `draw.mirror`.
+        label: Class ids (H, W), uint8, not mirrored.
+        draw: Random parameters of the sample.
+        rule: Settings of the stage's samples; `cells` is the largest side of a crop.
+        halo: Cells that later valid convolutions consume: 24 for conv5_3 maps, 0 for score maps.
+        uri: URI of the image, for error messages.
+    """
+    label = label[:, ::-1] if draw.mirror else label
+    # Cells that hold at least one pixel of the image.
+    rows, columns = (-(-size // OUTPUT_STRIDE) for size in label.shape)
+    height = min(rule.cells or rows, rows)
+    width = min(rule.cells or columns, columns)
+    top = _offset(rows - height, draw.row)
+    left = _offset(columns - width, draw.column)
+    # The last cell may reach beyond the label by up to 7 pixels, which stay ignored.
+    target = np.full((height * OUTPUT_STRIDE, width * OUTPUT_STRIDE), rule.ignore_label, np.uint8)
+    part = label[top * OUTPUT_STRIDE :, left * OUTPUT_STRIDE :][: target.shape[0], : target.shape[1]]
+    target[: part.shape[0], : part.shape[1]] = part
+    # (8·height, 8·width) -> (height, width) at stride 8.
+    kept = target[:: rule.target_stride, :: rule.target_stride]
+    inputs = maps[:, top : top + height + halo, left : left + width + halo].float()
+    return Sample(inputs, torch.from_numpy(kept.copy()), uri, draw.seed)
+
+
+def _resize(
+    image: NDArray[np.uint8], label: NDArray[np.uint8], share: float, scale: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Resize labels by nearest neighbor, images bicubic up and by area down (Pillow's BOX is OpenCV's INTER_AREA)."""
+    if scale is None:
+        return image, label
+    factor = scale[0] + share * (scale[1] - scale[0])
+    size = (max(1, round(label.shape[1] * factor)), max(1, round(label.shape[0] * factor)))
+    method = Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.BOX
+    resized = Image.fromarray(image).resize(size, method)
+    return np.asarray(resized), np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Pixels of a crop along one axis: index of the source pixel, and whether the pixel lies inside the image."""
+
+    source: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+
+    def under_cells(self, stride: int) -> _Axis:
+        """Return the pixels under the cells: without the margin, every `stride`-th."""
+        kept = slice(MARGIN, -MARGIN, stride)
+        return _Axis(self.source[kept], self.inside[kept])
+
+
+def _axis(size: int, cells: int | None, share: float) -> _Axis:
+    """Return a crop along an axis of `size` pixels, at the place `share` (0–1) of the room it has.
+
+    Coordinates of the reflected image start `MARGIN` pixels before the image.
+    """
+    crop = (-(-size // OUTPUT_STRIDE) if cells is None else cells) * OUTPUT_STRIDE + 2 * MARGIN
+    # The whole image starts at its first pixel, and so does a crop that is larger than the reflected image.
+    start = 0 if cells is None else _offset(max(0, size + 2 * MARGIN - crop), share)
+    positions = np.arange(start, start + crop) - MARGIN
+    reflected = reflect_indices(size, MARGIN, max(MARGIN, crop - MARGIN - size))
+    return _Axis(reflected[start : start + crop], (positions >= 0) & (positions < size))
+
+
+def _offset(room: int, share: float) -> int:
+    """Return one of the room + 1 offsets, each equally likely for a uniform share in [0, 1)."""
+    return min(room, int(share * (room + 1)))
