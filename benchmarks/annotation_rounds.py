@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint import from_bytes
-from model.preparation import prepare
+from model.files.checkpoint import from_bytes
+from model.kernels.preparation import prepare
 from pipeline.data.annotations.paint import paint_labels
 from pipeline.data.class_files import ClassRow, classes_csv
 from pipeline.data.label_spaces import label_space
@@ -25,12 +25,12 @@ from pipeline.data.storage import Storage, join
 from pipeline.results.exports.export import Request, export_run
 from pipeline.results.exports.label_studio import brush_rle
 from pipeline.results.tables import Run
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.run import segment_bucket
-from pipeline.segmentation.segmenter import Segmenter
-from pipeline.segmentation.shards import ShardReader
+from pipeline.segmentation.runs.parts import part_bytes, part_uri
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.runs.shards import ShardReader
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Trainer
 from pipeline.training.engine.world import World

@@ -27,15 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.context_comparison import overridden
 from benchmarks.steps import alternate
-from model.checkpoint import from_bytes
-from model.dense_prediction import network_input, predict
-from model.network import DilatedNetwork
-from model.upsampling import labels_from_scores
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
+from model.prediction.dense_prediction import network_input, predict
+from model.prediction.upsampling import labels_from_scores
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
 from pipeline.training.engine.world import World

@@ -30,15 +30,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.probe import alternate, write_results
-from model.geometry import OUTPUT_STRIDE
-from model.upsampling import cells_needed, labels_from_scores
+from model.prediction.geometry import OUTPUT_STRIDE
+from model.prediction.upsampling import cells_needed, labels_from_scores
 
 # Width, height and classes of CamVid, VOC and Cityscapes.
 SIZES = ((480, 360, 11), (500, 375, 21), (2048, 1024, 19))
 _BAND_CELLS = 4
 _FIRST_CALL = """
 import time, torch
-from model.upsampling import labels_from_scores
+from model.prediction.upsampling import labels_from_scores
 scores, started = torch.zeros(2, 3, 3), time.perf_counter()
 labels_from_scores(scores, 16, 16)
 print(time.perf_counter() - started)

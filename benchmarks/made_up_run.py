@@ -15,10 +15,10 @@ from PIL import Image
 
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import encode_mask
-from pipeline.results.derived import ClassSums, class_scores_table, confusion_table
-from pipeline.results.encoding import MASK_ROWS_PER_GROUP, parquet_bytes
-from pipeline.results.schemas import ERRORS, IMAGE_SCORES, PREDICTIONS, TABLE_FORMAT
-from pipeline.results.scores import mean_iou, pixel_accuracy
+from pipeline.results.schema.derived import ClassSums, class_scores_table, confusion_table
+from pipeline.results.schema.encoding import MASK_ROWS_PER_GROUP, parquet_bytes
+from pipeline.results.schema.schemas import ERRORS, IMAGE_SCORES, PREDICTIONS, TABLE_FORMAT
+from pipeline.results.statistics.scores import mean_iou, pixel_accuracy
 
 __all__ = ["SHARD_IMAGES", "write_made_up_run"]
 

@@ -3,7 +3,7 @@
     pip install '.[bench]'; python -m benchmarks.network [--width 1 --size 480 360] [--rounds 5] [--threads 2]
 
 All run the same front end with the same weights on the same window, one after the other in each round. All keep freed
-memory (`model.host_memory`), as a job does. Errors are relative to float64. The benchmark writes
+memory (`model.kernels.host_memory`), as a job does. Errors are relative to float64. The benchmark writes
 benchmarks/results/network_480x360.json.
 """
 
@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.probe import alternate, product_rate, write_results
-from model.front_end import FrontEndWidths
-from model.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
-from model.host_memory import keep_freed_memory
-from model.network import DilatedNetwork, NetworkSpec, front_end_only
-from model.preparation import prepare
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec, front_end_only
+from model.kernels.host_memory import keep_freed_memory
+from model.kernels.preparation import prepare
+from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
 
 CLASSES = 11
 Way = Callable[[Tensor], Tensor]

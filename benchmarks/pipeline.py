@@ -30,18 +30,18 @@ import torch
 from benchmarks.probe import write_results
 from benchmarks.stand_in import StandInActor, stand_in, write_images, write_network
 from benchmarks.usual import by_data_loader, by_loop, by_ray_data
-from model.checkpoint import from_bytes
-from model.dense_prediction import network_input
-from model.host_memory import keep_freed_memory
-from model.preparation import prepare
+from model.files.checkpoint import from_bytes
+from model.kernels.host_memory import keep_freed_memory
+from model.kernels.preparation import prepare
+from model.prediction.dense_prediction import network_input
 from pipeline.data.images import decode_image
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage
 from pipeline.ray_backend.shard_pool import check_resources, run_shards
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.run import segment_bucket
-from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.runs.run import segment_bucket
 
 _GPU_SECONDS = 0.010
 _ROOM = 5 * 2**29

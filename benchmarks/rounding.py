@@ -19,9 +19,9 @@ from torch import Tensor
 
 from benchmarks.probe import write_results
 from demo.street.scene import encode_scene
-from model.checkpoint import from_bytes
-from model.dense_prediction import label_map, network_input
-from model.network import DilatedNetwork
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
+from model.prediction.dense_prediction import label_map, network_input
 from pipeline.data.images import decode_image
 
 _FIRST_SEED = 9000

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from demo.street.scene import encode_scene
-from model.checkpoint import to_bytes
-from model.front_end import FrontEndWidths
-from model.geometry import front_end_cells
-from model.network import DilatedNetwork, NetworkSpec, front_end_only
-from model.streams import Handed, Stream, Streams
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec, front_end_only
+from model.files.checkpoint import to_bytes
+from model.prediction.geometry import front_end_cells
+from model.prediction.streams import Handed, Stream, Streams
 from pipeline.ray_backend.shard_actor import ShardActor
 
 __all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]

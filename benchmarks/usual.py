@@ -22,9 +22,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.stand_in import stand_in
-from model.checkpoint import from_bytes
-from model.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
-from model.network import DilatedNetwork
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
+from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
 
 __all__ = ["by_data_loader", "by_loop", "by_ray_data", "load"]
 

@@ -23,8 +23,8 @@ from pipeline.ray_backend.shard_pool import check_resources, run_shards
 from pipeline.results.console import class_table
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.forecast import forecast
-from pipeline.segmentation.run import segment_bucket
+from pipeline.segmentation.runs.forecast import forecast
+from pipeline.segmentation.runs.run import segment_bucket
 
 
 def main(arguments: list[str]) -> int:

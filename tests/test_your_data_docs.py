@@ -11,7 +11,7 @@ import pytest
 
 from demo.cluster import Cluster
 from jobs import export, paint_labels, report
-from model.checkpoint import from_bytes
+from model.files.checkpoint import from_bytes
 from pipeline.data.storage import join
 from pipeline.results.tables import Run
 from tests.jobs import ROOT, run_job

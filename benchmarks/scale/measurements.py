@@ -23,11 +23,11 @@ from benchmarks.scale.remote import Numbers
 from benchmarks.scale.whole_runs import run_config, segmented_scenes, whole_run, write_network
 from pipeline.data.storage import Storage
 from pipeline.results.tables import SUCCESS
-from pipeline.segmentation.claim import claim
-from pipeline.segmentation.commit import commit as commit_run
-from pipeline.segmentation.parts import part_bytes, part_name, part_uri
-from pipeline.segmentation.plan import Plan, make_plan
-from pipeline.segmentation.run import segment_bucket
+from pipeline.segmentation.runs.claim import claim
+from pipeline.segmentation.runs.commit import commit as commit_run
+from pipeline.segmentation.runs.parts import part_bytes, part_name, part_uri
+from pipeline.segmentation.runs.plan import Plan, make_plan
+from pipeline.segmentation.runs.run import segment_bucket
 
 __all__ = ["NAMES", "SHARD", "commit", "parts", "submission", "submission_of_list"]
 

@@ -16,20 +16,20 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from model.checkpoint import from_bytes
-from model.network import DilatedNetwork
-from model.preparation import prepare
-from model.streams import Streams
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
+from model.kernels.preparation import prepare
+from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
-from pipeline.segmentation.attempts import Attempt, Ledger
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.segmenter import Segmenter
-from pipeline.segmentation.shards import ShardReader
-from pipeline.segmentation.surroundings import Surroundings
-from pipeline.segmentation.turns import Turns
-from pipeline.segmentation.watchdog import Watchdog
+from pipeline.segmentation.runs.parts import part_bytes, part_uri
+from pipeline.segmentation.runs.shards import ShardReader
+from pipeline.segmentation.supervision.attempts import Attempt, Ledger
+from pipeline.segmentation.supervision.surroundings import Surroundings
+from pipeline.segmentation.supervision.turns import Turns
+from pipeline.segmentation.supervision.watchdog import Watchdog
 
 __all__ = ["ActorTask", "ShardActor", "start_board"]
 

@@ -9,15 +9,15 @@ from typing import Any
 import ray
 import ray.data
 
-from model.host_memory import ALLOCATOR_ENVIRONMENT
+from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.background import Patience, in_background
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
 from pipeline.ray_backend.cluster import describe_cluster, memory_share, places, quiet_data
 from pipeline.ray_backend.shard_actor import ActorTask, ShardActor, start_board
+from pipeline.segmentation.actor.overlap import Overlap
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.overlap import Overlap
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.progress import Counts, ProgressLine
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.supervision.progress import Counts, ProgressLine
 
 __all__ = ["check_resources", "run_shards"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.data.manifest_table import CHANGES_SCHEMA, MANIFEST_SCHEMA
-from pipeline.results import schemas
-from pipeline.results.columns import column
 from pipeline.results.comparison import schemas as comparison
+from pipeline.results.schema import schemas
+from pipeline.results.schema.columns import column
 from pipeline.results.scoring import schemas as scoring
 
 __all__ = ["TABLES", "Table"]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.labels import decode_mask
 from pipeline.errors import PipelineError
-from pipeline.results.scores import (
+from pipeline.results.sources import Sources
+from pipeline.results.statistics.scores import (
     Matrix,
     class_counts,
     confusion_matrix,
@@ -18,7 +19,6 @@ from pipeline.results.scores import (
     pixel_accuracy,
     pixel_counts,
 )
-from pipeline.results.sources import Sources
 from pipeline.results.tables import Run
 
 __all__ = ["Recount"]

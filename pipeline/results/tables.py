@@ -22,8 +22,8 @@ from pipeline.data.label_spaces import LabelSpace, label_space, network_label_sp
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, ObjectMissing
-from pipeline.results.encoding import read_parquet
-from pipeline.results.schemas import PREDICTIONS, TABLE_FORMAT
+from pipeline.results.schema.encoding import read_parquet
+from pipeline.results.schema.schemas import PREDICTIONS, TABLE_FORMAT
 
 __all__ = ["RUN_FILE", "SUCCESS", "Run"]
 

@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 from pipeline.data.storage import Storage, join
 from pipeline.errors import PipelineError
 from pipeline.results.changes import changes_problems
-from pipeline.results.derived import (
+from pipeline.results.recount import Recount
+from pipeline.results.schema.derived import (
     ClassSums,
     class_scores_table,
     confusion_table,
     errors_table,
     image_scores_table,
 )
-from pipeline.results.recount import Recount
-from pipeline.results.schemas import IMAGE_SCORES, PREDICTIONS
-from pipeline.results.scores import mean_iou, pixel_accuracy
+from pipeline.results.schema.schemas import IMAGE_SCORES, PREDICTIONS
 from pipeline.results.sources import Sources
+from pipeline.results.statistics.scores import mean_iou, pixel_accuracy
 from pipeline.results.tables import Run
 
 __all__ = ["Verdict", "verify"]

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from model.metadata import describe
-from model.network import NetworkSpec
-from model.views import View, WorkingSize, views
+from model.dilated.network import NetworkSpec
+from model.files.metadata import describe
+from model.prediction.views import View, WorkingSize, views
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
 

@@ -13,8 +13,8 @@ import pytest
 from pipeline.data.storage import RetryPolicy, Storage, join
 from pipeline.errors import AccessDenied, PipelineError, StorageError
 from pipeline.results.verify import verify
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.run import segment_bucket
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.runs.run import segment_bucket
 from tests.chaos.fault_proxy import Fault, FaultProxy, Request
 from tests.segmentation.support import (
     Inputs,

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load, save
 
 from jobs import report as report_job
-from model.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from model.errors import CheckpointError
+from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.results.tables import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.cluster import Cluster
-from model.host_memory import ALLOCATOR_ENVIRONMENT
+from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
 from tests.jobs import await_condition, driver, finish, ray_processes

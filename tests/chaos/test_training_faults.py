@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.data.storage import RetryPolicy, Storage, join
 from pipeline.errors import PipelineError, StorageError
-from pipeline.training import lease, run
 from pipeline.training.config import TrainConfig
+from pipeline.training.runs import lease, run
 from pipeline.training.runs.run import train
 from tests.chaos.fault_proxy import Fault, FaultProxy, random_weather
 from tests.training.support import assert_same_training, run_here, run_phase_here, small_recipe, write_data

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model import averaging, upsampling
-from model.averaging import average_labels
-from model.dense_prediction import predict, score_map
-from model.network import NetworkSpec, Upsampling
-from model.upsampling import cells_needed
-from model.views import View, WorkingSize, resize_image, views
+from model.dilated.network import NetworkSpec, Upsampling
+from model.prediction import averaging, upsampling
+from model.prediction.averaging import average_labels
+from model.prediction.dense_prediction import predict, score_map
+from model.prediction.upsampling import cells_needed
+from model.prediction.views import View, WorkingSize, resize_image, views
 from tests.model.test_dense_prediction import image, network
 
 KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")

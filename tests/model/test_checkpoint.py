@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from model.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
+from model.dilated.network import DilatedNetwork, build_network, dilation8, front_end_only
 from model.errors import CheckpointError
-from model.network import DilatedNetwork, build_network, dilation8, front_end_only
-from model.views import WorkingSize
+from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
+from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import network_label_space
 from tests.model.test_dense_prediction import SPEC, WIDTHS
 from tests.training.support import small_recipe
@@ -228,7 +228,7 @@ def test_loading_does_not_import_torchs_compiler(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from model.checkpoint import from_bytes
+from model.files.checkpoint import from_bytes
 from_bytes(Path(sys.argv[1]).read_bytes())
 print("torch._dynamo" in sys.modules)
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model import compilation
-from model.compilation import compiled
+from model.kernels import compilation
+from model.kernels.compilation import compiled
 
 
 def double(x: int) -> int:

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense_prediction import Geometry, predict, score_map
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, front_end_only
 from model.errors import PredictionError
-from model.front_end import FrontEndWidths
-from model.geometry import MARGIN, plan_windows, reflect_indices
-from model.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, front_end_only
-from model.reference_geometry import tiled_scores
-from model.upsampling import cells_needed
-from model.window_input import WindowInput, preprocess, reflect_on_device
-from pipeline.results.scores import confusion_matrix
+from model.prediction.dense_prediction import Geometry, predict, score_map
+from model.prediction.geometry import MARGIN, plan_windows, reflect_indices
+from model.prediction.reference_geometry import tiled_scores
+from model.prediction.upsampling import cells_needed
+from model.prediction.window_input import WindowInput, preprocess, reflect_on_device
+from pipeline.results.statistics.scores import confusion_matrix
 from tests.model import naive
 
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from model import upsampling
-from model.label_map import Counted, LabelMap
-from model.network import Upsampling
-from model.upsampling import cells_needed, labels_from_scores
-from pipeline.results.scores import confusion_matrix
+from model.dilated.network import Upsampling
+from model.prediction import upsampling
+from model.prediction.label_map import Counted, LabelMap
+from model.prediction.upsampling import cells_needed, labels_from_scores
+from pipeline.results.statistics.scores import confusion_matrix
 from tests.model import naive
 
 KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")
@@ -176,6 +176,6 @@ def test_half_precision_and_strided_scores() -> None:
 
 
 def test_who_does_not_predict_does_not_import_the_compiler() -> None:
-    script = "import sys, model.dense_prediction; print('numba' in sys.modules)"
+    script = "import sys, model.prediction.dense_prediction; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

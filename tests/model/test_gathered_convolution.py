@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.front_end import FrontEnd, FrontEndWidths
-from model.gathered_convolution import convolve_gathered
+from model.dilated.front_end import FrontEnd, FrontEndWidths
+from model.kernels.gathered_convolution import convolve_gathered
 
 
 @pytest.mark.parametrize(("side", "dilation", "height", "width"), [(7, 4, 41, 30), (3, 2, 9, 12), (3, 1, 3, 3)])

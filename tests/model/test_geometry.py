@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.geometry import MARGIN, MIN_WINDOW, plan_windows, reflect_indices, score_map_size
+from model.prediction.geometry import MARGIN, MIN_WINDOW, plan_windows, reflect_indices, score_map_size
 
 
 def reflect_once(position: int, size: int) -> int:

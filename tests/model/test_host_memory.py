@@ -9,14 +9,14 @@ import textwrap
 
 import pytest
 
-from model.host_memory import ALLOCATOR_ENVIRONMENT
+from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
 
 # Script with maps of three sizes, as layers have them, above and below the size from which malloc uses mmap.
 ROUNDS = """
     import resource, sys, threading
     from concurrent.futures import ThreadPoolExecutor
     import torch
-    from model.host_memory import keep_freed_memory
+    from model.kernels.host_memory import keep_freed_memory
 
     torch.set_num_threads(1)
 

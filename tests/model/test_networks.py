@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule
-from model.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
-from model.geometry import front_end_cells, receptive_field
-from model.identity_init import initialise_identity, initialise_random
-from model.network import NetworkSpec, dilation7, dilation8, dilation10, front_end_only
+from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule
+from model.dilated.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
+from model.dilated.identity_init import initialise_identity, initialise_random
+from model.dilated.network import NetworkSpec, dilation7, dilation8, dilation10, front_end_only
+from model.prediction.geometry import front_end_cells, receptive_field
 from tests.model import naive
 
 NARROW = FrontEndWidths((3, 3, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5), 6, 7)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.dense_prediction import predict, score_map
-from model.front_end import FrontEndWidths
-from model.network import DilatedNetwork, NetworkSpec, dilation8
-from model.preparation import prepare
-from model.transform_convolution import TransformConvolution
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
+from model.kernels.preparation import prepare
+from model.kernels.transform_convolution import TransformConvolution
+from model.prediction.dense_prediction import predict, score_map
 
 ROOM = 2**30
 SPEC = NetworkSpec(

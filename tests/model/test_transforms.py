@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model import transform_convolution
-from model.transform_convolution import TransformConvolution, pays
-from model.transforms import Transform, fourier, winograd
+from model.kernels import transform_convolution
+from model.kernels.transform_convolution import TransformConvolution, pays
+from model.kernels.transforms import Transform, fourier, winograd
 
 TRANSFORMS = {"winograd": winograd(), "fourier 3x5": fourier((3, 5), 7), "fourier 12x8": fourier((12, 8), 7)}
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from model import upsampling
-from model.network import Upsampling
-from model.upsampling import cells_needed, labels_from_scores
+from model.dilated.network import Upsampling
+from model.prediction import upsampling
+from model.prediction.upsampling import cells_needed, labels_from_scores
 from tests.model import naive
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save
 from torchvision.models import vgg16
 
+from model.dilated.front_end import FrontEnd, FrontEndWidths
+from model.dilated.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from model.errors import ModelError
-from model.front_end import FrontEnd, FrontEndWidths
-from model.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 
 MEAN = (103.9, 116.8, 123.7)
 WEIGHTS = Path(os.environ.get("DILATED_TEST_DATA", "../shared/data")) / "weights" / "vgg16_conv_fp16.safetensors"

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.data.labels import encode_mask
-from pipeline.results import schemas
-from pipeline.results.derived import (
+from pipeline.results.schema import schemas
+from pipeline.results.schema.derived import (
     ClassSums,
     class_scores_table,
     confusion_table,
     errors_table,
     image_scores_table,
 )
-from pipeline.results.encoding import parquet_bytes
-from pipeline.results.scores import class_counts, confusion_matrix, mean_iou, pixel_accuracy, pixel_counts
+from pipeline.results.schema.encoding import parquet_bytes
+from pipeline.results.statistics.scores import class_counts, confusion_matrix, mean_iou, pixel_accuracy, pixel_counts
 
 CLASSES = ("sky", "building", "road", "tree", "car")
 PALETTE = ((128, 128, 128), (128, 0, 0), (128, 64, 128), (128, 128, 0), (64, 0, 128))

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.results.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
-from pipeline.results.schemas import IMAGE_SCORES
+from pipeline.results.schema.schemas import IMAGE_SCORES
+from pipeline.results.statistics.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
 
 
 def counts(images: int, classes: int = 4, seed: int = 0) -> np.ndarray:

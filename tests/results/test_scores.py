@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from pipeline.results.scores import (
+from pipeline.results.statistics.scores import (
     class_counts,
     confusion_matrix,
     iou_per_class,

@@ -15,9 +15,9 @@ from PIL import Image
 
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, IncompleteRun
-from pipeline.results import schemas
-from pipeline.results.derived import ClassSums, class_scores_table, image_scores_table
-from pipeline.results.encoding import parquet_bytes, read_parquet
+from pipeline.results.schema import schemas
+from pipeline.results.schema.derived import ClassSums, class_scores_table, image_scores_table
+from pipeline.results.schema.encoding import parquet_bytes, read_parquet
 from pipeline.results.tables import Run
 from tests.results.runs import CLASSES, PALETTE, RUN_ID, scene, write_run
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from runs import relist, write_run
 
 from jobs import verify as job
-from pipeline.results.encoding import parquet_bytes
+from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.results.verify import verify
 
 Rows = list[dict[str, Any]]

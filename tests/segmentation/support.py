@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from model.checkpoint import to_bytes
-from model.front_end import FrontEndWidths
-from model.network import DilatedNetwork, NetworkSpec, dilation8
-from model.preparation import prepare
-from model.streams import Streams
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
+from model.files.checkpoint import to_bytes
+from model.kernels.preparation import prepare
+from model.prediction.streams import Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.run import segment_bucket
-from pipeline.segmentation.segmenter import Segmenter
-from pipeline.segmentation.shards import ShardReader
+from pipeline.segmentation.runs.parts import part_bytes, part_uri
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.runs.shards import ShardReader
 from tests.shared import STORAGE
 
 CLASSES = ("road", "sky", "tree", "car")

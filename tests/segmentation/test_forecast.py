@@ -11,7 +11,7 @@ import pytest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
 from pipeline.results.tables import Run
-from pipeline.segmentation.forecast import Pace, forecast
+from pipeline.segmentation.runs.forecast import Pace, forecast
 from tests.segmentation.support import config_of, run_here, write_inputs
 from tests.shared import STORAGE
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo.object_store import ObjectStore
-from model.checkpoint import to_bytes
+from model.files.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
-from pipeline.segmentation.claim import claim
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.plan import make_plan
-from pipeline.segmentation.shards import ShardReader, part_rows
+from pipeline.segmentation.runs.claim import claim
+from pipeline.segmentation.runs.plan import make_plan
+from pipeline.segmentation.runs.shards import ShardReader, part_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
 
@@ -76,7 +76,7 @@ def test_identity_follows_network_and_images(inputs: Inputs) -> None:
 def test_the_frozen_manifest_lies_in_files_of_whole_shards(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, shard_images: int, files: int
 ) -> None:
-    monkeypatch.setattr("pipeline.segmentation.shards._PART_ROWS", shard_images)
+    monkeypatch.setattr("pipeline.segmentation.runs.shards._PART_ROWS", shard_images)
     plan = make_plan(config_of(inputs, shard_images=shard_images), STORAGE)
     claim(plan, STORAGE)
     reader = ShardReader(STORAGE, plan.config.output, shard_images)

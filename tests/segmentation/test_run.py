@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.dense_prediction import predict
+from model.prediction.dense_prediction import predict
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
-from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan, make_plan
-from pipeline.segmentation.run import segment_bucket
+from pipeline.segmentation.runs.parts import part_bytes, part_uri
+from pipeline.segmentation.runs.plan import Plan, make_plan
+from pipeline.segmentation.runs.run import segment_bucket
 from tests.segmentation.support import (
     CLASSES,
     Inputs,

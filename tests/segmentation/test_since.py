@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from model.checkpoint import to_bytes
+from model.files.checkpoint import to_bytes
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, IncompleteRun, RunConflict
 from pipeline.results.tables import Run

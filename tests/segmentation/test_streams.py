@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.streams import Handed, Stream, Streams
+from model.prediction.streams import Handed, Stream, Streams
 from pipeline.data.manifest import build_manifest
-from pipeline.segmentation import segmenter as module
-from pipeline.segmentation.overlap import Overlap
-from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.actor import segmenter as module
+from pipeline.segmentation.actor.overlap import Overlap
+from pipeline.segmentation.actor.segmenter import Segmenter
 from tests.segmentation.support import Inputs, config_of, narrow_network, segment, without_time, write_inputs
 from tests.shared import STORAGE
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.segmentation.turns import Turns
+from pipeline.segmentation.supervision.turns import Turns
 
 
 def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.checkpoint import from_bytes
-from model.preparation import prepare
+from model.files.checkpoint import from_bytes
+from model.kernels.preparation import prepare
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.results.tables import Run
+from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.parts import part_bytes, part_uri
-from pipeline.segmentation.plan import Plan
-from pipeline.segmentation.run import segment_bucket
-from pipeline.segmentation.segmenter import Segmenter
-from pipeline.segmentation.shards import ShardReader
+from pipeline.segmentation.runs.parts import part_bytes, part_uri
+from pipeline.segmentation.runs.plan import Plan
+from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.runs.shards import ShardReader
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipes.registry import recipe
 from pipeline.training.runs.lease import Lease

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model.checkpoint import from_bytes
+from model.files.checkpoint import from_bytes
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.network import DilatedNetwork, build_network
+from model.dilated.network import DilatedNetwork, build_network
 from pipeline.data.storage import join
 from pipeline.training.engine.schedule import build_optimizer
 from pipeline.training.engine.stages import trainable

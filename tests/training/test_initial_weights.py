@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.checkpoint import to_bytes
-from model.network import ContextSpec, DilatedNetwork, build_network
+from model.dilated.network import ContextSpec, DilatedNetwork, build_network
+from model.files.checkpoint import to_bytes
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.training.engine.initial_weights import initial_network

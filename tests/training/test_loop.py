@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional
 
-from model.network import DilatedNetwork, build_network
+from model.dilated.network import DilatedNetwork, build_network
 from pipeline.errors import PipelineError
 from pipeline.training.engine.loop import run_steps
 from pipeline.training.engine.schedule import build_optimizer

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from model.checkpoint import METADATA_KEY, read_metadata
+from model.files.checkpoint import METADATA_KEY, read_metadata
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.results.exports.export import Request, export_run
-from pipeline.results.scores import confusion_matrix
+from pipeline.results.statistics.scores import confusion_matrix
 from pipeline.results.verify import verify
 from pipeline.training.samples.sources import Sources
 from tests.segmentation.support import png

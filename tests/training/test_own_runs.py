@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
-from model.dense_prediction import predict
-from model.front_end import HEAD_CELLS
-from model.geometry import score_map_size
-from model.preparation import prepare
+from model.dilated.front_end import HEAD_CELLS
+from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
+from model.kernels.preparation import prepare
+from model.prediction.dense_prediction import predict
+from model.prediction.geometry import score_map_size
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
-from pipeline.results.scores import confusion_matrix
+from pipeline.results.statistics.scores import confusion_matrix
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.validation import validate
 from pipeline.training.engine.world import World

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from jobs import paint_labels as paint_job
-from model.checkpoint import from_bytes
+from model.files.checkpoint import from_bytes
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.exports.export import Request, export_run

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model.network import ContextSpec
-from model.views import WorkingSize
+from model.dilated.network import ContextSpec
+from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import ConfigError
 from pipeline.training.engine.schedule import build_optimizer, rate, set_rate

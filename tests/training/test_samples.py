@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.front_end import FrontEnd, FrontEndWidths
-from model.geometry import MARGIN
-from model.network import DilatedNetwork, NetworkSpec
-from model.upsampling import deconvolve
+from model.dilated.front_end import FrontEnd, FrontEndWidths
+from model.dilated.network import DilatedNetwork, NetworkSpec
+from model.prediction.geometry import MARGIN
+from model.prediction.upsampling import deconvolve
 from pipeline.data.storage import Storage
 from pipeline.errors import IncompleteRun
 from pipeline.training.feature_maps.cache import MapCache

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.results.comparison.schemas import AGREEMENT, COMPARISON
 from pipeline.results.comparison.score_differences import ScoreDifference, ScoreDifferences
-from pipeline.results.scores import Matrix, iou_per_class, ratio
+from pipeline.results.statistics.scores import Matrix, iou_per_class, ratio
 
 __all__ = ["ClassChange", "agreement_table", "class_changes", "comparison_table"]
 

@@ -11,8 +11,8 @@ from pipeline.results.comparison.inventory import Inventory, refuse_other_classe
 from pipeline.results.comparison.pairs import common_pairs, compared
 from pipeline.results.comparison.score_differences import score_differences
 from pipeline.results.comparison.tally import Tally
-from pipeline.results.encoding import parquet_bytes
-from pipeline.results.scores import ratio
+from pipeline.results.schema.encoding import parquet_bytes
+from pipeline.results.statistics.scores import ratio
 from pipeline.results.tables import Run
 
 __all__ = ["Comparison", "compare_runs", "default_output"]

@@ -15,8 +15,8 @@ from pipeline.errors import DecodeError, PipelineError
 from pipeline.results.comparison.inventory import ANOTHER_LABEL, difference
 from pipeline.results.comparison.merge_join import merge_join
 from pipeline.results.comparison.rows import ImageRow, image_rows
-from pipeline.results.quotients import Floats
-from pipeline.results.scores import Matrix, agreement_matrix
+from pipeline.results.statistics.quotients import Floats
+from pipeline.results.statistics.scores import Matrix, agreement_matrix
 from pipeline.results.tables import Run
 
 __all__ = ["Pair", "common_pairs", "compared"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import IncompleteRun
-from pipeline.results.quotients import Floats
+from pipeline.results.statistics.quotients import Floats
 from pipeline.results.tables import Run
 
 __all__ = ["ImageRow", "image_rows"]

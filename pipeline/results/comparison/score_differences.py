@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.results.bootstrap import class_ious, interval, mean_ious
-from pipeline.results.intervals import Interval
-from pipeline.results.quotients import Floats
+from pipeline.results.statistics.bootstrap import class_ious, interval, mean_ious
+from pipeline.results.statistics.intervals import Interval
+from pipeline.results.statistics.quotients import Floats
 
 __all__ = ["HIGHER", "LOWER", "NOT_SHOWN", "ScoreDifference", "ScoreDifferences", "score_differences"]
 

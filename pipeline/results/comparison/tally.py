@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results.bootstrap import Resampling
 from pipeline.results.comparison.greatest import Greatest
 from pipeline.results.comparison.pairs import Pair
 from pipeline.results.comparison.schemas import CHANGED_IMAGES, ONLY_ONE
 from pipeline.results.comparison.table_file import TableFile
-from pipeline.results.quotients import Floats
-from pipeline.results.scores import Matrix, ratio
+from pipeline.results.statistics.bootstrap import Resampling
+from pipeline.results.statistics.quotients import Floats
+from pipeline.results.statistics.scores import Matrix, ratio
 
 __all__ = ["Change", "Tally"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.results.exports.classes import Classes
 from pipeline.results.exports.masks import Exported
 from pipeline.results.exports.target import Target
-from pipeline.results.scores import runs_of
+from pipeline.results.statistics.scores import runs_of
 
 __all__ = ["brush_rle", "write_label_studio"]
 

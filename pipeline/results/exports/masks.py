@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.labels import decode_mask
 from pipeline.errors import ConfigError
+from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
-from pipeline.results.top import Top
 
 __all__ = ["Exported", "Order", "chosen_masks"]
 

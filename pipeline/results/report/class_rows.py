@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results.intervals import Interval, IouIntervals, iou_intervals
 from pipeline.results.report.heat_map import Confused, HeatMap, confused_pairs, heat_map
 from pipeline.results.report.paper_figures import PaperFigures, paper_figures
+from pipeline.results.statistics.intervals import Interval, IouIntervals, iou_intervals
 from pipeline.results.tables import Run
 
 __all__ = ["ClassFindings", "ClassRow", "class_findings", "class_rows"]

@@ -12,8 +12,8 @@ from pipeline.results.report.contact_sheet import overlay
 from pipeline.results.report.pictures import Pixels, data_uri, error_map, shrink
 from pipeline.results.report.survey import Survey
 from pipeline.results.sources import Sources
+from pipeline.results.statistics.top import Positions
 from pipeline.results.tables import Run
-from pipeline.results.top import Positions
 
 __all__ = ["Example", "Group", "Picture", "gallery"]
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.results.report.distribution import Distribution
+from pipeline.results.statistics.top import Floats, Positions, Top
 from pipeline.results.tables import Run
-from pipeline.results.top import Floats, Positions, Top
 
 __all__ = ["EXAMPLES", "Reason", "Survey", "survey"]
 

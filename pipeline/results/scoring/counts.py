@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.results.scores import Matrix, confusion_matrix
 from pipeline.results.scoring.boundary import boundary_counts
 from pipeline.results.scoring.calibration import LEVELS, calibration_counts
+from pipeline.results.statistics.scores import Matrix, confusion_matrix
 
 __all__ = ["Counts", "count"]
 

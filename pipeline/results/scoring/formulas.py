@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.results.quotients import Floats, mean_of_defined, quotients
+from pipeline.results.statistics.quotients import Floats, mean_of_defined, quotients
 
 __all__ = ["CLASS_SCORES", "MEAN_SCORES", "class_scores", "mean_scores"]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pipeline.ahead import ahead
 from pipeline.data.labels import decode_mask
 from pipeline.errors import IncompleteRun
-from pipeline.results.scores import class_counts
 from pipeline.results.scoring.counts import Counts, count
 from pipeline.results.sources import Sources
+from pipeline.results.statistics.scores import class_counts
 from pipeline.results.tables import Run
 
 __all__ = ["ScoredImage", "has_confidence_maps", "scored_parts"]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.results.bootstrap import Resampling, interval
-from pipeline.results.quotients import Floats
 from pipeline.results.scoring import schemas
 from pipeline.results.scoring.boundary import boundary_width
 from pipeline.results.scoring.calibration import calibration_error, reliability
 from pipeline.results.scoring.counts import Counts
 from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
 from pipeline.results.scoring.images import ScoredImage
+from pipeline.results.statistics.bootstrap import Resampling, interval
+from pipeline.results.statistics.quotients import Floats
 
 __all__ = ["class_table", "image_class_table", "image_table", "reliability_table", "run_table"]
 

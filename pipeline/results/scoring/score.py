@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.data.storage import Storage, join
-from pipeline.results.bootstrap import Resampling
-from pipeline.results.encoding import parquet_bytes
+from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.results.scoring.counts import Counts
 from pipeline.results.scoring.images import ScoredImage, has_confidence_maps, scored_parts
 from pipeline.results.scoring.rows import class_table, image_class_table, image_table, reliability_table, run_table
+from pipeline.results.statistics.bootstrap import Resampling
 from pipeline.results.tables import Run
 
 __all__ = ["LeftOut", "Scoring", "score_run"]

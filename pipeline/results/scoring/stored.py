@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.data.storage import join
-from pipeline.results.encoding import read_parquet
-from pipeline.results.intervals import Interval
+from pipeline.results.schema.encoding import read_parquet
 from pipeline.results.scoring.calibration import Bin
+from pipeline.results.statistics.intervals import Interval
 from pipeline.results.tables import Run
 
 __all__ = ["StoredScore", "StoredScores", "stored_scores"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import METADATA_KEY, from_bytes, read_metadata
+from model.dilated.identity_init import initialise_random
+from model.dilated.network import DilatedNetwork, build_network
+from model.dilated.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from model.errors import CheckpointError, ModelError
-from model.identity_init import initialise_random
-from model.network import DilatedNetwork, build_network
-from model.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
+from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, StorageError
 from pipeline.training.recipes.schema import Recipe

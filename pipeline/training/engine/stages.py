@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from model.front_end import CONV_NAMES
-from model.network import DilatedNetwork
+from model.dilated.front_end import CONV_NAMES
+from model.dilated.network import DilatedNetwork
 from pipeline.training.recipes.schema import Recipe, StageName
 
 __all__ = ["evaluating", "set_modes", "stage_forward", "trainable", "visible_network"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.loss import summed_loss, valid_weight
-from model.network import DilatedNetwork
-from model.streams import to_device
-from model.upsampling import deconvolve
+from model.dilated.loss import summed_loss, valid_weight
+from model.dilated.network import DilatedNetwork
+from model.prediction.streams import to_device
+from model.prediction.upsampling import deconvolve
 from pipeline.errors import PipelineError
 from pipeline.training.engine.schedule import rate, set_rate
 from pipeline.training.engine.stages import stage_forward, trainable

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from model.network import NetworkSpec
+from model.dilated.network import NetworkSpec
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.engine.loop import StepResult

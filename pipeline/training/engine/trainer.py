@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import network_tensors, to_bytes
-from model.network import DilatedNetwork
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import network_tensors, to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, MachineLeaving
 from pipeline.results.console import class_table

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.dense_prediction import label_map, predict
-from model.label_map import LabelMap
-from model.network import DilatedNetwork
-from model.views import views
-from pipeline.results.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
+from model.dilated.network import DilatedNetwork
+from model.prediction.dense_prediction import label_map, predict
+from model.prediction.label_map import LabelMap
+from model.prediction.views import views
+from pipeline.results.statistics.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
 from pipeline.training.engine.stages import evaluating
 from pipeline.training.engine.world import World
 from pipeline.training.feature_maps.cache import MapCache

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.dense_prediction import score_map
-from model.front_end import CONV_NAMES, HEAD_CELLS
-from model.geometry import score_map_size
-from model.network import DilatedNetwork
-from model.window_input import WindowInput
+from model.dilated.front_end import CONV_NAMES, HEAD_CELLS
+from model.dilated.network import DilatedNetwork
+from model.prediction.dense_prediction import score_map
+from model.prediction.geometry import score_map_size
+from model.prediction.window_input import WindowInput
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
 from pipeline.training.engine.stages import evaluating

@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from model.checkpoint import from_bytes
-from model.network import DilatedNetwork
+from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network

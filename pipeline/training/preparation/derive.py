@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint import from_bytes
+from model.dilated.network import DilatedNetwork
 from model.errors import CheckpointError
-from model.geometry import MARGIN, OUTPUT_STRIDE
-from model.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
+from model.prediction.geometry import MARGIN, OUTPUT_STRIDE
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.engine.initial_weights import is_network

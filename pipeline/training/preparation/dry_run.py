@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from model.geometry import MARGIN
-from model.network import DilatedNetwork
+from model.dilated.network import DilatedNetwork
+from model.prediction.geometry import MARGIN
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.report.contact_sheet import Panel, paint_sheet

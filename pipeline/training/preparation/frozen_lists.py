@@ -17,7 +17,7 @@ from pipeline.data.datasets.look_up import look_up
 from pipeline.data.datasets.registry import LAYOUTS
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
-from pipeline.results.encoding import parquet_bytes, read_parquet
+from pipeline.results.schema.encoding import parquet_bytes, read_parquet
 
 __all__ = ["FrozenList", "check_unchanged", "read_list", "write_list"]
 

@@ -17,11 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from model.context import CONTEXT_DILATIONS
-from model.front_end import FrontEndWidths
-from model.geometry import MARGIN, OUTPUT_STRIDE
-from model.network import ContextSpec, NetworkSpec, Upsampling
-from model.views import WorkingSize
+from model.dilated.context import CONTEXT_DILATIONS
+from model.dilated.front_end import FrontEndWidths
+from model.dilated.network import ContextSpec, NetworkSpec, Upsampling
+from model.prediction.geometry import MARGIN, OUTPUT_STRIDE
+from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace, label_space
 
 __all__ = ["DERIVE", "STAGES", "NetworkConfig", "OwnClasses", "Recipe", "StageConfig", "StageInput", "StageName"]

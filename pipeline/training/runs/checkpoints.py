@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from model.checkpoint import network_tensors, read_metadata
+from model.dilated.network import DilatedNetwork
 from model.errors import CheckpointError
-from model.network import DilatedNetwork
+from model.files.checkpoint import network_tensors, read_metadata
 from pipeline.data.storage import Storage, join
 from pipeline.training.recipes.schema import STAGES, StageName
 from pipeline.training.runs.phases import CHECKPOINT_NAME

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.geometry import OUTPUT_STRIDE
-from model.network import NetworkSpec
+from model.dilated.network import NetworkSpec
+from model.prediction.geometry import OUTPUT_STRIDE
 from pipeline.training.samples.sources import Images
 
 __all__ = ["class_weights", "weights_from_counts"]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from model.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
-from model.window_input import preprocess
+from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
+from model.prediction.window_input import preprocess
 from pipeline.training.samples.randomness import Draw
 
 __all__ = ["Sample", "SampleRule", "image_sample", "map_sample"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.geometry import OUTPUT_STRIDE
-from model.network import NetworkSpec
+from model.dilated.network import NetworkSpec
+from model.prediction.geometry import OUTPUT_STRIDE
 from pipeline.training.feature_maps.cache import MapCache
 from pipeline.training.recipes.schema import Recipe, StageName
 from pipeline.training.samples.crops import Sample, SampleRule, image_sample, map_sample

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.views import WorkingSize, resize_image
+from model.prediction.views import WorkingSize, resize_image
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig

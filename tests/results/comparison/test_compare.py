@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.results.comparison.compare import Comparison, compare_runs
 from pipeline.results.comparison.score_differences import HIGHER, LOWER
 from pipeline.results.comparison.write import write_comparison
-from pipeline.results.scores import iou_per_class
+from pipeline.results.statistics.scores import iou_per_class
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.browser import EXECUTABLE, Browser

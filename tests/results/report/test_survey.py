@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.results.report.distribution import Distribution
 from pipeline.results.report.survey import EXAMPLES, survey
+from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
-from pipeline.results.top import Top
 from tests.results.reads import watch_reads
 from tests.results.runs import write_run
 

@@ -16,9 +16,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from pipeline.results.scores import iou_per_class, mean_iou
 from pipeline.results.scoring.counts import Counts, count
 from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
+from pipeline.results.statistics.scores import iou_per_class, mean_iou
 
 CLASSES = 4
 VOID = 255

@@ -1,0 +1,1 @@
+"""Network files: safetensors and the metadata beside the weights."""

@@ -1,0 +1,1 @@
+"""Prediction: geometry, windows, views, upsampling and counts over pixels."""

@@ -1,0 +1,198 @@
+"""Prediction for images of any size, in memory bounded by one window plus the score map.
+
+Only the front end is tiled. Each window includes 186 pixels of its real surroundings on every side. The windows'
+cells form one score map (64 times smaller than the image), and the context module runs on the whole map. So no seam
+can appear, and the result does not depend on the size of the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.dilated.network import DilatedNetwork, NetworkSpec
+from model.errors import PredictionError
+from model.prediction import reference_geometry
+from model.prediction.averaging import average_labels
+from model.prediction.geometry import plan_windows
+from model.prediction.label_map import LabelMap, check_target
+from model.prediction.streams import Stream
+from model.prediction.upsampling import cells_needed, labels_from_scores
+from model.prediction.views import PLAIN, View
+from model.prediction.views import views as views_of
+from model.prediction.window_input import WindowInput, preprocess
+
+__all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
+
+Geometry = Literal["image", "reference"]
+# Pixels per side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
+DEFAULT_WINDOW = 1236
+
+
+def predict(
+    network: DilatedNetwork,
+    image: NDArray[np.uint8],
+    *,
+    max_window: int = DEFAULT_WINDOW,
+    geometry: Geometry = "image",
+    views: Sequence[View] | None = None,
+    confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
+    on_window: Callable[[], None] = lambda: None,
+) -> LabelMap:
+    """Label every pixel of an image.
+
+    Args:
+        network: Network in evaluation mode, on any device.
+        image: Image, (H, W, 3) uint8 RGB, at least one pixel per side.
+        max_window: Longest side of a front-end window, pixels, margin included; `image` geometry only.
+        geometry: Kind of tiling: `image` as described in the module's docstring; `reference` tile by tile, as the
+            released nets do.
+        views: Views whose probabilities are averaged, in `image` geometry only; None: one at the working size.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids or the network's ignore label, (H, W), to count the labels against; None: no confusion
+            matrix.
+        on_window: Callback after each window or tile, and once more before upsampling (`image` geometry).
+
+    Raises:
+        PredictionError: If a score is NaN or infinite.
+        ValueError: If `max_window` is too small, the network has no reference window, or the target has another size
+            or type, or an id out of range.
+    """
+    height, width = image.shape[:2]
+    check_target(target, height, width)
+    if geometry == "reference":
+        pixels = preprocess(image, network.spec.mean_bgr)
+        return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
+    views = views or views_of((1.0,), flip=False, resize=network.spec.resize)
+    scores = [score_map(network, view.of(image), max_window=max_window, on_window=on_window) for view in views]
+    return label_map(network.spec, scores, (height, width), views=views, confidence=confidence, target=target)
+
+
+def label_map(
+    spec: NetworkSpec,
+    scores: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    views: Sequence[View] = PLAIN,
+    confidence: bool = False,
+    target: NDArray[np.uint8] | None = None,
+) -> LabelMap:
+    """Turn the score maps of an image into its label map: the second half of `predict`.
+
+    It is separate so that a caller can overlap it with the network's work on the next image.
+
+    Args:
+        spec: Description of the network (classes, upsampling, ignore label).
+        scores: Results of `score_map`, one per view.
+        size: Height and width of the image, pixels.
+        views: Views from which the scores come, in the order of `scores`.
+        confidence: Whether to keep the winning probability of each pixel.
+        target: Class ids or the network's ignore label, (H, W), to count the labels against; None: no confusion
+            matrix.
+
+    Raises:
+        PredictionError: If a score is NaN or infinite.
+        ValueError: If the target has another size or type, or an id out of range.
+    """
+    height, width = size
+    if not all(bool(torch.isfinite(each).all()) for each in scores):
+        raise PredictionError(
+            f"the score map of this {height}×{width} image holds NaN or infinite values: check the checkpoint"
+        )
+    if tuple(views) != PLAIN:
+        return average_labels(spec, views, scores, size, confidence=confidence, target=target)
+    (plain,) = scores
+    return labels_from_scores(
+        plain, height, width, spec.upsampling, confidence=confidence, target=target, ignore_label=spec.ignore_label
+    )
+
+
+def network_input(
+    network: DilatedNetwork,
+    image: NDArray[np.uint8],
+    max_window: int = DEFAULT_WINDOW,
+    stream: Stream | None = None,
+) -> WindowInput:
+    """Return the network's input for an image, from which `score_map` starts.
+
+    With a stream, the input of an image that fits one window is computed at once; a caller can do this in a thread and
+    a stream of its own. Windows of larger images, and all windows without a stream, are cut when the network needs
+    them.
+
+    Args:
+        network: Network whose spec and device determine the input.
+        image: Image, (H, W, 3) uint8 RGB.
+        max_window: Longest side of a front-end window, pixels, margin included.
+        stream: Stream that computes the input of a one-window image; None: nothing is computed yet.
+
+    Raises:
+        ValueError: If `max_window` cannot hold a cell.
+    """
+    height, width = image.shape[:2]
+    cells = cells_needed(height, width, network.spec.upsampling)
+    device = next(network.parameters()).device
+    source = WindowInput(image, cells, network.spec.mean_bgr, device)
+    windows = plan_windows(*cells, max_window)
+    if stream is not None and len(windows) == 1:
+        source.prepare(windows[0], stream)
+    return source
+
+
+def score_map(
+    network: DilatedNetwork,
+    image: NDArray[np.uint8] | WindowInput,
+    *,
+    max_window: int = DEFAULT_WINDOW,
+    on_window: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return an image's scores after the context module, (C, rows, columns) float32 on the network's device."""
+    source = image if isinstance(image, WindowInput) else network_input(network, image, max_window)
+    return score_maps(network, [source], max_window=max_window, on_window=on_window)[0]
+
+
+@torch.inference_mode()
+def score_maps(
+    network: DilatedNetwork,
+    images: Sequence[WindowInput],
+    *,
+    max_window: int = DEFAULT_WINDOW,
+    on_window: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return the scores of images whose score maps have one size, computed as batches: (N, C, rows, columns) float32.
+
+    Args:
+        network: Network in evaluation mode.
+        images: Inputs of the N images.
+        max_window: Longest side of a front-end window, pixels, margin included.
+        on_window: Callback after each window, and once more after the context module.
+
+    Raises:
+        ValueError: If the sizes in cells differ, or `max_window` cannot hold a cell.
+    """
+    (cells,) = {image.cells for image in images}
+    parameter = next(network.parameters())
+    windows = plan_windows(*cells, max_window)
+    with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
+        parts = []
+        for window in windows:
+            # N batches of (1, 3, h, w) -> (N, 3, h, w); a single image is not copied.
+            first, *others = (image.batch(window) for image in images)
+            batch = torch.cat([first, *others]) if others else first
+            parts.append(network.front_end(batch.to(parameter.dtype)))
+            on_window()
+    # Assemble the windows' cells: (N, C, rows, columns).
+    whole = parts[0]
+    if len(windows) > 1:
+        whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
+        for window, part in zip(windows, parts, strict=True):
+            whole[:, :, *window.cells] = part
+    # Outside autocast: the context module costs little, and the labels depend on its precision.
+    scores = network.add_context(whole).float()
+    on_window()
+    return scores

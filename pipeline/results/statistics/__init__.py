@@ -1,0 +1,1 @@
+"""Scores, quotients, intervals and the bootstrap, on plain arrays."""

@@ -1,0 +1,1 @@
+"""Work of one actor: images are loaded, predicted, labeled and encoded."""

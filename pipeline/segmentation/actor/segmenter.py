@@ -1,0 +1,270 @@
+"""Segmentation of one shard without Ray: fetch, decode, predict, score, encode. A bad image is one error row."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from model.dilated.network import DilatedNetwork
+from model.errors import PredictionError
+from model.prediction.dense_prediction import label_map, predict, score_maps
+from model.prediction.geometry import MIN_WINDOW
+from model.prediction.label_map import LabelMap
+from model.prediction.streams import Handed, Streams
+from model.prediction.window_input import WindowInput
+from pipeline.ahead import ahead
+from pipeline.data.labels import encode_confidence, encode_mask
+from pipeline.data.storage import Storage
+from pipeline.errors import ObjectChanged, ObjectMissing
+from pipeline.results.schema.schemas import predictions_schema
+from pipeline.results.statistics.scores import Matrix, class_counts, mean_iou, pixel_accuracy
+from pipeline.segmentation.actor.loading import ImageError, Loaded, Loader, Row, image_stage, neighbours
+from pipeline.segmentation.actor.overlap import ONE_BY_ONE, Overlap
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.supervision.surroundings import Surroundings
+
+__all__ = ["Segmenter", "ShardResult"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Result of a shard.
+
+    Attributes:
+        table: Rows of `predictions`, in the order of the manifest.
+        confusion: (C, C) pixels of the labeled images by target and predicted class.
+    """
+
+    table: pa.Table
+    confusion: Matrix
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Image after the network.
+
+    Attributes:
+        label: Function that computes the label map; it may run in any thread.
+        seconds: Seconds that the image took so far, with its share of its batch.
+    """
+
+    label: Callable[[], LabelMap]
+    seconds: float
+
+
+class Segmenter:
+    """Conversion of manifest rows into a `predictions` table with the network of an actor.
+
+    Args:
+        network: Network in evaluation mode, on the device that predicts.
+        config: Configuration of the run.
+        run_id: Value of the column `run_id`.
+        storage: Storage of images and labels.
+        streams: Streams of the device that predicts; None: new ones.
+    """
+
+    def __init__(
+        self,
+        network: DilatedNetwork,
+        config: SegmentConfig,
+        run_id: str,
+        storage: Storage,
+        streams: Streams | None = None,
+    ) -> None:
+        device = next(network.parameters()).device
+        self._network = network
+        self._config = config
+        self._run_id = run_id
+        self._streams = streams or Streams.of(device)
+        self._loader = Loader(network, config, storage, self._streams.inputs)
+        self._views = config.views(network.spec.resize)
+        self._classes = network.spec.classes
+        self._schema = predictions_schema(config.confidence_maps)
+        self._overlap = Overlap.of(config, on_gpu=device.type == "cuda")
+        self._turn = threading.Lock()
+
+    def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
+        """Segment the images of a shard, in order.
+
+        While the network runs on one image, later images are fetched and decoded, and earlier ones are labeled and
+        encoded. Several threads may call this method at once; the network processes one shard at a time.
+
+        Args:
+            rows: Rows of the manifest.
+            around: Observer of every image and stage; None: no observer.
+
+        Raises:
+            StorageError: If storage fails; never for a single missing or replaced image.
+        """
+        around = around or Surroundings()
+        overlap = self._overlap if around.overlapping else ONE_BY_ONE
+        confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
+        done: list[dict[str, Any]] = []
+        # Three stages overlap: `_scored` loads in threads and predicts in this thread, `_finish` runs in threads.
+        scored = self._scored(rows, around, overlap)
+        finish = partial(self._finish, around=around)
+        with contextlib.closing(scored):
+            for (row, _), finishing in ahead("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
+                columns, counts = finishing.result()
+                confusion += counts
+                done.append({**self._head(row), **columns})
+                around.image(columns["status"] == "ok")
+        return ShardResult(pa.Table.from_pylist(done, schema=self._schema), confusion)
+
+    def _head(self, row: Row) -> dict[str, Any]:
+        """Return the columns that do not depend on the outcome."""
+        return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
+
+    def _scored(
+        self, rows: Sequence[Row], around: Surroundings, overlap: Overlap
+    ) -> Generator[tuple[Row, _Scored | ImageError]]:
+        """Yield each row with its image after the network, in order; later images load meanwhile."""
+
+        def load(item: tuple[int, Row]) -> Loaded:
+            return self._loader.load(item[1], item[0], around)
+
+        loads = ahead("load", load, enumerate(rows), count=overlap.ahead, threads=overlap.threads)
+        with contextlib.closing(loads), contextlib.ExitStack() as turn:
+            remaining = iter(rows)
+            batches = neighbours((loading for _, loading in loads), overlap.batch)
+            for number, batch in enumerate(batches):
+                if number == 0:
+                    # The lock is taken only now, so that the first batch loads while the network still predicts the
+                    # shard before this one. It is held until the shard's last batch.
+                    turn.enter_context(self._turn)
+                scored = [batch] if isinstance(batch, ImageError) else self._score(batch, around)
+                # `remaining` comes last: `zip` must not take a row before it finds that the images are used up.
+                for image, row in zip(scored, remaining, strict=False):
+                    yield row, image
+
+    def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
+        """Run the network on a batch; return each image's scores, or the error of the batch for each image."""
+        started = time.perf_counter()
+        more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+        for image in batch:
+            around.stage(image.position, "predict")
+        with around.step(f"predicting {batch[0].uri}{more}") as renew:
+            try:
+                labels = image_stage("predict", lambda: self._predict(batch, renew))
+            except ImageError as error:
+                return [error] * len(batch)
+        share = (time.perf_counter() - started) / len(batch)
+        return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
+
+    def _finish(self, item: tuple[Row, _Scored | ImageError], around: Surroundings) -> tuple[dict[str, Any], Matrix]:
+        """Label and encode an image; return its columns and its (C, C) confusion matrix, zeros without a label."""
+        row, scored = item
+        started = time.perf_counter()
+        try:
+            if isinstance(scored, ImageError):
+                raise scored
+            # On a GPU, this call waits until the network has computed the scores.
+            with around.step(f"labelling {row['image_uri']}"):
+                columns, counts = self._columns(image_stage("predict", scored.label))
+        except ImageError as error:
+            logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
+            return {"status": "error", **_error_columns(error)}, self._no_counts()
+        return {"status": "ok", **columns, "seconds": scored.seconds + time.perf_counter() - started}, counts
+
+    def _no_counts(self) -> Matrix:
+        return np.zeros((len(self._classes), len(self._classes)), np.int64)
+
+    def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
+        """Run the network on a batch; return a function for each image that computes its label map in any thread."""
+        inputs = [item.source for item in items if isinstance(item.source, tuple)]
+        # Images of `reference` geometry have no network input: each is a batch of its own, and is labeled here.
+        if not inputs:
+            (item,) = items
+            result = predict(
+                self._network,
+                np.asarray(item.source),
+                geometry="reference",
+                confidence=self._config.confidence_maps,
+                target=item.label,
+                on_window=on_window,
+            )
+            return [lambda: result]
+        stream = self._streams.network
+        with stream.use():
+            # Inputs by image and view -> by view: one view of all images is one batch of the network.
+            of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
+            # Scores by view and image -> by image: each image is labeled on its own, in another stream.
+            of_images = [stream.hand_over(scores) for scores in zip(*of_views, strict=True)]
+        return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
+
+    def _label(self, item: Loaded, scores: Handed) -> LabelMap:
+        """Return the label map of an image, averaged over its views, from one score map per view."""
+        with self._streams.labels.use():
+            return label_map(
+                self._network.spec,
+                scores.take(),
+                item.size,
+                views=self._views,
+                confidence=self._config.confidence_maps,
+                target=item.label,
+            )
+
+    def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:
+        """Return the score map (C, rows, columns) of each input; out of memory, try again with less at a time.
+
+        Raises:
+            PredictionError: If one image with the smallest windows is still out of memory.
+        """
+        window = self._config.window
+        while True:
+            try:
+                return score_maps(self._network, sources, max_window=window, on_window=on_window).unbind()
+            except (MemoryError, RuntimeError) as error:
+                # First fewer images, then smaller windows, since both need less memory. Other runtime errors are no
+                # fault of the images, and pass through.
+                if not _out_of_memory(error):
+                    raise
+                if len(sources) > 1:
+                    logger.warning("out of memory, trying %d images one by one", len(sources))
+                    return [scores for source in sources for scores in self._scores([source], on_window)]
+                if window == MIN_WINDOW:
+                    raise PredictionError(f"out of memory even with windows of {window} pixels") from error
+                window = max(MIN_WINDOW, window // 2)
+                logger.warning("out of memory, trying windows of %d pixels", window)
+
+    def _columns(self, prediction: LabelMap) -> tuple[dict[str, Any], Matrix]:
+        """Return the columns of a segmented image and its (C, C) confusion matrix, zeros without a label."""
+        counts = prediction.confusion
+        columns: dict[str, Any] = {
+            "height": prediction.labels.shape[0],
+            "width": prediction.labels.shape[1],
+            "mask": {"bytes": encode_mask(prediction.labels, self._network.spec.palette), "path": None},
+            "classes": class_counts(self._classes, prediction.class_pixels, counts),
+            "pixel_accuracy": None if counts is None else pixel_accuracy(counts),
+            "mean_iou": None if counts is None else mean_iou(counts),
+            "mean_confidence": prediction.mean_confidence,
+            "mean_entropy": prediction.mean_entropy,
+        }
+        if prediction.confidence is not None:
+            columns["confidence"] = {"bytes": encode_confidence(prediction.confidence), "path": None}
+        return columns, self._no_counts() if counts is None else counts
+
+
+def _error_columns(error: ImageError) -> dict[str, str]:
+    """Return the columns of a failed image: stage, type and message of its error."""
+    names: dict[type[Exception], str] = {ObjectMissing: "missing", ObjectChanged: "changed"}
+    kind = names.get(type(error.cause), type(error.cause).__name__)
+    return {"error_stage": error.stage, "error_type": kind, "error_message": str(error)}
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # Torch's CPU allocator has no exception type of its own; only the text tells its errors apart.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

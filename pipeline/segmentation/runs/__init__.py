@@ -1,0 +1,1 @@
+"""Runs of segmentation: plan, claim, shards, parts and commit."""

@@ -1,0 +1,1 @@
+"""Supervision of attempts: blame, exclusive turns, watchdog and progress."""

@@ -1,0 +1,146 @@
+"""Ledger of the attempts at shards: finished shards, attempts that died, and the images that killed them.
+
+A process that dies (a crash in a decoder, out of memory, a hang that was cut short) cannot report the cause. The
+attempt that follows a death is therefore careful: it records each stage of each image before the stage starts. An image
+in which careful attempts died often enough is quarantined: it becomes an error row, and its shard is done without it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.errors import IncompleteRun
+from pipeline.segmentation.supervision.progress import Counts
+
+__all__ = ["Attempt", "Ledger"]
+
+# The run gives up when this many attempts at one shard have died outside any image.
+_UNEXPLAINED = 8
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Instructions for one attempt at a shard.
+
+    Attributes:
+        number: Number of the attempt, from 1; a later attempt makes all earlier ones void. 0: the ledger gave no
+            number, and it ignores what such an attempt reports.
+        careful: Whether the attempt records each stage before it starts, and loads nothing ahead.
+        quarantined: Stage in which the process died, by position of the image in the shard.
+    """
+
+    number: int = 0
+    careful: bool = False
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Shard:
+    """State of a shard that has not ended.
+
+    Attributes:
+        number: Number of the newest attempt; 0 before the first one.
+        place: Position and stage that the newest attempt recorded last; None outside the images.
+        unexplained: Number of attempts that died outside any image.
+        deaths: Number of attempts that died in an image, by its position in the shard.
+        quarantined: Stage in which the process died, by position of the image in the shard.
+        images: Number of images that the newest attempt has done, failed ones included.
+        errors: Number of images that failed in the newest attempt.
+    """
+
+    number: int = 0
+    place: tuple[int, str] | None = None
+    unexplained: int = 0
+    deaths: Counter[int] = field(default_factory=Counter)
+    quarantined: dict[int, str] = field(default_factory=dict)
+    images: int = 0
+    errors: int = 0
+
+
+class Ledger:
+    """Record of the attempts at all shards, kept in one process that outlives the workers.
+
+    Args:
+        most: Number of careful attempts that die in one image before it is quarantined.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[int, _Shard] = {}
+        self._ended: set[int] = set()
+        self._images = self._errors = self._signs = 0
+
+    def begin(self, shard: int) -> Attempt | None:
+        """Start the next attempt at a shard and return its instructions; None if the shard has ended already.
+
+        Raises:
+            IncompleteRun: If too many attempts died, and no image is to blame.
+        """
+        if shard in self._ended:
+            return None
+        state = self._open.setdefault(shard, _Shard())
+        # A shard is begun again only because its last attempt died: nothing else reports a death.
+        if state.number:
+            self._blame(shard, state)
+        state.number += 1
+        # The new attempt starts from the first image, so the counts of the last one are dropped.
+        state.place = None
+        state.images = 0
+        state.errors = 0
+        return Attempt(state.number, state.number > 1, dict(state.quarantined))
+
+    def stand(self, shard: int, number: int, place: tuple[int, str] | None) -> None:
+        """Record the (position, stage) that an attempt is about to start; None: all its images are done."""
+        if (state := self._current(shard, number)) is not None:
+            state.place = place
+
+    def images(self, shard: int, number: int, done: int, failed: int) -> None:
+        """Add `done` images to an attempt's progress, `failed` of which failed."""
+        if (state := self._current(shard, number)) is not None:
+            state.images += done
+            state.errors += failed
+
+    def alive(self) -> None:
+        """Count a heartbeat from work within an image."""
+        self._signs += 1
+
+    def end(self, shard: int) -> None:
+        """Record that the part of a shard is written; the shard is not attempted again."""
+        state = self._open.pop(shard, _Shard())
+        # Two attempts may both end, if the first was given up while it went on: images count once.
+        if shard not in self._ended:
+            self._ended.add(shard)
+            self._images += state.images
+            self._errors += state.errors
+
+    def counts(self) -> Counts:
+        """Return the progress of the run; each image counts once, regardless of the number of attempts."""
+        images = self._images + sum(state.images for state in self._open.values())
+        errors = self._errors + sum(state.errors for state in self._open.values())
+        return Counts(images, errors, len(self._ended), self._signs)
+
+    def _current(self, shard: int, number: int) -> _Shard | None:
+        """Return the state of a shard, or None, which discards the report, if a newer attempt has started."""
+        state = self._open.get(shard)
+        return state if state is not None and state.number == number else None
+
+    def _blame(self, shard: int, state: _Shard) -> None:
+        """Attribute the death of the newest attempt to the image that it recorded last.
+
+        Raises:
+            IncompleteRun: If too many attempts died outside any image.
+        """
+        if state.place is None:
+            state.unexplained += 1
+            if state.unexplained >= _UNEXPLAINED:
+                raise IncompleteRun(
+                    f"{state.unexplained} processes ended while they worked on shard {shard}, outside any image: look "
+                    "at the cluster (memory, nodes that come and go), then submit the same command again"
+                )
+            return
+        position, stage = state.place
+        state.deaths[position] += 1
+        if state.deaths[position] >= self._most:
+            state.quarantined[position] = stage
