@@ -27,9 +27,9 @@ from pathlib import Path
 import ray
 import torch
 
+from benchmarks.baselines import by_data_loader, by_loop, by_ray_data
+from benchmarks.mock_network import StandInActor, stand_in, write_images, write_network
 from benchmarks.probe import write_results
-from benchmarks.stand_in import StandInActor, stand_in, write_images, write_network
-from benchmarks.usual import by_data_loader, by_loop, by_ray_data
 from model.files.checkpoint import from_bytes
 from model.kernels.host_memory import keep_freed_memory
 from model.kernels.preparation import prepare

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.made_up_run import SHARD_IMAGES, write_made_up_run
 from benchmarks.probe import write_results
+from benchmarks.synthetic_run import SHARD_IMAGES, write_made_up_run
 
 _ROOT = Path(__file__).resolve().parents[1]
 

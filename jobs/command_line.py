@@ -16,7 +16,7 @@ import ray
 import tyro
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, last_line
+from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, error_summary
 
 __all__ = ["connect", "job", "parse"]
 
@@ -75,7 +75,7 @@ def connect(*, log_to_driver: bool = True) -> None:
     except Exception as error:
         # Ray raises many types here, bare exceptions among them; none is an error of the job.
         problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"
-        reason = last_line(error).rstrip(".")
+        reason = error_summary(error).rstrip(".")
         raise IncompleteRun(f"{problem}: {reason}. Nothing was begun: submit the same command again") from error
     # ray.init installs its own handler, which exits with code 15 and without a message.
     signal.signal(signal.SIGTERM, _stop)

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from pipeline.errors import NoProgress
 
-__all__ = ["Patience", "in_background"]
+__all__ = ["StallDetector", "iterate_in_background"]
 
 Item = TypeVar("Item")
 
 
-class Patience:
+class StallDetector:
     """Timeout of a wait, which every sign of progress restarts.
 
     Args:
@@ -31,7 +31,7 @@ class Patience:
         self._awaited = awaited
         self._heard = time.monotonic()
 
-    def look(self, alive: bool, left: str = "") -> None:
+    def check(self, alive: bool, left: str = "") -> None:
         """Restart the timeout after progress; otherwise raise if it has expired.
 
         Args:
@@ -51,7 +51,7 @@ class Patience:
             )
 
 
-def in_background(work: Callable[[Callable[[Item], None]], Any], poll_seconds: float) -> Iterator[Item | None]:
+def iterate_in_background(work: Callable[[Callable[[Item], None]], Any], poll_seconds: float) -> Iterator[Item | None]:
     """Run `work(put)` in a daemon thread and yield the items that it puts.
 
     Args:

@@ -9,7 +9,6 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "IncompleteRun",
-    "MachineLeaving",
     "NoProgress",
     "ObjectChanged",
     "ObjectMissing",
@@ -19,8 +18,9 @@ __all__ = [
     "StorageError",
     "StorageUnavailable",
     "UnknownClasses",
+    "WorkerPreempted",
+    "error_summary",
     "known_cause",
-    "last_line",
 ]
 
 
@@ -57,7 +57,7 @@ class IncompleteRun(PipelineError):
     """
 
 
-class MachineLeaving(IncompleteRun):
+class WorkerPreempted(IncompleteRun):
     """Interruption because a worker's machine is about to be removed, or another one was added.
 
     A checkpoint has been written.
@@ -119,7 +119,7 @@ def known_cause(error: BaseException) -> PipelineError | None:
     return None
 
 
-def last_line(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return the last line of a foreign error's text, shortened for a message.
 
     The result has at most 240 characters. It is the name of the error's type if there is no text.

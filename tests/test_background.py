@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.background import Patience, in_background
-from pipeline.errors import IncompleteRun, NoProgress, StorageError, known_cause, last_line
+from pipeline.background import StallDetector, iterate_in_background
+from pipeline.errors import IncompleteRun, NoProgress, StorageError, error_summary, known_cause
 
 
 def test_items_come_in_order_and_silence_as_none() -> None:
@@ -21,7 +21,7 @@ def test_items_come_in_order_and_silence_as_none() -> None:
         put(2)
 
     seen = []
-    for item in in_background(work, 0.02):
+    for item in iterate_in_background(work, 0.02):
         seen.append(item)
         if item is None:
             go_on.set()
@@ -35,7 +35,7 @@ def test_an_error_reaches_the_caller_after_what_came_before_it() -> None:
 
     seen = []
     with pytest.raises(ValueError, match="broken"):
-        seen.extend(in_background(work, 5.0))
+        seen.extend(iterate_in_background(work, 5.0))
     assert seen == [1]
 
 
@@ -55,18 +55,18 @@ def test_our_own_error_is_found_in_any_wrapping() -> None:
 
 
 def test_the_last_line_of_a_long_error_stays_short() -> None:
-    assert last_line(RuntimeError("first\nsecond")) == "second"
-    assert last_line(IncompleteRun()) == "IncompleteRun"
-    assert len(last_line(RuntimeError("word " * 500))) <= 240
+    assert error_summary(RuntimeError("first\nsecond")) == "second"
+    assert error_summary(IncompleteRun()) == "IncompleteRun"
+    assert len(error_summary(RuntimeError("word " * 500))) <= 240
 
 
 def test_patience_ends_after_silence_and_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    patience = Patience(2, "no map was finished")
+    stall = StallDetector(2, "no map was finished")
     for alive, seconds in ((False, 119), (True, 1), (False, 120)):
         now[0] += seconds
-        patience.look(alive)
+        stall.check(alive)
     now[0] += 1
     with pytest.raises(NoProgress, match=r"no map was finished in 2 minutes; 3 are awaited: look at the cluster"):
-        patience.look(False, "3 are awaited")
+        stall.check(False, "3 are awaited")

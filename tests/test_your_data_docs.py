@@ -14,7 +14,7 @@ from jobs import export, paint_labels, report
 from model.files.checkpoint import from_bytes
 from pipeline.data.storage import join
 from pipeline.results.tables import Run
-from tests.jobs import ROOT, run_job
+from tests.job_helpers import ROOT, run_job
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 from tests.training.own_data import NAMES, scene, write_photos

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.dilated.sample_dropout import SampleDropout
 from model.dilated.truncation import truncate
-from model.kernels.gathered_convolution import convolve_gathered
+from model.kernels.gathered_convolution import im2col_conv2d
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 
@@ -138,7 +138,7 @@ class FrontEnd(nn.Module):
         """Apply fc6 in the way that is fast on the device: (N, F, h + 24, w + 24) → (N, fc6, h, w)."""
         if features.device.type == "cuda":
             # cuDNN has no fast kernels for a 7x7 window at dilation 4, and trying its kernels took minutes on an H200.
-            return convolve_gathered(self.fc6, features)
+            return im2col_conv2d(self.fc6, features)
         if self.widths.fc6 <= _FC6_SLICE or not torch.is_grad_enabled():
             return self.fc6(features)
         parts = [functional.conv2d(features, weight, dilation=4) for weight in self.fc6.weight.split(_FC6_SLICE)]

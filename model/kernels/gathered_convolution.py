@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["convolve_gathered"]
+__all__ = ["im2col_conv2d"]
 
 
-def convolve_gathered(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+def im2col_conv2d(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     """Compute `layer(maps)` for a layer without padding or stride.
 
     The gathered values take k·k times the memory of the part of `maps` that has the size of the output.

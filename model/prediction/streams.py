@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Handed", "Stream", "Streams", "to_device"]
+__all__ = ["PendingTensors", "Stream", "Streams", "to_device"]
 
 
 @dataclass(frozen=True)
-class Handed:
+class PendingTensors:
     """Tensors that one stream computes and another one uses.
 
     Attributes:
@@ -60,9 +60,9 @@ class Stream:
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
             yield
 
-    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+    def record(self, tensors: Sequence[Tensor]) -> PendingTensors:
         """Return tensors that this stream computes, for use in another stream."""
-        return Handed(tuple(tensors), None if self._stream is None else self._stream.record_event())
+        return PendingTensors(tuple(tensors), None if self._stream is None else self._stream.record_event())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, Window, reflect_indices
-from model.prediction.streams import Handed, Stream, to_device
+from model.prediction.streams import PendingTensors, Stream, to_device
 
 __all__ = ["WindowInput", "preprocess", "reflect_on_device", "reflect_on_host"]
 
@@ -45,7 +45,7 @@ class WindowInput:
         self._image = image
         self._mean = mean_bgr
         self._device = device
-        self._ready: tuple[Window, Handed] | None = None
+        self._ready: tuple[Window, PendingTensors] | None = None
         self._rows, self._columns = (
             reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
             for length, count in zip(image.shape[:2], cells, strict=True)
@@ -54,7 +54,7 @@ class WindowInput:
     def prepare(self, window: Window, stream: Stream) -> None:
         """Compute a window's batch in `stream` now, so that another thread and stream can use it later."""
         with stream.use():
-            self._ready = window, stream.hand_over([self.batch(window)])
+            self._ready = window, stream.record([self.batch(window)])
 
     def batch(self, window: Window) -> Tensor:
         """Return a window's pixels as a batch, (1, 3, h, w) float32 on the device, channels last in memory."""

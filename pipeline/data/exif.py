@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["exif_orientation", "turned"]
+__all__ = ["apply_orientation", "exif_orientation"]
 
 _ORIENTATION = 0x0112
 _SHORT = 3
@@ -39,7 +39,7 @@ def exif_orientation(block: bytes) -> int:
     return 1
 
 
-def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Rotate or mirror stored pixels (H, W, …) according to their EXIF orientation.
 
     Args:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.containers import check_size, has_all_rows, screen
-from pipeline.data.exif import turned
+from pipeline.data.exif import apply_orientation
 from pipeline.errors import DecodeError
 
-__all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "one_reason", "open_image"]
+__all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "normalize_decode_error", "open_image"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 # True if HEIC photographs can be decoded, which needs the extra `heic`.
@@ -58,11 +58,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         DecodeError: If the file cannot be decoded, with the reason in one short line. No other exception is raised,
             whatever the bytes.
     """
-    with one_reason():
+    with normalize_decode_error():
         image, orientation = open_image(data, FORMATS, max_pixels)
         pixels = _to_rgb(image)
         del image
-        return turned(pixels, orientation)
+        return apply_orientation(pixels, orientation)
 
 
 def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> tuple[Image.Image, int]:
@@ -113,7 +113,7 @@ def _register_heif() -> None:
 
 
 @contextlib.contextmanager
-def one_reason() -> Iterator[None]:
+def normalize_decode_error() -> Iterator[None]:
     """Translate all exceptions of decoders into a `DecodeError` with one short, printable line."""
     try:
         yield

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.exif import turned
-from pipeline.data.images import MAX_PIXELS, one_reason, open_image
+from pipeline.data.exif import apply_orientation
+from pipeline.data.images import MAX_PIXELS, normalize_decode_error, open_image
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import DecodeError, UnknownClasses
 
@@ -91,9 +91,9 @@ def label_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
 
 def _open_label(data: bytes, max_pixels: int) -> tuple[NDArray[Any], str]:
     """Return the stored values of a label file, with EXIF orientation applied, and Pillow's name of the mode."""
-    with one_reason():
+    with normalize_decode_error():
         image, orientation = open_image(data, _LABEL_FORMATS, max_pixels)
-        return turned(_as_written(image, data), orientation), image.mode
+        return apply_orientation(_as_written(image, data), orientation), image.mode
 
 
 def encode_mask(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
@@ -128,7 +128,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     Raises:
         DecodeError: If it is not such a file.
     """
-    with one_reason():
+    with normalize_decode_error():
         image, _ = open_image(data, ("PNG",), MAX_PIXELS)
     if image.mode not in ("P", "L"):
         raise DecodeError(f"a mask is a palette or grey PNG, this one is {image.mode}")

@@ -20,7 +20,7 @@ from tenacity import (
 
 from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, require_bucket, split
 from pipeline.data.single_put import create_object, is_local, replace_object
-from pipeline.data.whole_reads import WholeReads
+from pipeline.data.verified_reader import VerifiedReader
 from pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
 
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "join"]
@@ -74,7 +74,7 @@ class Storage:
     def __init__(self, retry: RetryPolicy | None = None) -> None:
         self.retry = retry or RetryPolicy()
         self._filesystems: dict[str, Any] = {}
-        self._whole = WholeReads()
+        self._whole = VerifiedReader()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Storage], tuple[RetryPolicy]]:

@@ -8,7 +8,7 @@ import math
 import ray
 import ray._private.state
 
-__all__ = ["describe_cluster", "draining", "memory_share", "places", "quiet_data"]
+__all__ = ["configure_ray_data", "describe_cluster", "draining", "memory_share", "places"]
 
 
 def places(cpus: float, gpus: float) -> int:
@@ -47,7 +47,7 @@ def describe_cluster() -> str:
     return f"a cluster of {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
 
 
-def quiet_data() -> None:
+def configure_ray_data() -> None:
     """Configure Ray Data to show no progress bars and to tolerate no errors.
 
     The run shows its own progress, and every row counts.

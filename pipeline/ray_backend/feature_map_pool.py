@@ -12,13 +12,13 @@ import ray
 import ray.data
 import torch
 
-from pipeline.background import Patience, in_background
+from pipeline.background import StallDetector, iterate_in_background
 from pipeline.data.storage import Storage
-from pipeline.errors import IncompleteRun, PipelineError, known_cause, last_line
-from pipeline.ray_backend.cluster import quiet_data
-from pipeline.ray_backend.training_worker import Board
+from pipeline.errors import IncompleteRun, PipelineError, error_summary, known_cause
+from pipeline.ray_backend.cluster import configure_ray_data
+from pipeline.ray_backend.training_worker import ProgressActor
 from pipeline.training.config import TrainConfig
-from pipeline.training.feature_maps.precompute import MapWork, Task
+from pipeline.training.feature_maps.precompute import FeaturePrecompute, Task
 from pipeline.training.recipes.schema import StageInput
 
 __all__ = ["compute_maps"]
@@ -37,7 +37,9 @@ class _MapActor:
         config = TrainConfig(**settings)
         self._board = board
         torch.set_num_threads(max(1, math.floor(config.cpus_per_worker)))
-        self._work = MapWork(config, kind, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu"))
+        self._work = FeaturePrecompute(
+            config, kind, Storage(), torch.device("cuda" if config.gpus_per_worker else "cpu")
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         tasks: list[Task] = [(split, index, mirror) for split, index, mirror in json.loads(row["tasks"])]
@@ -51,14 +53,14 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
     Raises:
         PipelineError: If an actor raised it, or `NoProgress` if no map was finished for `no_progress_minutes`.
     """
-    tasks = MapWork(config, kind, Storage()).missing()
+    tasks = FeaturePrecompute(config, kind, Storage()).missing()
     if not tasks:
         return
-    board: Any = Board.remote()  # type: ignore[attr-defined]
+    board: Any = ProgressActor.remote()  # type: ignore[attr-defined]
     dataset = _dataset(config, kind, tasks, board)
     started = time.monotonic()
     done = 0
-    patience = Patience(config.no_progress_minutes, "no map was finished")
+    stall = StallDetector(config.no_progress_minutes, "no map was finished")
     printed = started
 
     def counts(put: Callable[[int], None]) -> None:
@@ -66,18 +68,18 @@ def compute_maps(config: TrainConfig, kind: StageInput) -> None:
             put(row["maps"])
 
     try:
-        for count in in_background(counts, _POLL_SECONDS):
+        for count in iterate_in_background(counts, _POLL_SECONDS):
             now = time.monotonic()
             done += count or 0
             if done and (now - printed >= _LINE_SECONDS or done == len(tasks)):
                 printed = now
                 print(_line(kind, done, len(tasks), now - started), flush=True)
             # Single maps count as progress as well, because a row of large ones may exceed the time limit.
-            patience.look(bool(count) or _any_map(board))
+            stall.check(bool(count) or _any_map(board))
     except PipelineError:
         raise
     except Exception as error:
-        raise known_cause(error) or IncompleteRun(f"{kind} maps: {last_line(error)}") from error
+        raise known_cause(error) or IncompleteRun(f"{kind} maps: {error_summary(error)}") from error
 
 
 def _any_map(board: Any) -> bool:
@@ -97,7 +99,7 @@ def _line(kind: StageInput, done: int, total: int, seconds: float) -> str:
 def _dataset(config: TrainConfig, kind: StageInput, tasks: list[Task], board: Any) -> ray.data.Dataset:
     """Return the lazy data set whose rows are small chunks of tasks, mapped by a pool of actors."""
     chunks = [tasks[first : first + _CHUNK] for first in range(0, len(tasks), _CHUNK)]
-    quiet_data()
+    configure_ray_data()
     # One block per row: Ray schedules blocks, so each chunk can go to any idle actor.
     rows = ray.data.from_items([{"tasks": json.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks))
     return rows.map(

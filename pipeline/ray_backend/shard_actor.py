@@ -27,11 +27,11 @@ from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.shards import ShardReader
 from pipeline.segmentation.supervision.attempts import Attempt, Ledger
-from pipeline.segmentation.supervision.surroundings import Surroundings
-from pipeline.segmentation.supervision.turns import Turns
+from pipeline.segmentation.supervision.observer import ShardObserver
+from pipeline.segmentation.supervision.read_write_lock import ReadWriteLock
 from pipeline.segmentation.supervision.watchdog import Watchdog
 
-__all__ = ["ActorTask", "ShardActor", "start_board"]
+__all__ = ["ActorTask", "ShardActor", "start_ledger_actor"]
 
 logger = logging.getLogger(__name__)
 # Longest wait for an answer of the ledger.
@@ -44,7 +44,7 @@ _NEWS_SECONDS = 0.25
 _SWITCH_SECONDS = 0.0005
 
 
-def start_board(config: SegmentConfig) -> Any:
+def start_ledger_actor(config: SegmentConfig) -> Any:
     """Start the actor that keeps the run's ledger, if possible on the driver's node.
 
     An image that kills a worker's node then does not kill the ledger.
@@ -101,7 +101,7 @@ class ShardActor:
         self._segmenter = Segmenter(network, config, task.identity[:16], self._storage, self.streams(network))
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
-        self._turns = Turns()
+        self._turns = ReadWriteLock()
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """Build the network from the bytes of a checkpoint, prepared for the device that predicts."""
@@ -126,23 +126,23 @@ class ShardActor:
             IncompleteRun: If too many attempts at the shard died outside any image.
         """
         shard = int(row["shard"])
-        with self._turns.together():
+        with self._turns.shared():
             attempt = self._begin(shard)
             if attempt is None:
                 return {"shard": shard, "images": 0, "created": False}
-            if not attempt.careful:
+            if not attempt.isolated:
                 return self._work(shard, attempt)
-        # No other shard may run beside a careful attempt: if the process dies, the recorded image must be the cause.
+        # No other shard may run beside an isolated attempt: if the process dies, the recorded image must be the cause.
         # Shared access is released first, because exclusive access waits for all who have it.
-        with self._turns.alone():
+        with self._turns.exclusive():
             return self._work(shard, attempt)
 
     def _work(self, shard: int, attempt: Attempt) -> dict[str, Any]:
         """Segment the images of a shard and write its part; return the receipt."""
         task = self._task
-        around = _Reporter(task.board, shard, attempt, self._watchdog)
-        result = self._segmenter.segment(self._manifest.rows(shard), around)
-        around.images_done()
+        observer = _Reporter(task.board, shard, attempt, self._watchdog)
+        result = self._segmenter.segment(self._manifest.rows(shard), observer)
+        observer.images_done()
         data = part_bytes(result.table, result.confusion, shard, task.identity)
         # The first PUT wins; a later writer (a retry, a zombie, another driver) discards its result.
         created = self._storage.write_once(part_uri(task.config.output, shard, task.identity), data)
@@ -169,8 +169,8 @@ class ShardActor:
         return attempt
 
 
-class _Reporter(Surroundings):
-    """Observer that reports images to the ledger, and in a careful attempt every stage before it starts.
+class _Reporter(ShardObserver):
+    """Observer that reports images to the ledger, and in an isolated attempt every stage before it starts.
 
     Args:
         board: Handle of the actor that keeps the ledger.
@@ -187,7 +187,7 @@ class _Reporter(Surroundings):
         self._last_sign = self._last_news = 0.0
         self._done = self._failed = 0
         self.quarantined = attempt.quarantined
-        self.overlapping = not attempt.careful
+        self.overlapping = not attempt.isolated
 
     def image(self, ok: bool) -> None:
         """Count an image, and report the counts if the last report is old enough."""
@@ -198,7 +198,7 @@ class _Reporter(Surroundings):
             self._tell()
 
     def stage(self, position: int, name: str) -> None:
-        """Record the stage of the image in the ledger, if the attempt is careful."""
+        """Record the stage of the image in the ledger, if the attempt is isolated."""
         self._stand((position, name))
 
     def images_done(self) -> None:
@@ -227,9 +227,9 @@ class _Reporter(Surroundings):
             yield on_part
 
     def _stand(self, place: tuple[int, str] | None) -> None:
-        """Record the position and stage in the ledger, if the attempt is careful; None: outside any image."""
-        if not self._attempt.careful:
+        """Record the position and stage in the ledger, if the attempt is isolated; None: outside any image."""
+        if not self._attempt.isolated:
             return
         with contextlib.suppress(ray.exceptions.RayError):
             # The answer is awaited, because a message that is still in this process would be lost with it.
-            ray.get(self._board.stand.remote(self._shard, self._attempt.number, place), timeout=_ANSWER_SECONDS)
+            ray.get(self._board.record_stage.remote(self._shard, self._attempt.number, place), timeout=_ANSWER_SECONDS)

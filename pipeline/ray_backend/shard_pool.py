@@ -10,11 +10,11 @@ import ray
 import ray.data
 
 from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
-from pipeline.background import Patience, in_background
-from pipeline.errors import ConfigError, IncompleteRun, PipelineError, known_cause, last_line
-from pipeline.ray_backend.cluster import describe_cluster, memory_share, places, quiet_data
-from pipeline.ray_backend.shard_actor import ActorTask, ShardActor, start_board
-from pipeline.segmentation.actor.overlap import Overlap
+from pipeline.background import StallDetector, iterate_in_background
+from pipeline.errors import ConfigError, IncompleteRun, PipelineError, error_summary, known_cause
+from pipeline.ray_backend.cluster import configure_ray_data, describe_cluster, memory_share, places
+from pipeline.ray_backend.shard_actor import ActorTask, ShardActor, start_ledger_actor
+from pipeline.segmentation.actor.concurrency import Concurrency
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.supervision.progress import Counts, ProgressLine
@@ -59,7 +59,7 @@ def run_shards(plan: Plan, shards: list[int], actor: type[ShardActor] = ShardAct
         PipelineError: If an actor raised it, such as a storage error.
     """
     actors = min(check_resources(plan.config), len(shards))
-    board = start_board(plan.config)
+    board = start_ledger_actor(plan.config)
     room = min(plan.config.transform_memory * 2**30, memory_share(plan.config.cpus_per_actor) / 2)
     task = ActorTask(plan.config, plan.ingredients["checkpoint"], plan.identity, board, int(room))
     dataset = _dataset(actor, task, shards, actors)
@@ -73,11 +73,11 @@ def run_shards(plan: Plan, shards: list[int], actor: type[ShardActor] = ShardAct
 
 def _dataset(actor: type[ShardActor], task: ActorTask, shards: list[int], actors: int) -> ray.data.Dataset:
     """Return the lazy dataset whose rows are the receipts of the shards."""
-    quiet_data()
+    configure_ray_data()
     # Ray retries whole blocks, so each block holds one shard. Above the limit, blocks hold more, because the driver has
     # to keep track of every block.
     blocks = min(len(shards), max(_BLOCKS, _BLOCKS_PER_ACTOR * actors))
-    in_flight = Overlap.of(task.config, on_gpu=task.config.gpus_per_actor > 0).shards
+    in_flight = Concurrency.of(task.config, on_gpu=task.config.gpus_per_actor > 0).shards
     rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks)
     return rows.map(
         actor,
@@ -104,7 +104,7 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
     """
     before = plan.manifest.num_rows - sum(plan.shard_slice(shard).num_rows for shard in shards)
     line = ProgressLine(plan.manifest.num_rows, before)
-    patience = Patience(plan.config.no_progress_minutes, "no image and no shard was finished")
+    stall = StallDetector(plan.config.no_progress_minutes, "no image and no shard was finished")
     counts = Counts()
     received = 0
 
@@ -113,14 +113,14 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
             put(receipt)
 
     # Reading receipts blocks, so a background thread does it while this thread checks for a stall.
-    for receipt in in_background(receipts, _POLL_SECONDS):
+    for receipt in iterate_in_background(receipts, _POLL_SECONDS):
         received += receipt is not None
         # Any change of the counts is progress, heartbeats from within one slow image included.
         latest = _read(board, counts)
         alive = latest != counts or receipt is not None
         counts = latest
         line.show(counts)
-        patience.look(alive, f"{len(shards) - received} of {len(shards)} shards are still awaited")
+        stall.check(alive, f"{len(shards) - received} of {len(shards)} shards are still awaited")
     line.show(_read(board, counts), final=True)
 
 
@@ -139,5 +139,5 @@ def _explained(error: Exception) -> PipelineError:
     if known is None:
         logger.error("the run ended early", exc_info=error)
     return known or IncompleteRun(
-        f"the run ended early: {last_line(error)}. All finished shards are kept: submit the same command again"
+        f"the run ended early: {error_summary(error)}. All finished shards are kept: submit the same command again"
     )

@@ -15,20 +15,20 @@ import ray.train
 import ray.train.torch
 import torch
 
-from pipeline.background import Patience, in_background
+from pipeline.background import StallDetector, iterate_in_background
 from pipeline.data.storage import Storage, join
 from pipeline.errors import (
     ConfigError,
     IncompleteRun,
-    MachineLeaving,
     NoProgress,
     PipelineError,
+    WorkerPreempted,
+    error_summary,
     known_cause,
-    last_line,
 )
 from pipeline.ray_backend.cluster import describe_cluster, places
 from pipeline.ray_backend.feature_map_pool import compute_maps
-from pipeline.ray_backend.training_worker import Board, TorchConfig, train_as_worker
+from pipeline.ray_backend.training_worker import ProgressActor, TorchConfig, train_as_worker
 from pipeline.training.config import TrainConfig
 from pipeline.training.preparation.dry_run import dry_run
 from pipeline.training.runs.lease import Lease
@@ -82,13 +82,13 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
     """
     for kind in phase.maps:
         compute_maps(config, kind)
-    size, board = _await_places(config), Board.remote()  # type: ignore[attr-defined]
+    size, board = _await_places(config), ProgressActor.remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, phase, lease.number, board, size)
-    patience = Patience(config.no_progress_minutes, "no step was taken and no image validated")
+    stall = StallDetector(config.no_progress_minutes, "no step was taken and no image validated")
     looked = time.monotonic()
     try:
-        for _ in in_background(lambda put: trainer.fit(), _POLL_SECONDS):
-            patience.look(_show(board))
+        for _ in iterate_in_background(lambda put: trainer.fit(), _POLL_SECONDS):
+            stall.check(_show(board))
             if size < config.workers and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
                 if places(config.cpus_per_worker, config.gpus_per_worker) > size:
@@ -198,5 +198,5 @@ def _ray_storage(output: str) -> tuple[str, Any]:
 def _explained(error: Exception) -> PipelineError:
     """Return the error that a worker raised, unwrapped from Ray's errors, or `IncompleteRun` if Ray gave up."""
     if isinstance(error, ray.train.PreemptionError):
-        return MachineLeaving("a worker's machine was taken away")
-    return known_cause(error) or IncompleteRun(f"training ended early: {last_line(error)}")
+        return WorkerPreempted("a worker's machine was taken away")
+    return known_cause(error) or IncompleteRun(f"training ended early: {error_summary(error)}")

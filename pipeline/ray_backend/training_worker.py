@@ -22,7 +22,7 @@ from pipeline.training.engine.trainer import Hooks, Trainer
 from pipeline.training.engine.world import World
 from pipeline.training.runs.lease import check_driver
 
-__all__ = ["Board", "TorchConfig", "train_as_worker"]
+__all__ = ["ProgressActor", "TorchConfig", "train_as_worker"]
 
 # Seconds between two signs of life to the driver.
 _BEAT_SECONDS = 1.0
@@ -58,7 +58,7 @@ def _use_own_interface() -> None:
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
-class Board:
+class ProgressActor:
     """Ray actor that carries progress lines and signs of life from rank 0 to the driver.
 
     Output that a worker prints itself would reach the driver garbled.
@@ -96,7 +96,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
 
     Args:
         settings: Configuration (`config`), stages of the phase (`stages`), number of the driver (`driver`), and handle
-            of the `Board` actor (`board`).
+            of the `ProgressActor` actor (`board`).
     """
     config = TrainConfig(**settings["config"])
     board = settings["board"]
@@ -105,14 +105,14 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     size = context.get_world_size()
     # A group with a long timeout, for barriers during uploads and validations.
-    patient = World.patient_group() if size > 1 else None
+    patient = World.barrier_group() if size > 1 else None
     world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
     contact = _Contact(board, world.rank)
     hooks = Hooks(
         say=lambda line: board.put.remote(line),
         alive=contact.alive,
         leaving=contact.leaving,
-        still_ours=lambda: check_driver(storage, config.output, settings["driver"]),
+        check_lease=lambda: check_driver(storage, config.output, settings["driver"]),
     )
     Trainer(config, world, storage, hooks).run(settings["stages"])
 
@@ -121,7 +121,7 @@ class _Contact:
     """Signs of life from a worker to the driver, and requests to regroup.
 
     Args:
-        board: Handle of the `Board` actor.
+        board: Handle of the `ProgressActor` actor.
         rank: Rank of the worker; only rank 0 sends signs of life.
     """
 

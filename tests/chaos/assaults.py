@@ -17,7 +17,7 @@ import psutil
 
 from demo.cluster import Cluster
 from tests.chaos.fault_proxy import FaultProxy, random_fault, random_weather
-from tests.jobs import joined_node, ray_processes
+from tests.job_helpers import joined_node, ray_processes
 
 __all__ = ["Assaults"]
 

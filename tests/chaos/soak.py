@@ -29,12 +29,12 @@ import fsspec
 
 from demo.cluster import local_cluster
 from demo.object_store import object_store
-from pipeline.background import in_background
+from pipeline.background import iterate_in_background
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
 from tests.chaos.assaults import Assaults
 from tests.chaos.fault_proxy import fault_proxy
-from tests.jobs import driver
+from tests.job_helpers import driver
 from tests.segmentation.support import (
     Inputs,
     config_of,
@@ -151,7 +151,7 @@ def _await_end(process: Any, output: str, assaults: Assaults, tally: Tally) -> t
     parts = -1
     changed = time.monotonic()
     # Read the driver's output all the time, since a full pipe would block it.
-    for ended in in_background(lambda put: put(process.communicate()), _POLL_SECONDS):
+    for ended in iterate_in_background(lambda put: put(process.communicate()), _POLL_SECONDS):
         if ended is not None:
             return process.returncode, ended[1]
         assaults.maybe(process)

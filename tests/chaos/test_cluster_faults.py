@@ -12,7 +12,7 @@ import pytest
 from demo.cluster import Cluster, local_cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from tests.jobs import await_condition, driver, finish, joined_node, ray_processes, run_job
+from tests.job_helpers import await_condition, driver, finish, joined_node, ray_processes, run_job
 from tests.segmentation.support import Inputs, assert_same_tables, config_of, run_here, write_inputs
 from tests.shared import STORAGE
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.images import decode_image, one_reason
+from pipeline.data.images import decode_image, normalize_decode_error
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import join
 from pipeline.errors import DecodeError
@@ -335,8 +335,8 @@ def test_one_of_each_in_a_run(tmp_path: Path) -> None:
     odd = {name: file for name, file in odd.items() if "valid" not in name or "progressive" in name or "anim" in name}
     for name, (data, _) in {**refused, **odd}.items():
         STORAGE.write(join(inputs.root, "images", name), data)
-    neighbours = {f"{place} neighbour.png": scene_png(scene(place)) for place in (0, 5, 9)}
-    for name, data in neighbours.items():
+    batch_by_shape = {f"{place} neighbour.png": scene_png(scene(place)) for place in (0, 5, 9)}
+    for name, data in batch_by_shape.items():
         STORAGE.write(join(inputs.root, "images", name), data)
         STORAGE.write(join(inputs.root, "alone", name), data)
     settings_of_run = {"labels": None, "max_error_fraction": 1.0, "shard_images": 16, "max_pixels": MILLION}
@@ -346,7 +346,7 @@ def test_one_of_each_in_a_run(tmp_path: Path) -> None:
     run = Run(join(inputs.root, "out"))
     alone = Run(join(inputs.root, "out alone"))
     rows = {Path(row["image_uri"]).name: row for row in run.predictions().to_dict("records")}
-    assert rows.keys() == {*refused, *odd, *neighbours} and len(run.errors()) == len(refused)
+    assert rows.keys() == {*refused, *odd, *batch_by_shape} and len(run.errors()) == len(refused)
     for name, (_, reason) in refused.items():
         row = rows[name]
         assert (row["status"], row["error_stage"], row["error_type"]) == ("error", "decode", "DecodeError"), name
@@ -361,10 +361,10 @@ def test_one_of_each_in_a_run(tmp_path: Path) -> None:
 
 def test_a_reason_is_one_short_printable_line() -> None:
     for error in (ValueError("\x1b[31m\n\0" + "a" * 10_000 + "\ud800\u202e"), KeyError(b"\xff" * 999), OSError()):
-        with pytest.raises(DecodeError) as refused, one_reason():
+        with pytest.raises(DecodeError) as refused, normalize_decode_error():
             raise error
         assert str(refused.value).isprintable() and len(str(refused.value)) < LONGEST
-    with pytest.raises(DecodeError, match="not enough memory"), one_reason():
+    with pytest.raises(DecodeError, match="not enough memory"), normalize_decode_error():
         raise MemoryError
 
 

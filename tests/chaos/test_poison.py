@@ -13,7 +13,7 @@ from PIL import Image
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from tests.jobs import driver, finish
+from tests.job_helpers import driver, finish
 from tests.segmentation.support import config_of, predictions_of, run_here, write_inputs
 from tests.shared import STORAGE
 

@@ -11,7 +11,7 @@ from demo.cluster import Cluster
 from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
-from tests.jobs import await_condition, driver, finish, ray_processes
+from tests.job_helpers import await_condition, driver, finish, ray_processes
 from tests.segmentation.support import Inputs, assert_same_tables, config_of, run_here, write_inputs
 from tests.shared import STORAGE
 

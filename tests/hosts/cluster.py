@@ -20,7 +20,7 @@ from pathlib import Path
 
 from demo.processes import child_process, wait_until
 from tests.hosts.namespaces import Host
-from tests.jobs import ROOT
+from tests.job_helpers import ROOT
 
 __all__ = ["HostCluster", "Job", "Line", "await_true", "ray_on"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.dilated.front_end import FrontEnd, FrontEndWidths
-from model.kernels.gathered_convolution import convolve_gathered
+from model.kernels.gathered_convolution import im2col_conv2d
 
 
 @pytest.mark.parametrize(("side", "dilation", "height", "width"), [(7, 4, 41, 30), (3, 2, 9, 12), (3, 1, 3, 3)])
@@ -19,7 +19,7 @@ def test_values_and_gradients_are_the_convolutions(
     layer = nn.Conv2d(5, 6, side, dilation=dilation).double().to(memory_format=layout)
     maps = torch.randn(2, 5, height, width, dtype=torch.double).contiguous(memory_format=layout)
     outcomes = []
-    for convolve in (lambda inputs: layer(inputs), lambda inputs: convolve_gathered(layer, inputs)):
+    for convolve in (lambda inputs: layer(inputs), lambda inputs: im2col_conv2d(layer, inputs)):
         inputs = maps.clone().requires_grad_()
         layer.zero_grad()
         scores = convolve(inputs)

@@ -12,7 +12,7 @@ from pipeline.results.statistics.bootstrap import RESAMPLES
 from pipeline.results.statistics.intervals import iou_intervals
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads
-from tests.results.runs import CLASSES, scene, write_run
+from tests.results.run_builders import CLASSES, scene, write_run
 
 
 def by_hand(images: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.results.tables import Run
-from tests.results.runs import PALETTE, write_run
+from tests.results.run_builders import PALETTE, write_run
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs/opening.md").read_text()
 BLOCKS = dict(re.findall(r"^## (.*?)\n.*?^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.data.labels import decode_label
 from pipeline.results.tables import Run
-from tests.results.runs import CLASSES, IGNORE, entropy, write_run
+from tests.results.run_builders import CLASSES, IGNORE, entropy, write_run
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs/questions.md").read_text()
 QUERIES = re.findall(r"^## (\d+) .*?^```sql\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)

@@ -14,7 +14,7 @@ from pipeline.results.ddl import athena_ddl, spark_ddl
 from pipeline.results.schema import schemas
 from pipeline.results.table_docs import tables_document
 from pipeline.results.tables import Run
-from tests.results.runs import write_run
+from tests.results.run_builders import write_run
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/tables.md"
 BY_NAME = {table.name: table for table in TABLES}

@@ -19,7 +19,7 @@ from pipeline.results.schema import schemas
 from pipeline.results.schema.derived import ClassSums, class_scores_table, image_scores_table
 from pipeline.results.schema.encoding import parquet_bytes, read_parquet
 from pipeline.results.tables import Run
-from tests.results.runs import CLASSES, PALETTE, RUN_ID, scene, write_run
+from tests.results.run_builders import CLASSES, PALETTE, RUN_ID, scene, write_run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from runs import relist, write_run
-
 from jobs import verify as job
 from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.results.verify import verify
+from tests.results.run_builders import relist, write_run
 
 Rows = list[dict[str, Any]]
 

@@ -20,13 +20,13 @@ def work(ledger: Ledger, shard: int, images: int, deadly: dict[int, str]) -> dic
     for position in range(images):
         if position not in attempt.quarantined:
             for stage in STAGES:
-                if attempt.careful:
-                    ledger.stand(shard, attempt.number, (position, stage))
+                if attempt.isolated:
+                    ledger.record_stage(shard, attempt.number, (position, stage))
                 if deadly.get(position) == stage:
                     return None
         ledger.images(shard, attempt.number, 1, int(position in attempt.quarantined))
-    if attempt.careful:
-        ledger.stand(shard, attempt.number, None)
+    if attempt.isolated:
+        ledger.record_stage(shard, attempt.number, None)
     ledger.end(shard)
     return dict(attempt.quarantined)
 
@@ -53,8 +53,8 @@ def test_processes_killed_here_and_there_cost_no_image(moments: list[int], most:
             break
         attempt = ledger.begin(0)
         assert attempt is not None and not attempt.quarantined
-        if attempt.careful:
-            ledger.stand(0, attempt.number, (moment // 3, STAGES[moment % 3]))
+        if attempt.isolated:
+            ledger.record_stage(0, attempt.number, (moment // 3, STAGES[moment % 3]))
             hit[moment // 3] += 1
     assert work(ledger, 0, 8, {}) == {} or max(hit.values()) >= most
 
@@ -65,8 +65,8 @@ def test_deaths_outside_images_end_the_run_in_the_end() -> None:
         for _ in range(100):
             attempt = ledger.begin(2)
             assert attempt is not None
-            ledger.stand(2, attempt.number, (0, "fetch"))
-            ledger.stand(2, attempt.number, None)
+            ledger.record_stage(2, attempt.number, (0, "fetch"))
+            ledger.record_stage(2, attempt.number, None)
 
 
 def test_an_attempt_that_was_given_up_is_not_heard() -> None:
@@ -75,8 +75,8 @@ def test_an_attempt_that_was_given_up_is_not_heard() -> None:
     first = ledger.begin(0)
     second = ledger.begin(0)
     assert first is not None and second is not None
-    ledger.stand(0, second.number, None)
-    ledger.stand(0, first.number, (3, "decode"))
+    ledger.record_stage(0, second.number, None)
+    ledger.record_stage(0, first.number, (3, "decode"))
     ledger.images(0, first.number, 1, 1)
     third = ledger.begin(0)
     assert third is not None and not third.quarantined
@@ -99,6 +99,6 @@ def test_images_count_once_however_often_they_are_tried() -> None:
 def test_a_ledger_that_was_lost_hears_of_shards_it_does_not_know() -> None:
     ledger = Ledger(3)
     ledger.images(7, 2, 1, 0)
-    ledger.stand(7, 2, (0, "decode"))
+    ledger.record_stage(7, 2, (0, "decode"))
     ledger.end(7)
     assert ledger.counts() == Counts(0, 0, 1)

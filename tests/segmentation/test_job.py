@@ -11,7 +11,7 @@ import pytest
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.tables import Run
-from tests.jobs import ROOT, run_job
+from tests.job_helpers import ROOT, run_job
 from tests.segmentation.support import label, write_inputs
 from tests.shared import STORAGE
 

@@ -21,7 +21,7 @@ from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import StorageError
 from pipeline.segmentation.actor import segmenter as module
 from pipeline.segmentation.actor.segmenter import Segmenter
-from pipeline.segmentation.supervision.surroundings import Surroundings
+from pipeline.segmentation.supervision.observer import ShardObserver
 from tests.segmentation.support import (
     CLASSES,
     Inputs,
@@ -204,7 +204,7 @@ def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: p
     assert set(segment(inputs, batch_images=2)["error_stage"].to_pylist()) == {"predict"}
 
 
-class _Noting(Surroundings):
+class _Noting(ShardObserver):
     """Observer that records all events."""
 
     def __init__(self, overlapping: bool = True, quarantined: dict[int, str] | None = None) -> None:
@@ -230,12 +230,12 @@ class _Noting(Surroundings):
 
 def test_progress_is_told_image_by_image_and_window_by_window(tmp_path: Path) -> None:
     inputs = write_inputs(str(tmp_path), 4, bad=(2,))
-    around = _Noting()
+    observer = _Noting()
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images").rows())
-    Segmenter(narrow_network(), config_of(inputs, window=380), "run", STORAGE).segment(manifest, around)
-    assert around.images == [True, True, False, True]
+    Segmenter(narrow_network(), config_of(inputs, window=380), "run", STORAGE).segment(manifest, observer)
+    assert observer.images == [True, True, False, True]
     windows = [(-(-height // 8) + 1) * (-(-width // 8) + 1) for height, width in ((41, 30), (24, 32), (41, 30))]
-    assert around.parts == sum(windows) + 3, "after every window of one cell, and after the context module"
+    assert observer.parts == sum(windows) + 3, "after every window of one cell, and after the context module"
 
 
 def test_two_shards_at_once_take_turns_at_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,19 +284,19 @@ def test_an_error_gives_the_turn_back(inputs: Inputs, monkeypatch: pytest.Monkey
 
 def test_a_careful_attempt_is_at_one_stage_of_one_image(inputs: Inputs) -> None:
     """The last event tells what the process was doing when it died."""
-    around = _Noting(overlapping=False)
+    observer = _Noting(overlapping=False)
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
-    Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, around)
+    Segmenter(narrow_network(), config_of(inputs), "run", STORAGE).segment(manifest, observer)
     stages = ("fetch", "decode", "label", "predict")
-    assert around.stages == [(position, stage) for position in range(5) for stage in stages]
+    assert observer.stages == [(position, stage) for position in range(5) for stage in stages]
 
 
 def test_a_quarantined_image_is_not_touched(inputs: Inputs) -> None:
-    around = _Noting(quarantined={1: "decode"})
+    observer = _Noting(quarantined={1: "decode"})
     manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
     segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
-    rows = segmenter.segment(manifest, around).table.to_pylist()
-    assert 1 not in {position for position, _ in around.stages}
+    rows = segmenter.segment(manifest, observer).table.to_pylist()
+    assert 1 not in {position for position, _ in observer.stages}
     assert (rows[1]["status"], rows[1]["error_stage"], rows[1]["error_type"]) == ("error", "decode", "ProcessDied")
     whole = segmenter.segment(manifest).table.drop_columns(["seconds"]).to_pylist()
     for row in rows:

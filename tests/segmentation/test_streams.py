@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.prediction.streams import Handed, Stream, Streams
+from model.prediction.streams import PendingTensors, Stream, Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.segmentation.actor import segmenter as module
-from pipeline.segmentation.actor.overlap import Overlap
+from pipeline.segmentation.actor.concurrency import Concurrency
 from pipeline.segmentation.actor.segmenter import Segmenter
 from tests.segmentation.support import Inputs, config_of, narrow_network, segment, without_time, write_inputs
 from tests.shared import STORAGE
@@ -30,7 +30,7 @@ def inputs(tmp_path: Any) -> Inputs:
 
 
 @dataclass(frozen=True)
-class LateHanded(Handed):
+class LateHanded(PendingTensors):
     """Tensors that hold NaN until they are taken, like memory that a device has not written yet."""
 
     values: tuple[Tensor, ...] = ()
@@ -58,7 +58,7 @@ class LateStream(Stream):
         finally:
             LateStream.current.name = None
 
-    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+    def record(self, tensors: Sequence[Tensor]) -> PendingTensors:
         # These must not be inference tensors, because they are written later, outside of inference mode.
         values = tuple(tensor.clone() for tensor in tensors)
         return LateHanded(tuple(torch.full(value.shape, float("nan")) for value in values), values=values)
@@ -96,7 +96,7 @@ class NextOneFirst(Stream):
     def __post_init__(self) -> None:
         super().__init__(CPU)
 
-    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+    def record(self, tensors: Sequence[Tensor]) -> PendingTensors:
         with self.changed:
             self.given += 1
             self.changed.notify_all()
@@ -104,7 +104,7 @@ class NextOneFirst(Stream):
 
 
 @dataclass(frozen=True)
-class Awaiting(Handed):
+class Awaiting(PendingTensors):
     stream: NextOneFirst | None = None
     awaited: int = 0
 
@@ -121,10 +121,10 @@ def test_the_device_has_its_next_image_before_one_is_done(inputs: Inputs) -> Non
 
 
 def test_a_gpu_has_a_whole_batch_ahead(inputs: Inputs) -> None:
-    on_gpu = Overlap.of(config_of(inputs), on_gpu=True)
+    on_gpu = Concurrency.of(config_of(inputs), on_gpu=True)
     assert on_gpu.ahead >= 2 * on_gpu.batch > 2 and on_gpu.threads > 2 and on_gpu.shards > 2
-    assert Overlap.of(config_of(inputs), on_gpu=False).batch == 1
-    assert Overlap.of(config_of(inputs, batch_images=5), on_gpu=False).batch == 5
+    assert Concurrency.of(config_of(inputs), on_gpu=False).batch == 1
+    assert Concurrency.of(config_of(inputs, batch_images=5), on_gpu=False).batch == 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -137,7 +137,7 @@ def test_streams_of_a_gpu_wait_for_each_other() -> None:
             matrix = torch.randn(4096, 4096, device=device)
             for _ in range(10):
                 matrix = matrix @ matrix / matrix.norm()
-            handed = first.hand_over([matrix])
+            handed = first.record([matrix])
         with second.use():
             (taken,) = handed.take()
             copy = taken.cpu()

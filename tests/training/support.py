@@ -77,7 +77,7 @@ def run_spawned(config: TrainConfig, workers: int) -> None:
 def _spawned(rank: int, size: int, folder: str, settings: dict[str, Any], stages: tuple[StageName, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    Trainer(TrainConfig(**settings), World(rank, size, patient=World.patient_group()), Storage()).run(stages)
+    Trainer(TrainConfig(**settings), World(rank, size, patient=World.barrier_group()), Storage()).run(stages)
     dist.destroy_process_group()
 
 

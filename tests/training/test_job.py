@@ -13,7 +13,7 @@ from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipes.schema import Recipe
-from tests.jobs import ROOT, await_condition, await_line, driver, finish, joined_node, ray_processes, run_job
+from tests.job_helpers import ROOT, await_condition, await_line, driver, finish, joined_node, ray_processes, run_job
 from tests.shared import STORAGE
 from tests.training.support import assert_same_training, run_spawned, write_data
 

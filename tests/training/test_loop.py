@@ -130,10 +130,10 @@ WEIGHTS = torch.linspace(0.5, 2.0, 11)
 def _worker(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    world = World(rank, size, patient=World.patient_group())
-    assert world.agree([3, 4]) and not world.agree([rank, 4])
+    world = World(rank, size, patient=World.barrier_group())
+    assert world.all_equal([3, 4]) and not world.all_equal([rank, 4])
     assert world.gather([str(rank)] * rank) == [[str(each)] * each for each in range(size)]
-    world.wait()
+    world.barrier()
     network, losses = train(_shared(), "joint", world, WEIGHTS)
     torch.save((state(network), losses), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from demo.object_store import ObjectStore
 from pipeline.data.storage import Storage, join
-from pipeline.errors import ConfigError, IncompleteRun, MachineLeaving, NoProgress, RunConflict, StorageError
+from pipeline.errors import ConfigError, IncompleteRun, NoProgress, RunConflict, StorageError, WorkerPreempted
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE
 from pipeline.training.recipes.schema import STAGES, NetworkConfig, Recipe, StageConfig
@@ -217,7 +217,7 @@ def test_losses_in_one_place_end_the_run(data: str, tmp_path: object, caplog: py
 
 
 def test_machines_that_leave_are_no_failures(data: str, tmp_path: object) -> None:
-    phases = Phases(*[lose(MachineLeaving("a spot machine goes"))] * 5, end)
+    phases = Phases(*[lose(WorkerPreempted("a spot machine goes"))] * 5, end)
     assert persist(data, tmp_path, phases, max_failures=0)
 
 

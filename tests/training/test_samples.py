@@ -21,7 +21,7 @@ from pipeline.training.feature_maps.cache import MapCache
 from pipeline.training.recipes.schema import StageInput
 from pipeline.training.samples.crops import SampleRule, image_sample, map_sample
 from pipeline.training.samples.dataset import LabelledImage
-from pipeline.training.samples.randomness import Draw
+from pipeline.training.samples.randomness import SampleParams
 
 MEAN = (10.0, 20.0, 30.0)
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
@@ -43,7 +43,7 @@ def test_against_the_reference_layers_steps(
     """Each step is explicit: extend by 186, extend to the crop's size, crop, mirror, minus mean, slice the label."""
     image, label = scene(height, width)
     crop = 8 * cells + 372
-    sample = image_sample(image, label, Draw(0, row, column, mirror), SampleRule(cells, MEAN), "u")
+    sample = image_sample(image, label, SampleParams(0, row, column, mirror), SampleRule(cells, MEAN), "u")
     below = max(MARGIN, crop - MARGIN - height)
     right = max(MARGIN, crop - MARGIN - width)
     wide = np.pad(image, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float32)
@@ -63,26 +63,28 @@ def test_against_the_reference_layers_steps(
 def test_targets_lie_under_the_cells_of_the_front_end() -> None:
     front_end = FrontEnd(2, WIDTHS)
     image, label = scene(80, 90)
-    sample = image_sample(image, label, Draw(0, 0.3, 0.7, False), SampleRule(6, MEAN))
+    sample = image_sample(image, label, SampleParams(0, 0.3, 0.7, False), SampleRule(6, MEAN))
     assert front_end(sample.inputs[None]).shape[2:] == sample.target.shape
 
 
 def test_a_whole_image_has_the_cells_of_all_its_pixels() -> None:
     image, label = scene(61, 77)
-    sample = image_sample(image, label, Draw(0, 0.9, 0.9, False), SampleRule(None, MEAN))
+    sample = image_sample(image, label, SampleParams(0, 0.9, 0.9, False), SampleRule(None, MEAN))
     np.testing.assert_array_equal(sample.target.numpy(), label[::8, ::8])
     assert FrontEnd(2, WIDTHS)(sample.inputs[None]).shape[2:] == (8, 10)
 
 
 def test_a_deconvolution_learns_from_every_pixel() -> None:
     image, label = scene(61, 77)
-    sample = image_sample(image, label, Draw(0, 0.0, 0.0, True), SampleRule(None, MEAN, target_stride=1))
+    sample = image_sample(image, label, SampleParams(0, 0.0, 0.0, True), SampleRule(None, MEAN, target_stride=1))
     padded = np.full((64, 80), 255, np.uint8)
     padded[:61, :77] = label
     np.testing.assert_array_equal(sample.target.numpy(), padded[:, ::-1])
     with torch.no_grad():
         assert deconvolve(FrontEnd(2, WIDTHS)(sample.inputs[None])).shape[2:] == sample.target.shape
-    cut = map_sample(torch.zeros(2, 8, 10), label, Draw(0, 0.9, 0.0, False), SampleRule(4, MEAN, target_stride=1), 0)
+    cut = map_sample(
+        torch.zeros(2, 8, 10), label, SampleParams(0, 0.9, 0.0, False), SampleRule(4, MEAN, target_stride=1), 0
+    )
     np.testing.assert_array_equal(cut.target.numpy(), padded[32:64, :32])
 
 
@@ -92,7 +94,7 @@ def test_a_random_scale_resizes_image_and_label_alike(share: float, factor: floa
     ids = np.random.default_rng(1).integers(0, 5, (4, 5), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     image = np.repeat(ids[:, :, None] * 50, 3, axis=2)
     rule = SampleRule(None, (0.0, 0.0, 0.0), target_stride=1, scale=(0.5, 2.0))
-    sample = image_sample(image, ids, Draw(0, 0.0, 0.0, False, scale=share), rule)
+    sample = image_sample(image, ids, SampleParams(0, 0.0, 0.0, False, scale=share), rule)
     assert sample.target.shape == (round(64 * factor), round(80 * factor))
     step = round(16 * factor)
     centres = np.s_[step // 2 :: step, step // 2 :: step]
@@ -145,7 +147,7 @@ def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp
     # Rows and columns of the mirrored image at which a crop of whole cells can start: 8 - 4 and 10 - 4 choices.
     for place in ((0.0, 0.0), (0.5, 0.4), (0.99, 0.99)):
         rule = SampleRule(cells, MEAN)
-        sample = map_sample(maps, images.label(0), Draw(0, *place, mirror), rule, cache.halo)
+        sample = map_sample(maps, images.label(0), SampleParams(0, *place, mirror), rule, cache.halo)
         assert sample.inputs.shape[1:] == (cells + cache.halo, cells + cache.halo)
         top = int(place[0] * 5) * 8
         left = int(place[1] * 7) * 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.samples.randomness import Draw, _order, draw
+from pipeline.training.samples.randomness import SampleParams, _order, draw
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
@@ -51,4 +51,4 @@ def test_half_of_the_samples_are_mirrored_and_crops_lie_everywhere() -> None:
 def test_a_position_beyond_the_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="position 4"):
         draw(0, "joint", 0, 4, batch=4, images=1)
-    assert isinstance(draw(0, "joint", 0, 3, batch=4, images=1), Draw)
+    assert isinstance(draw(0, "joint", 0, 3, batch=4, images=1), SampleParams)

@@ -20,7 +20,7 @@ from model.dilated.network import build_network
 from model.files.checkpoint import from_bytes
 from model.prediction.dense_prediction import predict
 from pipeline.data.label_spaces import label_space
-from pipeline.errors import ConfigError, MachineLeaving, RunConflict
+from pipeline.errors import ConfigError, RunConflict, WorkerPreempted
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import Hooks
 from pipeline.training.engine.validation import validate
@@ -144,7 +144,7 @@ def test_a_machine_that_leaves_is_left_after_a_checkpoint(finished: str, data: s
     notices = iter([False, True])
     recipe = small_recipe(checkpoint_every=100, validate_every=2)
     config = TrainConfig(data=data, output=str(tmp_path), recipe=recipe)
-    with pytest.raises(MachineLeaving, match="front_end is saved at iteration 2"):
+    with pytest.raises(WorkerPreempted, match="front_end is saved at iteration 2"):
         run_here(config, Hooks(leaving=lambda: next(notices)))
     assert not (tmp_path / "best.safetensors").exists(), "no validation comes before the checkpoint"
     run_here(config)
@@ -159,7 +159,7 @@ def test_a_run_that_was_taken_over_writes_nothing_more(data: str, tmp_path: Path
 
     config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe())
     with pytest.raises(RunConflict):
-        run_here(config, Hooks(still_ours=taken_over))
+        run_here(config, Hooks(check_lease=taken_over))
     assert not (tmp_path / "checkpoints").exists()
 
 

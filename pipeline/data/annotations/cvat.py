@@ -22,9 +22,9 @@ from pipeline.data.annotations.coco import (
     read_coco,
 )
 from pipeline.data.class_files import BACKGROUND
-from pipeline.data.exif import turned
+from pipeline.data.exif import apply_orientation
 from pipeline.data.filesystems import normalise
-from pipeline.data.images import MAX_PIXELS, one_reason, open_image
+from pipeline.data.images import MAX_PIXELS, normalize_decode_error, open_image
 from pipeline.data.label_spaces import Color
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError
@@ -198,11 +198,11 @@ def _paint(
 def _read_colors(data: bytes, place: str) -> NDArray[np.uint32]:
     """Return (H, W) 0xRRGGBB of a mask; palettes are resolved and alpha is dropped."""
     try:
-        with one_reason():
+        with normalize_decode_error():
             image, orientation = open_image(data, ("PNG",), MAX_PIXELS)
             if image.mode not in _MODES:
                 raise DecodeError(f"its pixels are of mode {image.mode}, must be colors or a palette of 8 bits")
-            return _packed(turned(np.asarray(image.convert("RGB")), orientation))
+            return _packed(apply_orientation(np.asarray(image.convert("RGB")), orientation))
     except DecodeError as error:
         raise ConfigError(f"{place} is no mask: {error}; export it again") from error
 

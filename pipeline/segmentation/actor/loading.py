@@ -21,9 +21,9 @@ from pipeline.data.labels import decode_label
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.segmentation.config import SegmentConfig, labels_of
-from pipeline.segmentation.supervision.surroundings import Surroundings
+from pipeline.segmentation.supervision.observer import ShardObserver
 
-__all__ = ["ImageError", "Loaded", "Loader", "Row", "image_stage", "neighbours"]
+__all__ = ["ImageError", "Loaded", "Loader", "Row", "batch_by_shape", "image_stage"]
 
 Row = Mapping[str, Any]
 
@@ -81,31 +81,31 @@ class Loader:
         self._views = config.views(network.spec.resize)
         self._space = labels_of(config, network.spec)
 
-    def load(self, row: Row, position: int, around: Surroundings) -> Loaded:
+    def load(self, row: Row, position: int, observer: ShardObserver) -> Loaded:
         """Load an image and its label.
 
         Args:
             row: Row of the manifest.
             position: Position of the image in the shard, from 0.
-            around: Observer of every stage.
+            observer: Observer of every stage.
 
         Raises:
             ImageError: If the image or its label cannot be used, or the image is quarantined.
             StorageError: If storage fails.
         """
-        if (stage := around.quarantined.get(position)) is not None:
+        if (stage := observer.quarantined.get(position)) is not None:
             raise ImageError(stage, ProcessDied(f"processes died or hung repeatedly in stage {stage}"))
         started = time.perf_counter()
         limit = self._config.max_pixels
-        around.stage(position, "fetch")
+        observer.stage(position, "fetch")
         data = image_stage("fetch", lambda: self._fetch(row))
-        around.stage(position, "decode")
-        with around.step(f"decoding {row['image_uri']}"):
+        observer.stage(position, "decode")
+        with observer.step(f"decoding {row['image_uri']}"):
             image = image_stage("decode", lambda: decode_image(data, max_pixels=limit))
         label = None
         if row["label_uri"]:
-            around.stage(position, "label")
-            label = image_stage("label", lambda: self._label(row["label_uri"], image, around))
+            observer.stage(position, "label")
+            label = image_stage("label", lambda: self._label(row["label_uri"], image, observer))
         size = (image.shape[0], image.shape[1])
         return Loaded(position, row["image_uri"], size, self._source(image), label, time.perf_counter() - started)
 
@@ -121,7 +121,7 @@ class Loader:
         # Size and version come from the manifest: an object that was replaced later must not count as this image.
         return self._storage.read(row["image_uri"], size=row["size"], version=row["version"])
 
-    def _label(self, uri: str, image: NDArray[np.uint8], around: Surroundings) -> NDArray[np.uint8]:
+    def _label(self, uri: str, image: NDArray[np.uint8], observer: ShardObserver) -> NDArray[np.uint8]:
         """Return the (H, W) class ids of a label file.
 
         Raises:
@@ -130,7 +130,7 @@ class Loader:
         spec = self._network.spec
         data = self._storage.read(uri)
         limit = self._config.max_pixels
-        with around.step(f"decoding {uri}"):
+        with observer.step(f"decoding {uri}"):
             label = decode_label(data, len(spec.classes), spec.ignore_label, self._space, max_pixels=limit, name=uri)
         if label.shape != image.shape[:2]:
             raise DecodeError(
@@ -154,7 +154,7 @@ def image_stage(name: str, work: Callable[[], Any]) -> Any:
         raise ImageError(name, error) from error
 
 
-def neighbours(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
+def batch_by_shape(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
     """Group loaded images into network batches of consecutive images whose score maps have one size.
 
     Images are awaited in their order, regardless of which is loaded first: equal rows give equal batches, and so equal

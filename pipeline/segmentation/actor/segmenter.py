@@ -21,7 +21,7 @@ from model.errors import PredictionError
 from model.prediction.dense_prediction import label_map, predict, score_maps
 from model.prediction.geometry import MIN_WINDOW
 from model.prediction.label_map import LabelMap
-from model.prediction.streams import Handed, Streams
+from model.prediction.streams import PendingTensors, Streams
 from model.prediction.window_input import WindowInput
 from pipeline.ahead import ahead
 from pipeline.data.labels import encode_confidence, encode_mask
@@ -29,10 +29,10 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.results.schema.schemas import predictions_schema
 from pipeline.results.statistics.scores import Matrix, class_counts, mean_iou, pixel_accuracy
-from pipeline.segmentation.actor.loading import ImageError, Loaded, Loader, Row, image_stage, neighbours
-from pipeline.segmentation.actor.overlap import ONE_BY_ONE, Overlap
+from pipeline.segmentation.actor.concurrency import SEQUENTIAL, Concurrency
+from pipeline.segmentation.actor.loading import ImageError, Loaded, Loader, Row, batch_by_shape, image_stage
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.supervision.surroundings import Surroundings
+from pipeline.segmentation.supervision.observer import ShardObserver
 
 __all__ = ["Segmenter", "ShardResult"]
 
@@ -93,10 +93,10 @@ class Segmenter:
         self._views = config.views(network.spec.resize)
         self._classes = network.spec.classes
         self._schema = predictions_schema(config.confidence_maps)
-        self._overlap = Overlap.of(config, on_gpu=device.type == "cuda")
+        self._overlap = Concurrency.of(config, on_gpu=device.type == "cuda")
         self._turn = threading.Lock()
 
-    def segment(self, rows: Sequence[Row], around: Surroundings | None = None) -> ShardResult:
+    def segment(self, rows: Sequence[Row], observer: ShardObserver | None = None) -> ShardResult:
         """Segment the images of a shard, in order.
 
         While the network runs on one image, later images are fetched and decoded, and earlier ones are labeled and
@@ -104,24 +104,24 @@ class Segmenter:
 
         Args:
             rows: Rows of the manifest.
-            around: Observer of every image and stage; None: no observer.
+            observer: Observer of every image and stage; None: no observer.
 
         Raises:
             StorageError: If storage fails; never for a single missing or replaced image.
         """
-        around = around or Surroundings()
-        overlap = self._overlap if around.overlapping else ONE_BY_ONE
+        observer = observer or ShardObserver()
+        overlap = self._overlap if observer.overlapping else SEQUENTIAL
         confusion = np.zeros((len(self._classes), len(self._classes)), np.int64)
         done: list[dict[str, Any]] = []
         # Three stages overlap: `_scored` loads in threads and predicts in this thread, `_finish` runs in threads.
-        scored = self._scored(rows, around, overlap)
-        finish = partial(self._finish, around=around)
+        scored = self._scored(rows, observer, overlap)
+        finish = partial(self._finish, observer=observer)
         with contextlib.closing(scored):
             for (row, _), finishing in ahead("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
                 columns, counts = finishing.result()
                 confusion += counts
                 done.append({**self._head(row), **columns})
-                around.image(columns["status"] == "ok")
+                observer.image(columns["status"] == "ok")
         return ShardResult(pa.Table.from_pylist(done, schema=self._schema), confusion)
 
     def _head(self, row: Row) -> dict[str, Any]:
@@ -129,34 +129,34 @@ class Segmenter:
         return {"run_id": self._run_id, "image_uri": row["image_uri"], "image_version": row["version"]}
 
     def _scored(
-        self, rows: Sequence[Row], around: Surroundings, overlap: Overlap
+        self, rows: Sequence[Row], observer: ShardObserver, overlap: Concurrency
     ) -> Generator[tuple[Row, _Scored | ImageError]]:
         """Yield each row with its image after the network, in order; later images load meanwhile."""
 
         def load(item: tuple[int, Row]) -> Loaded:
-            return self._loader.load(item[1], item[0], around)
+            return self._loader.load(item[1], item[0], observer)
 
         loads = ahead("load", load, enumerate(rows), count=overlap.ahead, threads=overlap.threads)
         with contextlib.closing(loads), contextlib.ExitStack() as turn:
             remaining = iter(rows)
-            batches = neighbours((loading for _, loading in loads), overlap.batch)
+            batches = batch_by_shape((loading for _, loading in loads), overlap.batch)
             for number, batch in enumerate(batches):
                 if number == 0:
                     # The lock is taken only now, so that the first batch loads while the network still predicts the
                     # shard before this one. It is held until the shard's last batch.
                     turn.enter_context(self._turn)
-                scored = [batch] if isinstance(batch, ImageError) else self._score(batch, around)
+                scored = [batch] if isinstance(batch, ImageError) else self._score(batch, observer)
                 # `remaining` comes last: `zip` must not take a row before it finds that the images are used up.
                 for image, row in zip(scored, remaining, strict=False):
                     yield row, image
 
-    def _score(self, batch: Sequence[Loaded], around: Surroundings) -> Sequence[_Scored | ImageError]:
+    def _score(self, batch: Sequence[Loaded], observer: ShardObserver) -> Sequence[_Scored | ImageError]:
         """Run the network on a batch; return each image's scores, or the error of the batch for each image."""
         started = time.perf_counter()
         more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
         for image in batch:
-            around.stage(image.position, "predict")
-        with around.step(f"predicting {batch[0].uri}{more}") as renew:
+            observer.stage(image.position, "predict")
+        with observer.step(f"predicting {batch[0].uri}{more}") as renew:
             try:
                 labels = image_stage("predict", lambda: self._predict(batch, renew))
             except ImageError as error:
@@ -164,7 +164,7 @@ class Segmenter:
         share = (time.perf_counter() - started) / len(batch)
         return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
 
-    def _finish(self, item: tuple[Row, _Scored | ImageError], around: Surroundings) -> tuple[dict[str, Any], Matrix]:
+    def _finish(self, item: tuple[Row, _Scored | ImageError], observer: ShardObserver) -> tuple[dict[str, Any], Matrix]:
         """Label and encode an image; return its columns and its (C, C) confusion matrix, zeros without a label."""
         row, scored = item
         started = time.perf_counter()
@@ -172,7 +172,7 @@ class Segmenter:
             if isinstance(scored, ImageError):
                 raise scored
             # On a GPU, this call waits until the network has computed the scores.
-            with around.step(f"labelling {row['image_uri']}"):
+            with observer.step(f"labelling {row['image_uri']}"):
                 columns, counts = self._columns(image_stage("predict", scored.label))
         except ImageError as error:
             logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
@@ -202,10 +202,10 @@ class Segmenter:
             # Inputs by image and view -> by view: one view of all images is one batch of the network.
             of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
             # Scores by view and image -> by image: each image is labeled on its own, in another stream.
-            of_images = [stream.hand_over(scores) for scores in zip(*of_views, strict=True)]
+            of_images = [stream.record(scores) for scores in zip(*of_views, strict=True)]
         return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
 
-    def _label(self, item: Loaded, scores: Handed) -> LabelMap:
+    def _label(self, item: Loaded, scores: PendingTensors) -> LabelMap:
         """Return the label map of an image, averaged over its views, from one score map per view."""
         with self._streams.labels.use():
             return label_map(

@@ -22,7 +22,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, DecodeError, ObjectMissing, StorageError, StorageUnavailable, UnknownClasses
 from pipeline.results.schema.schemas import TABLE_FORMAT
 from pipeline.segmentation.config import SegmentConfig, labels_of
-from pipeline.segmentation.runs.earlier import EarlierRuns, earlier_runs
+from pipeline.segmentation.runs.base_runs import BaseRuns, earlier_runs
 from pipeline.segmentation.runs.shards import FrozenFile, frozen_files
 
 __all__ = ["Plan", "make_plan"]
@@ -119,14 +119,14 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     return Plan(config, spec, manifest, ingredients, since)
 
 
-def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> EarlierRuns:
+def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> BaseRuns:
     """Return the run at `since` and its chain, after a check of its network and settings."""
     earlier = earlier_runs(storage, since)
-    earlier.refuse_others(ingredients)
+    earlier.check_compatible(ingredients)
     return earlier
 
 
-def _manifest(config: SegmentConfig, storage: Storage, earlier: EarlierRuns | None) -> Manifest:
+def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None) -> Manifest:
     # Outputs may lie among the images, but their files are no inputs.
     leave_out = [config.output]
     recall = None

@@ -1,8 +1,8 @@
 """Ledger of the attempts at shards: finished shards, attempts that died, and the images that killed them.
 
-A process that dies (a crash in a decoder, out of memory, a hang that was cut short) cannot report the cause. The
-attempt that follows a death is therefore careful: it records each stage of each image before the stage starts. An image
-in which careful attempts died often enough is quarantined: it becomes an error row, and its shard is done without it.
+A process that dies (a crash in a decoder, out of memory, a hang that was cut short) cannot report the cause. So the
+attempt that follows a death is isolated: it records each stage of each image before the stage starts. An image in which
+isolated attempts died often enough is quarantined: it becomes an error row, and its shard is done without it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Attempt:
     Attributes:
         number: Number of the attempt, from 1; a later attempt makes all earlier ones void. 0: the ledger gave no
             number, and it ignores what such an attempt reports.
-        careful: Whether the attempt records each stage before it starts, and loads nothing ahead.
+        isolated: Whether the attempt records each stage before it starts, and loads nothing ahead.
         quarantined: Stage in which the process died, by position of the image in the shard.
     """
 
     number: int = 0
-    careful: bool = False
+    isolated: bool = False
     quarantined: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class Ledger:
     """Record of the attempts at all shards, kept in one process that outlives the workers.
 
     Args:
-        most: Number of careful attempts that die in one image before it is quarantined.
+        most: Number of isolated attempts that die in one image before it is quarantined.
     """
 
     def __init__(self, most: int) -> None:
@@ -91,7 +91,7 @@ class Ledger:
         state.errors = 0
         return Attempt(state.number, state.number > 1, dict(state.quarantined))
 
-    def stand(self, shard: int, number: int, place: tuple[int, str] | None) -> None:
+    def record_stage(self, shard: int, number: int, place: tuple[int, str] | None) -> None:
         """Record the (position, stage) that an attempt is about to start; None: all its images are done."""
         if (state := self._current(shard, number)) is not None:
             state.place = place

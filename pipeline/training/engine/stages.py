@@ -12,7 +12,7 @@ from model.dilated.front_end import CONV_NAMES
 from model.dilated.network import DilatedNetwork
 from pipeline.training.recipes.schema import Recipe, StageName
 
-__all__ = ["evaluating", "set_modes", "stage_forward", "trainable", "visible_network"]
+__all__ = ["evaluating", "network_after_stage", "set_modes", "stage_forward", "trainable"]
 
 
 def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
@@ -59,7 +59,7 @@ def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inp
     return network.add_context(scores) if stage in ("context", "joint") else scores
 
 
-def visible_network(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
+def network_after_stage(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
     """Return the network after a stage: the front end alone until a stage has trained the context module."""
     return network if stage in ("context", "joint") else network.without_context()
 

@@ -14,14 +14,14 @@ import torch
 from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import network_tensors, to_bytes
 from pipeline.data.storage import Storage, join
-from pipeline.errors import IncompleteRun, MachineLeaving
+from pipeline.errors import IncompleteRun, WorkerPreempted
 from pipeline.results.console import class_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network
 from pipeline.training.engine.loop import run_steps
 from pipeline.training.engine.pace import Pace
 from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import set_modes, stage_forward, trainable, visible_network
+from pipeline.training.engine.stages import network_after_stage, set_modes, stage_forward, trainable
 from pipeline.training.engine.step import Step
 from pipeline.training.engine.summaries import Examples, Summaries
 from pipeline.training.engine.validation import Validation, validate
@@ -48,14 +48,14 @@ class Hooks:
         say: Callback that prints a line of progress; called on rank 0 only.
         alive: Callback for a sign of life; called after every step and every validated image.
         leaving: Callback that returns whether the workers must regroup, because a machine joins or is about to leave.
-        still_ours: Callback that raises if another driver has taken over the run; called on rank 0 before a checkpoint,
-            a network or the metrics are written.
+        check_lease: Callback that raises if another driver has taken over the run; called on rank 0 before a
+            checkpoint, a network or the metrics are written.
     """
 
     say: Callable[[str], None] = lambda line: None
     alive: Callable[[], None] = lambda: None
     leaving: Callable[[], bool] = lambda: False
-    still_ours: Callable[[], None] = lambda: None
+    check_lease: Callable[[], None] = lambda: None
 
 
 class Trainer:
@@ -92,14 +92,14 @@ class Trainer:
 
         Raises:
             IncompleteRun: If the workers do not find the same checkpoint.
-            MachineLeaving: If the workers must regroup; a checkpoint has been written.
+            WorkerPreempted: If the workers must regroup; a checkpoint has been written.
             PipelineError: If a loss is not finite.
         """
         state = newest(self._storage, self._output, self._recipe.digest())
         # All workers must have looked for a checkpoint before rank 0 may write the next one.
-        self._world.wait()
+        self._world.barrier()
         position = state.position if state else Position(self._recipe.stages[0], 0)
-        if not self._world.agree([STAGES.index(position.stage), position.iteration]):
+        if not self._world.all_equal([STAGES.index(position.stage), position.iteration]):
             raise IncompleteRun(f"workers found different checkpoints: another driver is writing to {self._output}")
         if state is None and "source" in self._weights:
             copied = ", ".join(self._weights.get("copied", ()))
@@ -108,7 +108,7 @@ class Trainer:
             self._restore(state)
             self._say(f"resuming stage {position.stage} at iteration {position.iteration}")
         # Workers that download weights arrive later than the others.
-        self._world.wait()
+        self._world.barrier()
         place = self._place(position.stage, position.iteration)
         with Summaries(self._storage, self._output, place, active=self._world.rank == 0) as summaries:
             # Only the first stage resumes from a checkpoint's optimizer state; later ones start afresh.
@@ -138,7 +138,7 @@ class Trainer:
         cache = self._cache(stage)
         sample = sampler(recipe, stage, self._network.spec, self._sources.of(stage), cache)
         # Data, maps and compilation take a different time on each worker; all start the first step together.
-        self._world.wait()
+        self._world.barrier()
         loaders = max(2, int(self._config.cpus_per_worker))
         for result in run_steps(self._step(stage, optimizer), sample, position.iteration, loaders):
             self._hooks.alive()
@@ -153,7 +153,7 @@ class Trainer:
                 self._checkpoint(replace(position, iteration=done), optimizer, summaries)
             if result.leaving:
                 # Further steps would be lost: the driver restarts the stage on the machines that stay.
-                raise MachineLeaving(f"the workers are to be regrouped; {stage} is saved at iteration {done}")
+                raise WorkerPreempted(f"the workers are to be regrouped; {stage} is saved at iteration {done}")
             position = self._validate_if_due(replace(position, iteration=done), summaries)
         return self._end_stage(position, optimizer, summaries)
 
@@ -183,7 +183,7 @@ class Trainer:
             self._checkpoint(following, optimizer, summaries)
             return following
         if self._world.rank == 0:
-            self._hooks.still_ours()
+            self._hooks.check_lease()
             summaries.upload()
             self._storage.write(join(self._output, "metrics.json"), json.dumps(metrics, indent=1).encode())
         # The final network is written last: its presence marks the run as complete.
@@ -192,7 +192,7 @@ class Trainer:
 
     def _checkpoint(self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries) -> None:
         if self._world.rank == 0:
-            self._hooks.still_ours()
+            self._hooks.check_lease()
             # Each stage starts with fresh momenta, so there are none to save at its start.
             named = trainable(self._network, position.stage, self._recipe) if position.iteration else []
             arguments = (position, self._network, optimizer, named, self._recipe.keep_checkpoints)
@@ -201,11 +201,11 @@ class Trainer:
             summaries.upload()
             save_state(self._storage, self._output, self._recipe.digest(), *arguments)
         # Without this barrier the others would wait in the next all-reduce, whose timeout a large upload may exceed.
-        self._world.wait()
+        self._world.barrier()
 
     def _validate(self, stage: StageName, iteration: int, summaries: Summaries, limit: int | None) -> Validation:
         started = time.perf_counter()
-        network = visible_network(self._network, stage)
+        network = network_after_stage(self._network, stage)
         examples = Examples(self._sources.val, self._network.spec)
 
         def on_image(index: int, labels: Any) -> None:
@@ -236,7 +236,7 @@ class Trainer:
         if score is None or validation.images < len(self._sources.val) or score <= (position.best or 0.0):
             return position
         self._write_network(BEST_FILE, stage, {**position.metrics, stage: validation.summary()})
-        self._world.wait()
+        self._world.barrier()
         return replace(position, best=score)
 
     def _restore(self, state: State) -> None:
@@ -249,8 +249,8 @@ class Trainer:
 
     def _write_network(self, path: str, stage: StageName, metrics: Any) -> None:
         if self._world.rank == 0:
-            self._hooks.still_ours()
-            network = visible_network(self._network, stage)
+            self._hooks.check_lease()
+            network = network_after_stage(self._network, stage)
             provenance = {"recipe": self._recipe.model_dump(mode="json"), "metrics": metrics, "weights": self._weights}
             described = DilatedNetwork(replace(network.spec, provenance=provenance), network.front_end, network.context)
             self._storage.write(join(self._output, path), to_bytes(described))

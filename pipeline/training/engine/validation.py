@@ -81,7 +81,7 @@ def validate(
                 total += prediction.confusion
             on_image(index, prediction.labels)
     # Workers may finish minutes apart, which the timeout of the sum does not allow; the barrier waits longer.
-    world.wait()
+    world.barrier()
     # Pixel counts exceed 2^24, the largest exact range of float32, so they are summed as integers.
     total = world.sum(torch.from_numpy(total)).cpu().numpy()
     return Validation(classes, tuple(iou_per_class(total)), mean_iou(total), pixel_accuracy(total), len(chosen))

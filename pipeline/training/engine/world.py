@@ -35,7 +35,7 @@ class World:
     patient: dist.ProcessGroup | None = None
 
     @staticmethod
-    def patient_group() -> dist.ProcessGroup:
+    def barrier_group() -> dist.ProcessGroup:
         """Create a group with a timeout of six hours, as storage may keep one worker busy far longer than a step."""
         group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[assignment]
         return group
@@ -65,7 +65,7 @@ class World:
         """Return the indices, out of `count`, that belong to this worker: every `size`-th from its rank on."""
         return range(self.rank, count, self.size)
 
-    def agree(self, values: Sequence[int]) -> bool:
+    def all_equal(self, values: Sequence[int]) -> bool:
         """Return whether all workers passed the same numbers; every worker gets the same answer."""
         return len({tuple(texts) for texts in self.gather([str(value) for value in values])}) == 1
 
@@ -83,7 +83,7 @@ class World:
         dist.all_gather(padded, functional.pad(data, (0, longest - len(data))), group=self.patient)
         return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(padded, lengths, strict=True)]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Block until every worker arrives; the timeout may be long, as Ray ends the group if a worker is lost."""
         if self.size > 1:
             dist.barrier(group=self.patient)

@@ -16,7 +16,7 @@ from pipeline.training.feature_maps.cache import MapCache
 from pipeline.training.recipes.schema import StageInput
 from pipeline.training.samples.sources import Images, Sources
 
-__all__ = ["MapWork", "Task", "map_caches"]
+__all__ = ["FeaturePrecompute", "Task", "map_caches"]
 
 # One map to compute: split, index of the image in the split, and whether the image is mirrored.
 Task = tuple[Literal["train", "val"], int, bool]
@@ -35,7 +35,7 @@ def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -
     return caches
 
 
-class MapWork:
+class FeaturePrecompute:
     """Computation of all maps of one kind for the images of a run.
 
     Args:

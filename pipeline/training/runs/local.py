@@ -8,7 +8,7 @@ from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks, Trainer
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.precompute import MapWork
+from pipeline.training.feature_maps.precompute import FeaturePrecompute
 from pipeline.training.recipes.schema import StageName
 from pipeline.training.runs.phases import Phase, current_phase
 
@@ -41,5 +41,5 @@ def run_phases(
 def compute_maps(config: TrainConfig, phase: Phase, storage: Storage, world: World) -> None:
     """Compute the missing maps of a phase on this worker's device."""
     for kind in phase.maps:
-        work = MapWork(config, kind, storage, world.device)
+        work = FeaturePrecompute(config, kind, storage, world.device)
         work.compute(work.missing())

@@ -10,10 +10,10 @@ from pipeline.data.storage import Storage, join
 from pipeline.errors import (
     ConfigError,
     IncompleteRun,
-    MachineLeaving,
     NoProgress,
     StorageError,
     StorageUnavailable,
+    WorkerPreempted,
 )
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE
@@ -80,7 +80,7 @@ def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: Run
         except NoProgress:
             # Stuck tasks may still hold resources of the cluster; only the end of this process frees them.
             raise
-        except MachineLeaving as error:
+        except WorkerPreempted as error:
             logger.warning("%s", error)
         # Not retried: ConfigError stays wrong, and RunConflict means that another driver has taken over the run.
         except (IncompleteRun, StorageError) as error:

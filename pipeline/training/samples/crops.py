@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
 from model.prediction.window_input import preprocess
-from pipeline.training.samples.randomness import Draw
+from pipeline.training.samples.randomness import SampleParams
 
 __all__ = ["Sample", "SampleRule", "image_sample", "map_sample"]
 
@@ -54,7 +54,7 @@ class SampleRule:
 
 
 def image_sample(
-    image: NDArray[np.uint8], label: NDArray[np.uint8], draw: Draw, rule: SampleRule, uri: str = ""
+    image: NDArray[np.uint8], label: NDArray[np.uint8], draw: SampleParams, rule: SampleRule, uri: str = ""
 ) -> Sample:
     """Return a random crop of an image that is resized if the rule has a scale, then reflected by 186 pixels.
 
@@ -88,7 +88,7 @@ def image_sample(
 
 
 def map_sample(
-    maps: Tensor, label: NDArray[np.uint8], draw: Draw, rule: SampleRule, halo: int, uri: str = ""
+    maps: Tensor, label: NDArray[np.uint8], draw: SampleParams, rule: SampleRule, halo: int, uri: str = ""
 ) -> Sample:
     """Return a random crop of maps of a whole reflected image: conv5_3 maps, or score maps.
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline.training.recipes.schema import STAGES, StageName
 
-__all__ = ["Draw", "draw"]
+__all__ = ["SampleParams", "draw"]
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleParams:
     """Random parameters of the sample at one position of one batch.
 
     Attributes:
@@ -34,7 +34,7 @@ class Draw:
     scale: float = 0.0
 
 
-def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: int, images: int) -> Draw:
+def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: int, images: int) -> SampleParams:
     """Return the random parameters of the sample at `position` of the global batch of `iteration`.
 
     Images come in a new random order each epoch. The result does not depend on the worker that asks.
@@ -62,7 +62,7 @@ def draw(seed: int, stage: StageName, iteration: int, position: int, *, batch: i
     row, column, coin = rng.random(3)
     dropout_seed = int(rng.integers(2**63))
     scale = float(rng.random())
-    return Draw(index, float(row), float(column), bool(coin < 0.5), dropout_seed, scale)
+    return SampleParams(index, float(row), float(column), bool(coin < 0.5), dropout_seed, scale)
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from pipeline.results.statistics.scores import iou_per_class
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.browser import EXECUTABLE, Browser
-from tests.results.runs import CLASSES, IGNORE, write_run
+from tests.results.run_builders import CLASSES, IGNORE, write_run
 
 OTHER = "fedcba9876543210"
 ALL = len(CLASSES)

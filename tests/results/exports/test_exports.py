@@ -31,7 +31,7 @@ from pipeline.results.exports.label_studio import brush_rle
 from pipeline.results.exports.masks import chosen_masks
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
-from tests.results.runs import CLASSES, PALETTE, entropy, write_run
+from tests.results.run_builders import CLASSES, PALETTE, entropy, write_run
 from tests.shared import STORAGE
 
 masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(

@@ -17,7 +17,7 @@ from pipeline.results.report.plots import distribution_plot, iou_plot, reliabili
 from pipeline.results.report.report import write_report
 from pipeline.results.scoring.calibration import Bin
 from pipeline.results.scoring.score import score_run
-from tests.results.runs import write_run
+from tests.results.run_builders import write_run
 from tests.segmentation.support import config_of, run_here, write_inputs
 
 BLUE = np.array([0x4A, 0x7F, 0xC1])

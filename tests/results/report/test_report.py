@@ -20,7 +20,7 @@ from pipeline.results.report.contact_sheet import choose_panels, overlay
 from pipeline.results.statistics.intervals import iou_intervals
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads
-from tests.results.runs import CLASSES, scene, write_run
+from tests.results.run_builders import CLASSES, scene, write_run
 
 
 class Page(HTMLParser):

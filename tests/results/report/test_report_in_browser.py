@@ -10,7 +10,7 @@ import pytest
 
 from jobs import report as job
 from tests.results.browser import EXECUTABLE, Browser
-from tests.results.runs import write_run
+from tests.results.run_builders import write_run
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here: apt-get install chromium")
 

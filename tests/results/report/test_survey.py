@@ -12,7 +12,7 @@ from pipeline.results.report.survey import EXAMPLES, survey
 from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads
-from tests.results.runs import write_run
+from tests.results.run_builders import write_run
 
 
 def test_worst_best_and_most_uncertain_are_those_of_sorting(tmp_path: Path) -> None:

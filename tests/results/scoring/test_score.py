@@ -20,7 +20,7 @@ from pipeline.results.scoring.score import score_run
 from pipeline.results.statistics.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
-from tests.results.runs import write_run
+from tests.results.run_builders import write_run
 from tests.segmentation.support import CLASSES, config_of, run_here, write_inputs
 
 SCORES = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_boundary_iou")

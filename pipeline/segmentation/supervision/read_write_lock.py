@@ -6,10 +6,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-__all__ = ["Turns"]
+__all__ = ["ReadWriteLock"]
 
 
-class Turns:
+class ReadWriteLock:
     """Exclusive and shared access to the worker process; threads that wait for exclusive access have priority."""
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Turns:
         self._alone = False
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def shared(self) -> Iterator[None]:
         """Hold shared access; wait while another thread holds exclusive access or waits for it."""
         with self._changed:
             # Waiting for exclusive access blocks new shared access, which could otherwise delay it without end.
@@ -32,7 +32,7 @@ class Turns:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Hold exclusive access, so that the cause is known if the process dies."""
         with self._changed:
             self._wanting += 1

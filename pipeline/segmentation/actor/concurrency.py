@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from pipeline.segmentation.config import SegmentConfig
 
-__all__ = ["ONE_BY_ONE", "Overlap"]
+__all__ = ["SEQUENTIAL", "Concurrency"]
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Concurrency:
     """Limits of the work in progress: enough to hide slow GETs and the labeling of a batch, with bounded memory.
 
     Attributes:
@@ -27,7 +27,7 @@ class Overlap:
     shards: int
 
     @classmethod
-    def of(cls, config: SegmentConfig, *, on_gpu: bool) -> Overlap:
+    def of(cls, config: SegmentConfig, *, on_gpu: bool) -> Concurrency:
         """Return the limits that suit the device; `batch_images` of the configuration overrides the batch size."""
         # Batch: an H200 is a quarter slower with one image than with eight; on a CPU, one image occupies all cores.
         # Threads: a GPU predicts hundreds of images a second, so several GETs must be in progress at any time.
@@ -39,4 +39,4 @@ class Overlap:
 
 
 # One stage of one image at a time, so that a process that dies has one suspect.
-ONE_BY_ONE = Overlap(1, 0, 1, 1)
+SEQUENTIAL = Concurrency(1, 0, 1, 1)

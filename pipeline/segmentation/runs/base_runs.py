@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import setting_differences
 
-__all__ = ["EarlierRuns", "earlier_runs"]
+__all__ = ["BaseRuns", "earlier_runs"]
 
 _CHANGE = ("image_uri", "change")
 _INPUT = ("image_uri", "label_uri", "size", "version")
@@ -21,7 +21,7 @@ _FREE = frozenset({"shard_images"})
 
 
 @dataclass(frozen=True)
-class EarlierRuns:
+class BaseRuns:
     """Committed run and the chain of earlier runs on which it builds through its own `--since`.
 
     Attributes:
@@ -47,7 +47,7 @@ class EarlierRuns:
             table.forget(row["image_uri"] for row in _rows(run, "changes/", _CHANGE) if row["change"] == "gone")
             table.add_known(tuple(row.values()) for row in _rows(run, "manifest/", _INPUT))
 
-    def refuse_others(self, ingredients: Mapping[str, Any]) -> None:
+    def check_compatible(self, ingredients: Mapping[str, Any]) -> None:
         """Check that a new run has the network and the settings of these runs.
 
         Args:
@@ -72,7 +72,7 @@ class EarlierRuns:
             )
 
 
-def earlier_runs(storage: Storage, output: str) -> EarlierRuns:
+def earlier_runs(storage: Storage, output: str) -> BaseRuns:
     """Open the run at `output` and the chain of earlier runs on which it builds.
 
     Args:
@@ -88,7 +88,7 @@ def earlier_runs(storage: Storage, output: str) -> EarlierRuns:
         if since["output"] in {run.output for run in runs}:
             raise ConfigError(f"{runs[0].output} says that it was made since {since['output']}, which says the same")
         runs.insert(0, Run(since["output"], storage))
-    return EarlierRuns(tuple(runs))
+    return BaseRuns(tuple(runs))
 
 
 def _rows(run: Run, folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

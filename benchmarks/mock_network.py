@@ -18,7 +18,7 @@ from model.dilated.front_end import FrontEndWidths
 from model.dilated.network import DilatedNetwork, NetworkSpec, front_end_only
 from model.files.checkpoint import to_bytes
 from model.prediction.geometry import front_end_cells
-from model.prediction.streams import Handed, Stream, Streams
+from model.prediction.streams import PendingTensors, Stream, Streams
 from pipeline.ray_backend.shard_actor import ShardActor
 
 __all__ = ["SPEC", "StandInActor", "stand_in", "write_images", "write_network"]
@@ -54,7 +54,7 @@ class _Still(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Due(Handed):
+class _Due(PendingTensors):
     """Result that becomes available at `due`, a time of `time.perf_counter`."""
 
     due: float = 0.0
@@ -74,7 +74,7 @@ class _PacedStream(Stream):
         self._free = 0.0
         self._lock = threading.Lock()
 
-    def hand_over(self, tensors: Sequence[Tensor]) -> Handed:
+    def record(self, tensors: Sequence[Tensor]) -> PendingTensors:
         """Return the tensors with the time at which the mock device has processed them after all earlier ones."""
         with self._lock:
             self._free = max(self._free, time.perf_counter()) + self._seconds

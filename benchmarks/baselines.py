@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.stand_in import stand_in
+from benchmarks.mock_network import stand_in
 from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
 from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, score_map_size

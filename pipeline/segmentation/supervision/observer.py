@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Surroundings"]
+__all__ = ["ShardObserver"]
 
 
-class Surroundings:
+class ShardObserver:
     """Observer of the events of a shard; this default ignores them.
 
     Attributes:

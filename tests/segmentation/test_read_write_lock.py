@@ -7,22 +7,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.segmentation.supervision.turns import Turns
+from pipeline.segmentation.supervision.read_write_lock import ReadWriteLock
 
 
 def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:
-    turns = Turns()
+    turns = ReadWriteLock()
     met = threading.Barrier(3)
     go_on = threading.Event()
     inside = list[str]()
 
     def together() -> None:
-        with turns.together():
+        with turns.shared():
             met.wait(20)
             assert go_on.wait(20) and not inside
 
     def alone() -> None:
-        with turns.alone():
+        with turns.exclusive():
             assert not inside
             inside.append("alone")
             inside.remove("alone")
@@ -37,22 +37,22 @@ def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:
 
 
 def test_who_wants_to_be_alone_is_not_overtaken() -> None:
-    turns = Turns()
+    turns = ReadWriteLock()
     order = list[str]()
     first_in = threading.Event()
     first_may_go = threading.Event()
 
     def first() -> None:
-        with turns.together():
+        with turns.shared():
             first_in.set()
             assert first_may_go.wait(20)
 
     def alone() -> None:
-        with turns.alone():
+        with turns.exclusive():
             order.append("alone")
 
     def late() -> None:
-        with turns.together():
+        with turns.shared():
             order.append("late")
 
     with ThreadPoolExecutor(3) as pool:
@@ -69,7 +69,7 @@ def test_who_wants_to_be_alone_is_not_overtaken() -> None:
 
 
 def test_errors_leave_the_door_open() -> None:
-    turns = Turns()
+    turns = ReadWriteLock()
     for way in (turns.together, turns.alone, turns.together):
         with pytest.raises(RuntimeError), way():
             raise RuntimeError

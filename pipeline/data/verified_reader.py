@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pipeline.data.filesystems import Transient, get_object
 from pipeline.errors import ObjectChanged
 
-__all__ = ["WholeReads"]
+__all__ = ["VerifiedReader"]
 
 
 class Stated(Protocol):
@@ -22,7 +22,7 @@ class Stated(Protocol):
     def version(self) -> str | None: ...
 
 
-class WholeReads:
+class VerifiedReader:
     """Reader that checks the bytes of objects against size and version; safe to share between threads.
 
     An ETag is the MD5 of the bytes, with two exceptions. The ETag of an object that was uploaded in parts contains a
