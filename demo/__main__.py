@@ -21,7 +21,7 @@ from types import FrameType
 
 from demo.cluster import Cluster, local_cluster
 from demo.object_store import object_store
-from demo.processes import signals_deferred
+from demo.processes import heed_interrupts, signals_deferred
 from demo.street.scene import encode_scene
 from pipeline.data.storage import Storage, join
 
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--keep", type=Path, default=_ROOT / "demo-output", help="folder for the results")
     options = parser.parse_args(arguments)
+    heed_interrupts()
     # Turn SIGTERM into an exception, so that the context managers below stop their processes in order.
     signal.signal(signal.SIGTERM, _stop)
     started = time.monotonic()

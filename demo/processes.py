@@ -13,7 +13,7 @@ from types import FrameType
 
 import psutil
 
-__all__ = ["child_process", "end_tree", "signals_deferred", "wait_until"]
+__all__ = ["child_process", "end_tree", "heed_interrupts", "signals_deferred", "wait_until"]
 
 
 @contextlib.contextmanager
@@ -52,6 +52,15 @@ def child_process(
         finally:
             end_tree(process.pid, grace=grace)
             process.wait(timeout=30)
+
+
+def heed_interrupts() -> None:
+    """Make this process and its children answer SIGINT, which a shell makes its background jobs ignore.
+
+    A child inherits an ignored signal, but not a handler: with one here, it gets the default action.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_tree(pid: int, *, grace: float = 8.0) -> None:

@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, settings
 from demo.cluster import Cluster, local_cluster
 from demo.object_store import ObjectStore
 from demo.object_store import object_store as run_object_store
+from demo.processes import heed_interrupts
 
 # The tests run on two cores: more threads would only compete, and narrow networks are faster with one.
+heed_interrupts()
 torch.set_num_threads(1)
 # No deadline for one example, since a busy machine may be slow; pytest's own time limit bounds the whole test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
