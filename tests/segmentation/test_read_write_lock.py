@@ -70,6 +70,6 @@ def test_who_wants_to_be_alone_is_not_overtaken() -> None:
 
 def test_errors_leave_the_door_open() -> None:
     turns = ReadWriteLock()
-    for way in (turns.together, turns.alone, turns.together):
+    for way in (turns.shared, turns.exclusive, turns.shared):
         with pytest.raises(RuntimeError), way():
             raise RuntimeError
