@@ -18,7 +18,7 @@ from pipeline.results.statistics.scores import Matrix, iou_per_class, mean_iou, 
 from pipeline.training.engine.stages import evaluating
 from pipeline.training.engine.world import World
 from pipeline.training.feature_maps.cache import MapCache
-from pipeline.training.samples.sources import Images
+from pipeline.training.samples.sources import Images, evenly_spread
 
 __all__ = ["Validation", "validate"]
 
@@ -69,13 +69,13 @@ def validate(
         limit: Most images to score; None: all.
         on_image: Callback for each image of this worker, with its index and its predicted labels (H, W).
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, len(images) if limit is None else limit).astype(int))
+    chosen = evenly_spread(len(images), len(images) if limit is None else limit)
     classes = network.spec.classes
     total: Matrix = np.zeros((len(classes), len(classes)), np.int64)
     with evaluating(network):
         for place in world.share(len(chosen)):
-            index = int(chosen[place])
-            label = images.label(int(chosen[place]))
+            index = chosen[place]
+            label = images.label(index)
             prediction = _predict(network, images, index, cache, label, world)
             if prediction.confusion is not None:
                 total += prediction.confusion

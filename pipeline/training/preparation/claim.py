@@ -112,38 +112,35 @@ def _prepare(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Source
                 )
             samples.append(sample)
     recipe = derive_recipe(config.recipe, samples[0], len(sources.train), config.epochs, storage)
-    config = config.model_copy(update={"recipe": recipe})
-    return config, sources.with_recipe(recipe)
+    # Derived numbers change neither the data nor their working size.
+    return config.model_copy(update={"recipe": recipe}), sources
 
 
 def _request(config: TrainConfig) -> dict[str, Any]:
     """Return what the user asked for, before anything is derived; another request is another run."""
     return {
-        "data": _one_or_several(config),
-        "extra_data": config.extra_data,
+        **_data_and_recipe(config),
         "classes": config.classes,
         "layout": config.layout,
         "val_fraction": config.val_fraction,
         "val_group": config.val_group,
         "epochs": config.epochs,
-        "recipe": config.recipe.model_dump(mode="json"),
-        "digest": config.recipe.digest(),
     }
 
 
 def _earlier_claim(config: TrainConfig, sources: Sources) -> dict[str, Any]:
     """Return what `recipe.json` has held since the first version."""
+    images = {"train": len(sources.all), "val": len(sources.val), "digest": sources.digest()}
+    return {**_data_and_recipe(config), "images": images}
+
+
+def _data_and_recipe(config: TrainConfig) -> dict[str, Any]:
     return {
-        "data": _one_or_several(config),
+        "data": config.data[0] if len(config.data) == 1 else list(config.data),
         "extra_data": config.extra_data,
-        "images": {"train": len(sources.all), "val": len(sources.val), "digest": sources.digest()},
         "recipe": config.recipe.model_dump(mode="json"),
         "digest": config.recipe.digest(),
     }
-
-
-def _one_or_several(config: TrainConfig) -> str | list[str]:
-    return config.data[0] if len(config.data) == 1 else list(config.data)
 
 
 def _uri(config: TrainConfig) -> str:

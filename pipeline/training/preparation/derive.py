@@ -20,7 +20,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.engine.initial_weights import is_network
 from pipeline.training.recipes.schema import DERIVE, STAGES, Recipe, StageName
-from pipeline.training.samples.sources import Images
+from pipeline.training.samples.sources import Images, evenly_spread
 
 __all__ = ["SplitSample", "derive_recipe", "sample_images"]
 
@@ -67,7 +67,7 @@ def sample_images(images: Images, ignore_label: int, *, tolerant: bool = False) 
     Raises:
         ConfigError: If an image or label cannot be decoded, their sizes differ, or a label has an unknown value.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist()
+    chosen = evenly_spread(len(images), _SAMPLE)
 
     def look(index: int) -> tuple[NDArray[np.float64], tuple[int, int], bool] | ConfigError:
         try:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pipeline.data.class_files import IGNORE, ClassRow, classes_csv, find_classes, read_classes
 from pipeline.data.datasets.folder import DataFolder
 from pipeline.data.datasets.layout import WHOLE, LabelledImage
-from pipeline.data.datasets.registry import LAYOUTS, find_layout
+from pipeline.data.datasets.registry import find_layout
 from pipeline.data.label_spaces import LABEL_SPACES, OWN
 from pipeline.data.labels import label_values
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipes.schema import OwnClasses
+from pipeline.training.samples.sources import evenly_spread
 
 __all__ = ["resolve_classes"]
 
@@ -111,15 +112,14 @@ def _some_pairs(config: TrainConfig, storage: Storage) -> list[LabelledImage]:
     """Return some pairs of the first data set, evenly spread."""
     folder = DataFolder(storage, config.data[0])
     layout = find_layout(folder, config.layout)
-    if not LAYOUTS[layout.name].plain_labels:
+    if not layout.plain_labels:
         raise ConfigError(
             f"{folder.root} is laid out as {layout.name}, whose labels are those of a published data set: choose a "
             "recipe for it, or --layout"
         )
     split = next((name for name in ("train", WHOLE, "val") if layout.has_split(folder, name)), "train")
     pairs = sorted(layout.read(folder, split, LABEL_SPACES["voc"]).pairs, key=lambda pair: pair.image_uri)
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, _SAMPLE).astype(int))
-    return [pairs[index] for index in chosen]
+    return [pairs[index] for index in evenly_spread(len(pairs), _SAMPLE)]
 
 
 def _count(storage: Storage, pairs: Sequence[LabelledImage]) -> tuple[Counter[int], dict[int, list[str]], bool]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.label_spaces import Color, LabelSpace
 from pipeline.errors import ConfigError
-from pipeline.training.samples.sources import Images
+from pipeline.training.samples.sources import Images, evenly_spread
 
 __all__ = ["ClassCount", "SplitSurvey", "Survey", "survey_data"]
 
@@ -170,7 +170,7 @@ def survey_data(train: Images, val: Images, space: LabelSpace, ignore_label: int
 
 
 def _look(images: Images, space: LabelSpace, ignore_label: int) -> SplitSurvey:
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(_MOST, len(images))).astype(int)).tolist()
+    chosen = evenly_spread(len(images), min(_MOST, len(images)))
     classes = len(space.classes)
     found = SplitSurvey(len(images), len(chosen), np.zeros(classes, np.int64), np.zeros(classes, np.int64))
 

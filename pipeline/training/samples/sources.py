@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 from collections import Counter
@@ -19,10 +18,10 @@ from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
 from pipeline.training.preparation.division import DEFAULT_FRACTION, Division
 from pipeline.training.preparation.frozen_lists import read_list
-from pipeline.training.recipes.schema import Recipe, StageName
+from pipeline.training.recipes.schema import StageName
 from pipeline.training.samples.dataset import DataSet, LabelledImage, LabelledImages, read_split
 
-__all__ = ["SPLITS", "Images", "Mixture", "Resized", "Sources"]
+__all__ = ["SPLITS", "Images", "Mixture", "Resized", "Sources", "evenly_spread"]
 
 SPLITS = ("train", "val", "extra")
 
@@ -199,12 +198,6 @@ class Sources:
         lists = [each for split in SPLITS for each in self.splits.get(split, ())]
         return hashlib.sha256("".join(each.digest() for each in lists).encode()).hexdigest()
 
-    def with_recipe(self, recipe: Recipe) -> Sources:
-        """Return these data for a recipe whose numbers are all derived."""
-        other = copy.copy(self)
-        other._recipe = recipe
-        return other
-
     def notes(self) -> list[str]:
         """Return notes for the user about images left out, files passed over, and divided data sets."""
         return self._notes
@@ -213,6 +206,12 @@ class Sources:
         images = _as_one(lists)
         working = self._recipe.working_size()
         return images if working is None else Resized(images, working)
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of the numbers below `count`, evenly spread and in order."""
+    chosen: list[int] = np.unique(np.linspace(0, count - 1, most).astype(int)).tolist()
+    return chosen
 
 
 def _as_one(lists: Sequence[LabelledImages]) -> Images:
