@@ -95,7 +95,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     storage = Storage()
     output = config.output
     log = Path(output) / "log.txt" if "://" not in output else None
-    train_here(config, storage, Hooks(say=lambda line: _note(log, line)))
+    train_here(config, storage, Hooks(log=lambda line: _note(log, line)))
     metrics: dict[str, Any] = json.loads(storage.read(join(output, "metrics.json")))
     return metrics
 

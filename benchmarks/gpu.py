@@ -99,7 +99,7 @@ def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, An
     """Train the recipe, and measure prediction with the trained network."""
     storage = Storage()
     started = time.perf_counter()
-    train_here(config, storage, Hooks(say=lambda line: print(line, flush=True)), World(device=device))
+    train_here(config, storage, Hooks(log=lambda line: print(line, flush=True)), World(device=device))
     seconds = time.perf_counter() - started
     data = storage.read(join(config.output, NETWORK_FILE))
     content: dict[str, Any] = {"recipe": config.recipe.model_dump(mode="json"), "train_seconds": seconds}

@@ -59,10 +59,10 @@ class _Due(PendingTensors):
 
     due: float = 0.0
 
-    def take(self) -> tuple[Tensor, ...]:
+    def wait(self) -> tuple[Tensor, ...]:
         """Sleep until the result is due, then return the tensors."""
         time.sleep(max(0.0, self.due - time.perf_counter()))
-        return super().take()
+        return super().wait()
 
 
 class _PacedStream(Stream):

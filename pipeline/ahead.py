@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["prefetch_map"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def prefetch_map(
     name: str, work: Callable[[Item], Result], items: Iterable[Item], *, count: int, threads: int
 ) -> Generator[tuple[Item, Future[Result]]]:
     """Apply `work` to items in threads and yield each item, in order, with the future of its result.

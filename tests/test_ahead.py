@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ahead import ahead
+from pipeline.ahead import prefetch_map
 
 
 @settings(max_examples=30)
 @given(items=st.lists(st.integers(), max_size=12), count=st.integers(0, 5), threads=st.integers(1, 3))
 def test_every_item_in_order(items: list[int], count: int, threads: int) -> None:
     pairs = [
-        (item, result.result()) for item, result in ahead("t", lambda n: n + 1, items, count=count, threads=threads)
+        (item, result.result()) for item, result in prefetch_map("t", lambda n: n + 1, items, count=count, threads=threads)
     ]
     assert pairs == [(item, item + 1) for item in items]
 
@@ -31,7 +31,7 @@ def test_no_more_items_are_taken_than_asked_for(count: int) -> None:
             taken.append(number)
             yield number
 
-    for number, _ in ahead("t", lambda n: n, items(), count=count, threads=2):
+    for number, _ in prefetch_map("t", lambda n: n, items(), count=count, threads=2):
         assert len(taken) == min(10, number + 1 + count)
 
 
@@ -42,14 +42,14 @@ def test_work_goes_on_while_the_caller_does_something_else() -> None:
         if number == 1:
             second.set()
 
-    results = ahead("t", work, range(3), count=1, threads=1)
+    results = prefetch_map("t", work, range(3), count=1, threads=1)
     next(results)
     assert second.wait(20)
     results.close()
 
 
 def test_an_error_is_its_items_own() -> None:
-    results = dict(ahead("t", lambda n: 1 // n, [1, 0, 2], count=1, threads=1))
+    results = dict(prefetch_map("t", lambda n: 1 // n, [1, 0, 2], count=1, threads=1))
     assert results[1].result() == 1 and results[2].result() == 0
     with pytest.raises(ZeroDivisionError):
         results[0].result()
@@ -63,7 +63,7 @@ def test_leaving_early_drops_what_has_not_begun() -> None:
         begun.append(number)
         assert go_on.wait(20)
 
-    with contextlib.closing(ahead("t", work, range(100), count=50, threads=1)) as results:
+    with contextlib.closing(prefetch_map("t", work, range(100), count=50, threads=1)) as results:
         next(results)
         go_on.set()
     assert len(begun) < 52

@@ -20,4 +20,4 @@ def test_places(monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, expec
     ]
     monkeypatch.setattr(cluster, "draining", lambda: {"leaving"})
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    assert cluster.places(cpus, gpus) == expected
+    assert cluster.count_actor_slots(cpus, gpus) == expected

@@ -70,7 +70,7 @@ class FrontEnd(nn.Module):
         dropout: Probability of dropping a channel value after fc6 and fc7 during training.
 
     Attributes:
-        recompute: Whether backward computes the maps inside each block of convolutions again instead of keeping them.
+        activation_checkpointing: Whether backward computes the maps inside each block of convolutions again instead of keeping them.
             This takes about a third more time and a fraction of the memory; the gradients are the same.
     """
 
@@ -84,7 +84,7 @@ class FrontEnd(nn.Module):
         self.fc7 = nn.Conv2d(self.widths.fc6, self.widths.fc7, 1)
         self.final = nn.Conv2d(self.widths.fc7, classes, 1)
         self.dropout = SampleDropout(dropout)
-        self.recompute = False
+        self.activation_checkpointing = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -110,7 +110,7 @@ class FrontEnd(nn.Module):
         """Return the conv5_3 maps after truncation: (N, 3, H, W) → (N, F, cells(H) + 24, cells(W) + 24)."""
         maps = images
         for block in range(1, len(_BLOCKS) + 1):
-            if self.recompute and torch.is_grad_enabled():
+            if self.activation_checkpointing and torch.is_grad_enabled():
                 # Blocks contain nothing random, so backward needs no random state to repeat the same values.
                 maps = checkpoint(self._block, maps, block, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from model.dilated.front_end import CONV_NAMES, FrontEnd
 from model.errors import CheckpointError, ModelError
-from model.files.metadata import header_of, short
+from model.files.metadata import header_of, truncate_text
 
 __all__ = ["load_torchvision_vgg16", "load_vgg16_bytes"]
 
@@ -46,7 +46,7 @@ def load_vgg16_bytes(front_end: FrontEnd, data: bytes, source: str) -> dict[str,
         header_of(data)
         tensors = load(data)
     except (CheckpointError, SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{source} is not a safetensors file ({short(error)}): give VGG-16 weights") from error
+        raise ModelError(f"{source} is not a safetensors file ({truncate_text(error)}): give VGG-16 weights") from error
     _copy_convolutions(front_end, {name: tensor.float() for name, tensor in tensors.items()})
     return {"source": source, "sha256": hashlib.sha256(data).hexdigest(), "convention": "BGR 0-255 minus mean"}
 

@@ -15,7 +15,7 @@ from model.dilated.context import ContextModule, context_layer_names
 from model.dilated.front_end import CONV_NAMES, FrontEnd, FrontEndWidths
 from model.dilated.network import DilatedNetwork, NetworkSpec
 from model.errors import CheckpointError
-from model.files.metadata import METADATA_KEY, describe, parse_spec, read_metadata, short
+from model.files.metadata import METADATA_KEY, metadata_of, parse_spec, read_metadata, truncate_text
 
 __all__ = ["METADATA_KEY", "from_bytes", "network_tensors", "read_metadata", "to_bytes"]
 
@@ -23,7 +23,7 @@ __all__ = ["METADATA_KEY", "from_bytes", "network_tensors", "read_metadata", "to
 def to_bytes(network: DilatedNetwork) -> bytes:
     """Serialize `network` as a checkpoint file; equal networks give equal bytes."""
     tensors = {name: tensor.float().contiguous() for name, tensor in network_tensors(network).items()}
-    return save(tensors, {METADATA_KEY: json.dumps(describe(network.spec), sort_keys=True)})
+    return save(tensors, {METADATA_KEY: json.dumps(metadata_of(network.spec), sort_keys=True)})
 
 
 def network_tensors(network: DilatedNetwork) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def from_bytes(data: bytes) -> DilatedNetwork:
     try:
         tensors = {_contract_name(name): tensor.float() for name, tensor in load(data).items()}
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"the tensors cannot be read ({short(error)}): the file is damaged") from error
+        raise CheckpointError(f"the tensors cannot be read ({truncate_text(error)}): the file is damaged") from error
     spec = parse_spec(metadata)
     network = DilatedNetwork(spec, _front_end(spec, tensors), _context(spec, tensors))
     _load(network, tensors)
@@ -107,14 +107,14 @@ def _load(network: DilatedNetwork, tensors: Mapping[str, Tensor]) -> None:
     expected = tensor_names(network)
     if set(expected) != set(tensors):
         difference = sorted(set(expected) ^ set(tensors))
-        raise CheckpointError(f"tensors {short(difference[:4])} are missing or unknown for this kind of network")
+        raise CheckpointError(f"tensors {truncate_text(difference[:4])} are missing or unknown for this kind of network")
     for module in (network.front_end, network.context):
         if module is not None:
             own = {name: tensors[name] for name in module.state_dict()}
             try:
                 module.load_state_dict(own, assign=True)
             except RuntimeError as error:
-                raise CheckpointError(f"a tensor's shape does not fit: {short(error)}") from error
+                raise CheckpointError(f"a tensor's shape does not fit: {truncate_text(error)}") from error
 
 
 def tensor_names(network: DilatedNetwork) -> list[str]:

@@ -14,7 +14,7 @@ from model.errors import CheckpointError
 from model.prediction.geometry import MIN_WINDOW
 from model.prediction.views import WorkingSize
 
-__all__ = ["METADATA_KEY", "describe", "header_of", "parse_spec", "read_metadata", "short"]
+__all__ = ["METADATA_KEY", "metadata_of", "header_of", "parse_spec", "read_metadata", "truncate_text"]
 
 METADATA_KEY = "dilated_context"
 # Networks that format 1 can describe are written in format 1; format 2 adds the keys of `_KEYS_2`.
@@ -62,7 +62,7 @@ def read_metadata(data: bytes, key: str) -> dict[str, Any]:
         described = json.loads(header["__metadata__"][key], object_pairs_hook=_without_repetition)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"no metadata `{key}` in the file ({short(error)}): it was not written by this project"
+            f"no metadata `{key}` in the file ({truncate_text(error)}): it was not written by this project"
         ) from error
     if not isinstance(described, dict):
         raise CheckpointError(f"metadata `{key}` is a {type(described).__name__}, not an object")
@@ -86,7 +86,7 @@ def header_of(data: bytes) -> bytes:
     return data[8 : 8 + length]
 
 
-def short(thing: object) -> str:
+def truncate_text(thing: object) -> str:
     """Return a foreign error or value as one printable line of bounded length, for use in messages."""
     text = str(thing)[: _LONGEST_MESSAGE + 1]
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
@@ -103,7 +103,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def describe(spec: NetworkSpec) -> dict[str, Any]:
+def metadata_of(spec: NetworkSpec) -> dict[str, Any]:
     """Return the metadata of a network as JSON values: format 1 if it can describe the network, else format 2."""
     context = spec.context and {"dilations": list(spec.context.dilations), "padding": spec.context.padding}
     later = _describe_later(spec)
@@ -146,7 +146,7 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
     """
     number = metadata.get("format")
     if number not in (FORMAT, FORMAT_2) or isinstance(number, bool):
-        raise CheckpointError(f"format {short(number)} is unknown, this version reads {FORMAT} and {FORMAT_2}: upgrade")
+        raise CheckpointError(f"format {truncate_text(number)} is unknown, this version reads {FORMAT} and {FORMAT_2}: upgrade")
     missing = [key for key in _KEYS if key not in metadata]
     if missing:
         raise CheckpointError(f"metadata lacks {', '.join(missing)}: the file is incomplete")
@@ -156,7 +156,7 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
         _check_family(metadata)
         return replace(_build_spec(metadata), **_later_fields(metadata))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"metadata cannot be used: {short(error)}") from error
+        raise CheckpointError(f"metadata cannot be used: {truncate_text(error)}") from error
 
 
 def _check_family(metadata: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ def _check_family(metadata: Mapping[str, Any]) -> None:
     family = metadata.get("family")
     options = metadata.get("family_options", {})
     if family != FAMILY:
-        raise CheckpointError(f"format 2 of family {short(family)} is unknown, this version reads {FAMILY}: upgrade")
+        raise CheckpointError(f"format 2 of family {truncate_text(family)} is unknown, this version reads {FAMILY}: upgrade")
     if options != {} or metadata.get("refinement") is not None:
         raise CheckpointError("its family_options or refinement are unknown to this version: upgrade")
 

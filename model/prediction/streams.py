@@ -30,7 +30,7 @@ class PendingTensors:
     tensors: tuple[Tensor, ...]
     computed: torch.cuda.Event | None = None
 
-    def take(self) -> tuple[Tensor, ...]:
+    def wait(self) -> tuple[Tensor, ...]:
         """Return the tensors for use in the calling thread's current stream: the stream waits, the thread does not."""
         if self.computed is not None:
             current = torch.cuda.current_stream(self.tensors[0].device)

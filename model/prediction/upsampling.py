@@ -6,7 +6,7 @@ pixels (8i, 8j), argmax. Neither `align_corners` mode of `torch.nn.functional.in
 Cityscapes release. It interpolates scores, with cell i centered on pixel 8i + 3.5 and zeros beyond the map; softmax
 follows.
 
-On the CPU `model.kernels.fused_last_step` computes everything in one pass. On other devices torch does, in as few
+On the CPU `model.kernels.fused_upsample_argmax` computes everything in one pass. On other devices torch does, in as few
 kernels as memory allows.
 """
 
@@ -107,9 +107,9 @@ def _by_fused_pass(
 ) -> Counted:
     """Compute labels and counts on the CPU with compiled code."""
     # Imported here, because it loads a compiler, which takes a while.
-    from model.kernels.fused_last_step import last_step
+    from model.kernels.fused_upsample_argmax import fused_upsample_argmax
 
-    labels, winning, sums, pairs = last_step(
+    labels, winning, sums, pairs = fused_upsample_argmax(
         interpolated_cells(scores, height, width, upsampling).numpy(),
         height,
         width,

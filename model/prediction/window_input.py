@@ -59,7 +59,7 @@ class WindowInput:
     def batch(self, window: Window) -> Tensor:
         """Return a window's pixels as a batch, (1, 3, h, w) float32 on the device, channels last in memory."""
         if self._ready is not None and self._ready[0] == window:
-            return self._ready[1].take()[0]
+            return self._ready[1].wait()[0]
         rows = self._rows[window.pixels[0]]
         columns = self._columns[window.pixels[1]]
         top = int(rows.min())

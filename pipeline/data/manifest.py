@@ -50,7 +50,7 @@ def build_manifest(
     labels: str | None = None,
     limit: int | None = None,
     leave_out: Sequence[str] = (),
-    recall: Callable[[ManifestTable], None] | None = None,
+    known_inputs: Callable[[ManifestTable], None] | None = None,
 ) -> Manifest:
     """List the inputs of a run, in memory that does not grow with their number.
 
@@ -62,7 +62,7 @@ def build_manifest(
             itself. None if no prefix has labels.
         limit: Number of inputs to keep, the first in order of URI; None keeps all.
         leave_out: Prefixes whose objects are not inputs, such as an output among the images.
-        recall: Function that adds the known inputs to the table; they are left out unless they have changed. None
+        known_inputs: Function that adds the known inputs to the table; they are left out unless they have changed. None
             leaves out nothing.
 
     Returns:
@@ -80,8 +80,8 @@ def build_manifest(
         raise ConfigError(f"{images} is given as images and as labels: they need a prefix each")
     table = ManifestTable()
     root = _fixed_part(images)
-    if recall is not None:
-        recall(table)
+    if known_inputs is not None:
+        known_inputs(table)
     table.add_images(
         (uri, label, info, _stem(uri, root)) for uri, label, info in _rows(storage, images, labels, leave_out)
     )

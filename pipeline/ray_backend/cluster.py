@@ -8,10 +8,10 @@ import math
 import ray
 import ray._private.state
 
-__all__ = ["configure_ray_data", "describe_cluster", "draining", "memory_share", "places"]
+__all__ = ["configure_ray_data", "describe_cluster", "draining", "memory_share", "count_actor_slots"]
 
 
-def places(cpus: float, gpus: float) -> int:
+def count_actor_slots(cpus: float, gpus: float) -> int:
     """Return the number of processes that the nodes can run at the same time.
 
     Each process must fit on one node. Draining nodes do not count.

@@ -43,7 +43,7 @@ class _MapActor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         tasks: list[Task] = [(split, index, mirror) for split, index, mirror in json.loads(row["tasks"])]
-        self._work.compute(tasks, lambda: self._board.alive.remote())
+        self._work.compute(tasks, lambda: self._board.heartbeat.remote())
         return {"maps": len(tasks)}
 
 

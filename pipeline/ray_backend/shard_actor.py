@@ -222,7 +222,7 @@ class _Reporter(ShardObserver):
                 # A heartbeat a second at most: images with many small parts must not flood the ledger.
                 if time.monotonic() - self._last_sign > _SIGN_SECONDS:
                     self._last_sign = time.monotonic()
-                    self._board.alive.remote()
+                    self._board.heartbeat.remote()
 
             yield on_part
 

@@ -26,7 +26,7 @@ from pipeline.errors import (
     error_summary,
     known_cause,
 )
-from pipeline.ray_backend.cluster import describe_cluster, places
+from pipeline.ray_backend.cluster import describe_cluster, count_actor_slots
 from pipeline.ray_backend.feature_map_pool import compute_maps
 from pipeline.ray_backend.training_worker import ProgressActor, TorchConfig, train_as_worker
 from pipeline.training.config import TrainConfig
@@ -59,7 +59,7 @@ def check_workers(config: TrainConfig) -> None:
         ConfigError: If the workers do not fit; the message names the resources of the cluster.
     """
     # Ray Train's controller needs no CPU; the workers need all of their resources at once.
-    fit = places(config.cpus_per_worker, config.gpus_per_worker)
+    fit = count_actor_slots(config.cpus_per_worker, config.gpus_per_worker)
     needed = config.min_workers or config.workers
     if fit < needed:
         raise ConfigError(
@@ -80,7 +80,7 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
     Raises:
         PipelineError: If a worker raised it. It is `IncompleteRun` if a worker is lost or there is no progress.
     """
-    for kind in phase.maps:
+    for kind in phase.feature_maps:
         compute_maps(config, kind)
     size, board = _await_places(config), ProgressActor.remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, phase, lease.number, board, size)
@@ -91,7 +91,7 @@ def run_phase(config: TrainConfig, phase: Phase, lease: Lease) -> None:
             stall.check(_show(board))
             if size < config.workers and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                if places(config.cpus_per_worker, config.gpus_per_worker) > size:
+                if count_actor_slots(config.cpus_per_worker, config.gpus_per_worker) > size:
                     # Ray's own elasticity would end the group at once and lose the work since the last checkpoint.
                     board.regroup.remote()
     except PipelineError:
@@ -112,7 +112,7 @@ def _await_places(config: TrainConfig) -> int:
     least = config.min_workers or config.workers
     started = time.monotonic()
     said = 0.0
-    while (fit := places(config.cpus_per_worker, config.gpus_per_worker)) < least:
+    while (fit := count_actor_slots(config.cpus_per_worker, config.gpus_per_worker)) < least:
         if time.monotonic() - started > 60 * config.no_progress_minutes:
             raise NoProgress(
                 f"{describe_cluster()} has had room for {fit} of {least} workers for {config.no_progress_minutes:g} "
@@ -146,7 +146,7 @@ def run_dry(config: TrainConfig) -> None:
 
 
 def _show(board: Any) -> bool:
-    """Print the lines that have arrived, and return whether there was any sign of life."""
+    """Print the lines that have arrived, and return whether there was any heartbeat."""
     # A failed poll is no reason to fail the run: the next one may succeed.
     with suppress(ray.exceptions.RayError):
         lines, active = ray.get(board.take.remote(), timeout=10)

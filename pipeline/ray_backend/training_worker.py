@@ -24,7 +24,7 @@ from pipeline.training.runs.lease import check_driver
 
 __all__ = ["ProgressActor", "TorchConfig", "train_as_worker"]
 
-# Seconds between two signs of life to the driver.
+# Seconds between two heartbeats to the driver.
 _BEAT_SECONDS = 1.0
 
 
@@ -59,7 +59,7 @@ def _use_own_interface() -> None:
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class ProgressActor:
-    """Ray actor that carries progress lines and signs of life from rank 0 to the driver.
+    """Ray actor that carries progress lines and heartbeats from rank 0 to the driver.
 
     Output that a worker prints itself would reach the driver garbled.
     """
@@ -70,12 +70,12 @@ class ProgressActor:
         self._regroup = False
 
     def put(self, line: str) -> None:
-        """Add a line for the driver to print; it counts as a sign of life."""
+        """Add a line for the driver to print; it counts as a heartbeat."""
         self._lines.append(line)
         self._active = True
 
-    def alive(self) -> bool:
-        """Record a sign of life, and return whether the workers must regroup."""
+    def heartbeat(self) -> bool:
+        """Record a heartbeat, and return whether the workers must regroup."""
         self._active = True
         return self._regroup
 
@@ -84,7 +84,7 @@ class ProgressActor:
         self._regroup = True
 
     def take(self) -> tuple[list[str], bool]:
-        """Return the lines since the last call, and whether there was any sign of life; then clear both."""
+        """Return the lines since the last call, and whether there was any heartbeat; then clear both."""
         taken = self._lines, self._active
         self._lines = []
         self._active = False
@@ -109,9 +109,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     world = World(context.get_world_rank(), size, ray.train.torch.get_device(), patient)
     contact = _Contact(board, world.rank)
     hooks = Hooks(
-        say=lambda line: board.put.remote(line),
-        alive=contact.alive,
-        leaving=contact.leaving,
+        log=lambda line: board.put.remote(line),
+        heartbeat=contact.heartbeat,
+        should_regroup=contact.should_regroup,
         check_lease=lambda: check_driver(storage, config.output, settings["driver"]),
     )
     Trainer(config, world, storage, hooks).run(settings["stages"])
@@ -122,7 +122,7 @@ class _Contact:
 
     Args:
         board: Handle of the `ProgressActor` actor.
-        rank: Rank of the worker; only rank 0 sends signs of life.
+        rank: Rank of the worker; only rank 0 sends heartbeats.
     """
 
     def __init__(self, board: Any, rank: int) -> None:
@@ -132,8 +132,8 @@ class _Contact:
         self._last = 0.0
         self._regroup = False
 
-    def alive(self) -> None:
-        """Send a sign of life at most once a second from rank 0, without waiting for the answer."""
+    def heartbeat(self) -> None:
+        """Send a heartbeat at most once a second from rank 0, without waiting for the answer."""
         if self._rank or time.monotonic() - self._last < _BEAT_SECONDS:
             return
         self._last = time.monotonic()
@@ -142,9 +142,9 @@ class _Contact:
             # Read the answer to an earlier call, if it has arrived.
             if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
                 self._regroup = self._regroup or ray.get(self._answer)
-            self._answer = self._board.alive.remote()
+            self._answer = self._board.heartbeat.remote()
 
-    def leaving(self) -> bool:
+    def should_regroup(self) -> bool:
         """Return whether this machine is about to be taken away, or the driver has requested another group."""
         # Ray's public API is a collective call of all workers. The local notice suffices, as each step sums them.
         return self._regroup or get_train_context().preemption_context.preemption_info is not None

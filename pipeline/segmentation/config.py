@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from model.dilated.network import NetworkSpec
-from model.files.metadata import describe
+from model.files.metadata import metadata_of
 from model.prediction.views import View, WorkingSize, views
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
@@ -116,7 +116,7 @@ def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:
     Raises:
         ConfigError: If --label-space is unknown.
     """
-    return label_space(config.label_space) if config.label_space else network_label_space(describe(spec))
+    return label_space(config.label_space) if config.label_space else network_label_space(metadata_of(spec))
 
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     """A process whose files are limited to 4,096 bytes sees a write as on a full disk; this needs no root."""
     code = (
         "import resource, signal, sys, errno\n"
-        "from pipeline.data import single_put\n"
+        "from pipeline.data import atomic_write\n"
         "from pipeline.data.storage import Storage\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"

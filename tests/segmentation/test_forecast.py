@@ -11,7 +11,7 @@ import pytest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
 from pipeline.results.tables import Run
-from pipeline.segmentation.runs.forecast import Pace, forecast
+from pipeline.segmentation.runs.forecast import ThroughputEstimate, forecast
 from tests.segmentation.support import config_of, run_here, write_inputs
 from tests.shared import STORAGE
 
@@ -40,7 +40,7 @@ def test_it_says_what_a_run_then_does(bucket: str) -> None:
     assert found.requests.get == counting.calls["read"] + 3
     assert found.requests.list == pytest.approx(counting.calls["list"], abs=2)
     assert found.requests.put == pytest.approx(counting.calls["create"] + counting.calls["write"], abs=3)
-    assert found.pace.seconds is not None and found.pace.seconds > 0
+    assert found.throughput.seconds is not None and found.throughput.seconds > 0
 
 
 def test_a_half_finished_run_has_half_the_work_left(bucket: str) -> None:
@@ -66,7 +66,7 @@ def test_since_says_what_changed(bucket: str) -> None:
     STORAGE.delete(join(bucket, "images", "00003.png"))
     found = forecast(config_of(inputs, output=join(bucket, "next"), since=join(bucket, "out")), STORAGE)
     assert "0 new, 0 changed, 3 unchanged, 1 gone" in found.text()
-    assert found.pace == Pace(None, "no image is left to segment")
+    assert found.throughput == ThroughputEstimate(None, "no image is left to segment")
 
 
 def test_images_that_are_none_give_no_pace(bucket: str) -> None:

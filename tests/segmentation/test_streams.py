@@ -35,10 +35,10 @@ class LateHanded(PendingTensors):
 
     values: tuple[Tensor, ...] = ()
 
-    def take(self) -> tuple[Tensor, ...]:
+    def wait(self) -> tuple[Tensor, ...]:
         for tensor, value in zip(self.tensors, self.values, strict=True):
             tensor.copy_(value)
-        return super().take()
+        return super().wait()
 
 
 class LateStream(Stream):
@@ -108,11 +108,11 @@ class Awaiting(PendingTensors):
     stream: NextOneFirst | None = None
     awaited: int = 0
 
-    def take(self) -> tuple[Tensor, ...]:
+    def wait(self) -> tuple[Tensor, ...]:
         assert self.stream is not None
         with self.stream.changed:
             assert self.stream.changed.wait_for(lambda: self.stream.given >= self.awaited, LIMIT), "left without work"
-        return super().take()
+        return super().wait()
 
 
 def test_the_device_has_its_next_image_before_one_is_done(inputs: Inputs) -> None:
@@ -139,7 +139,7 @@ def test_streams_of_a_gpu_wait_for_each_other() -> None:
                 matrix = matrix @ matrix / matrix.norm()
             handed = first.record([matrix])
         with second.use():
-            (taken,) = handed.take()
+            (taken,) = handed.wait()
             copy = taken.cpu()
         del handed, taken
         torch.cuda.synchronize()

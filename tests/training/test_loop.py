@@ -21,7 +21,7 @@ from pipeline.training.engine.step import Step
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig, StageName
 from pipeline.training.samples.crops import Sample, SampleRule, image_sample
-from pipeline.training.samples.randomness import draw
+from pipeline.training.samples.randomness import sample_params
 from pipeline.training.samples.samplers import sample_rule
 from tests.training.support import scene, small_recipe
 
@@ -35,7 +35,7 @@ def sampler(recipe: Recipe, stage: StageName) -> Callable[[int, int], Sample]:
     config = recipe.stage(stage)
 
     def sample(iteration: int, position: int) -> Sample:
-        chosen = draw(recipe.seed, stage, iteration, position, batch=config.batch, images=6)
+        chosen = sample_params(recipe.seed, stage, iteration, position, batch=config.batch, images=6)
         image, label = scene(chosen.index)
         if chosen.index == 2:
             label[:] = 255  # an image of only void has no weight and must not affect the mean
@@ -54,7 +54,7 @@ def train(  # type: ignore[no-untyped-def]
     compiled: bool = False,
 ):
     network = network_of(recipe)
-    network.front_end.recompute = recompute
+    network.front_end.activation_checkpointing = recompute
     set_modes(network, stage, recipe)
     optimizer = build_optimizer(recipe.stage(stage), trainable(network, stage, recipe))
     forward = torch.compile(partial(stage_forward, network, stage, recipe), backend="aot_eager") if compiled else None
@@ -183,7 +183,7 @@ def test_a_deconvolution_is_part_of_the_loss() -> None:
     made = network_of(recipe)
     image, label = scene(1)
     rule = sample_rule(recipe, "front_end", made.spec)
-    sample = image_sample(image, label, draw(0, "front_end", 0, 0, batch=1, images=1), rule)
+    sample = image_sample(image, label, sample_params(0, "front_end", 0, 0, batch=1, images=1), rule)
     set_modes(made, "front_end", recipe)
     optimizer = build_optimizer(stage, trainable(made, "front_end", recipe))
     (result,) = run_steps(Step(made, "front_end", recipe, optimizer, World()), lambda *place: sample, 0)

@@ -133,7 +133,7 @@ def test_a_run_that_died_at_any_step_ends_with_the_same_network_and_losses(
 
     config = TrainConfig(data=data, output=str(tmp_path), recipe=small_recipe())
     with pytest.raises(Killed):
-        run_here(config, Hooks(alive=alive))
+        run_here(config, Hooks(heartbeat=alive))
     run_here(config)
     ours, theirs = ((Path(folder) / "network.safetensors").read_bytes() for folder in (tmp_path, finished))
     assert ours == theirs
@@ -145,7 +145,7 @@ def test_a_machine_that_leaves_is_left_after_a_checkpoint(finished: str, data: s
     recipe = small_recipe(checkpoint_every=100, validate_every=2)
     config = TrainConfig(data=data, output=str(tmp_path), recipe=recipe)
     with pytest.raises(WorkerPreempted, match="front_end is saved at iteration 2"):
-        run_here(config, Hooks(leaving=lambda: next(notices)))
+        run_here(config, Hooks(should_regroup=lambda: next(notices)))
     assert not (tmp_path / "best.safetensors").exists(), "no validation comes before the checkpoint"
     run_here(config)
     ours, theirs = (from_bytes((Path(each) / "network.safetensors").read_bytes()) for each in (tmp_path, finished))

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.ahead import ahead
+from pipeline.ahead import prefetch_map
 from pipeline.data.labels import decode_mask
 from pipeline.errors import DecodeError, PipelineError
 from pipeline.results.comparison.inventory import ANOTHER_LABEL, difference
@@ -109,5 +109,5 @@ def compared(pairs: Iterator[Pair], classes: int) -> Iterator[tuple[Pair, Matrix
     def work(pair: Pair) -> Matrix | None:
         return pair.agreement(classes) if pair.ok else None
 
-    for pair, result in ahead("compare", work, pairs, count=2 * threads, threads=threads):
+    for pair, result in prefetch_map("compare", work, pairs, count=2 * threads, threads=threads):
         yield pair, result.result()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.data.single_put import is_local
+from pipeline.data.atomic_write import is_local
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.tables import Run

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.ahead import ahead
+from pipeline.ahead import prefetch_map
 from pipeline.data.labels import decode_mask
 from pipeline.errors import IncompleteRun
 from pipeline.results.scoring.counts import Counts, count
@@ -53,7 +53,7 @@ def scored_parts(run: Run) -> Iterator[list[ScoredImage]]:
     threads = os.cpu_count() or 1
     for part in run.tables("predictions/", columns):
         rows = _labelled(run, part, labels)
-        work = ahead("score", counter.count, rows, count=2 * threads, threads=threads)
+        work = prefetch_map("score", counter.count, rows, count=2 * threads, threads=threads)
         yield [ScoredImage(row["image_uri"], (row["height"], row["width"]), done.result()) for (row, _), done in work]
 
 

@@ -23,7 +23,7 @@ from model.prediction.geometry import MIN_WINDOW
 from model.prediction.label_map import LabelMap
 from model.prediction.streams import PendingTensors, Streams
 from model.prediction.window_input import WindowInput
-from pipeline.ahead import ahead
+from pipeline.ahead import prefetch_map
 from pipeline.data.labels import encode_confidence, encode_mask
 from pipeline.data.storage import Storage
 from pipeline.errors import ObjectChanged, ObjectMissing
@@ -117,7 +117,7 @@ class Segmenter:
         scored = self._scored(rows, observer, overlap)
         finish = partial(self._finish, observer=observer)
         with contextlib.closing(scored):
-            for (row, _), finishing in ahead("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
+            for (row, _), finishing in prefetch_map("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
                 columns, counts = finishing.result()
                 confusion += counts
                 done.append({**self._head(row), **columns})
@@ -136,7 +136,7 @@ class Segmenter:
         def load(item: tuple[int, Row]) -> Loaded:
             return self._loader.load(item[1], item[0], observer)
 
-        loads = ahead("load", load, enumerate(rows), count=overlap.ahead, threads=overlap.threads)
+        loads = prefetch_map("load", load, enumerate(rows), count=overlap.ahead, threads=overlap.threads)
         with contextlib.closing(loads), contextlib.ExitStack() as turn:
             remaining = iter(rows)
             batches = batch_by_shape((loading for _, loading in loads), overlap.batch)
@@ -210,7 +210,7 @@ class Segmenter:
         with self._streams.labels.use():
             return label_map(
                 self._network.spec,
-                scores.take(),
+                scores.wait(),
                 item.size,
                 views=self._views,
                 confidence=self._config.confidence_maps,

@@ -40,7 +40,7 @@ class BaseRuns:
         """Return the URIs of the runs, the oldest first."""
         return [run.output for run in self.runs]
 
-    def recall(self, table: ManifestTable) -> None:
+    def known_inputs(self, table: ManifestTable) -> None:
         """Add the inputs of all runs to `table` as known; of an image in several runs, the newest run's row counts."""
         # Oldest first: a newer run first removes the images that were gone, then replaces inputs that changed.
         for run in self.runs:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.files.metadata import describe
+from model.files.metadata import metadata_of
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict, StorageError, StorageUnavailable
 from pipeline.results.schema.encoding import parquet_bytes
@@ -65,7 +65,7 @@ def _folder(file: FrozenFile) -> str:
 def _run_json(plan: Plan) -> bytes:
     """Return the content of `run.json`: identity, settings, inputs and provenance of the run."""
     config = plan.config
-    labels = {key: value for key, value in describe(plan.spec).items() if key.startswith("label_")}
+    labels = {key: value for key, value in metadata_of(plan.spec).items() if key.startswith("label_")}
     description = {
         "format": TABLE_FORMAT,
         "run_id": plan.run_id,

@@ -22,9 +22,9 @@ from pipeline.segmentation.runs.claim import refuse_other_run
 from pipeline.segmentation.runs.parts import finished_shards
 from pipeline.segmentation.runs.plan import Plan, make_plan
 
-__all__ = ["Forecast", "Pace", "Requests", "forecast"]
+__all__ = ["Forecast", "ThroughputEstimate", "Requests", "forecast"]
 
-# Images that are segmented to measure the pace.
+# Images that are segmented to measure the throughput.
 _TRIED = 4
 # Largest number of names in one response to LIST.
 _PAGE = 1000
@@ -46,7 +46,7 @@ class Requests:
 
 
 @dataclass(frozen=True)
-class Pace:
+class ThroughputEstimate:
     """Expected speed of one actor.
 
     Attributes:
@@ -70,7 +70,7 @@ class Forecast:
         finished: Number of parts that lie in the output already.
         images_left: Number of images in the unfinished shards.
         requests: Number of requests of the whole run.
-        pace: Expected speed of one actor.
+        throughput: Expected speed of one actor.
         actors: Configured number of actors; None if the size of the cluster decides.
         since: Earlier run whose unchanged images are left out, as in `Plan.since`; None without one.
     """
@@ -82,7 +82,7 @@ class Forecast:
     finished: int
     images_left: int
     requests: Requests
-    pace: Pace
+    throughput: ThroughputEstimate
     actors: int | None
     since: Mapping[str, Any] | None
 
@@ -100,12 +100,12 @@ class Forecast:
         return "\n".join(f"{name:<10}{value}" for name, value in [*lines, ("", "nothing was started or written")])
 
     def _time(self) -> str:
-        if self.pace.seconds is None:
-            return f"not known: {self.pace.source}"
+        if self.throughput.seconds is None:
+            return f"not known: {self.throughput.source}"
         actors = self.actors or 1
-        share = _duration(self.images_left * self.pace.seconds / actors)
+        share = _duration(self.images_left * self.throughput.seconds / actors)
         by = f"{actors} actors" if actors > 1 else "one actor"
-        return f"{share} by {by} ({self.pace.seconds:.3g} s an image, {self.pace.source}), and the start of the job"
+        return f"{share} by {by} ({self.throughput.seconds:.3g} s an image, {self.throughput.source}), and the start of the job"
 
 
 def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
@@ -134,7 +134,7 @@ def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
         finished=len(finished),
         images_left=left,
         requests=_requests(plan, labelled),
-        pace=_pace(plan, storage) if left else Pace(None, "no image is left to segment"),
+        throughput=_throughput(plan, storage) if left else ThroughputEstimate(None, "no image is left to segment"),
         actors=config.actors,
         since=plan.since,
     )
@@ -171,12 +171,12 @@ def _more_pages(names: int) -> int:
     return max(0, math.ceil(names / _PAGE) - 1)
 
 
-def _pace(plan: Plan, storage: Storage) -> Pace:
+def _throughput(plan: Plan, storage: Storage) -> ThroughputEstimate:
     """Segment a few images of the manifest on this machine, and return the seconds per image."""
     config = plan.config
     rows = plan.manifest.num_rows
     if config.gpus_per_actor and not torch.cuda.is_available():
-        return Pace(None, "an actor has a GPU, this machine has none to try it on")
+        return ThroughputEstimate(None, "an actor has a GPU, this machine has none to try it on")
     segmenter = _segmenter(plan, storage)
     # Positions spread over the whole manifest, because neighboring images tend to be alike.
     chosen = sorted({position * (rows - 1) // max(1, _TRIED - 1) for position in range(_TRIED)})
@@ -186,10 +186,10 @@ def _pace(plan: Plan, storage: Storage) -> Pace:
     started = time.perf_counter()
     statuses = segmenter.segment(images).table["status"].to_pylist()
     if "ok" not in statuses:
-        return Pace(None, f"of {_number(len(images), 'image')} that were tried none could be segmented")
+        return ThroughputEstimate(None, f"of {_number(len(images), 'image')} that were tried none could be segmented")
     where = "a GPU" if config.gpus_per_actor else _number(config.cpus_per_actor, "CPU")
     source = f"tried on {_number(len(images), 'image')} and {where} of this machine"
-    return Pace((time.perf_counter() - started) / len(images), source)
+    return ThroughputEstimate((time.perf_counter() - started) / len(images), source)
 
 
 def _segmenter(plan: Plan, storage: Storage) -> Segmenter:

@@ -129,11 +129,11 @@ def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> Ba
 def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None) -> Manifest:
     # Outputs may lie among the images, but their files are no inputs.
     leave_out = [config.output]
-    recall = None
+    known_inputs = None
     if earlier is not None:
         leave_out = [config.output, *earlier.outputs]
-        recall = earlier.recall
-    return build_manifest(storage, config.images, config.labels, config.limit, leave_out, recall)
+        known_inputs = earlier.known_inputs
+    return build_manifest(storage, config.images, config.labels, config.limit, leave_out, known_inputs)
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:

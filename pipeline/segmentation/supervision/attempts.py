@@ -70,7 +70,7 @@ class Ledger:
         self._most = most
         self._open: dict[int, _Shard] = {}
         self._ended: set[int] = set()
-        self._images = self._errors = self._signs = 0
+        self._images = self._errors = self._heartbeats = 0
 
     def begin(self, shard: int) -> Attempt | None:
         """Start the next attempt at a shard and return its instructions; None if the shard has ended already.
@@ -102,9 +102,9 @@ class Ledger:
             state.images += done
             state.errors += failed
 
-    def alive(self) -> None:
+    def heartbeat(self) -> None:
         """Count a heartbeat from work within an image."""
-        self._signs += 1
+        self._heartbeats += 1
 
     def end(self, shard: int) -> None:
         """Record that the part of a shard is written; the shard is not attempted again."""
@@ -119,7 +119,7 @@ class Ledger:
         """Return the progress of the run; each image counts once, regardless of the number of attempts."""
         images = self._images + sum(state.images for state in self._open.values())
         errors = self._errors + sum(state.errors for state in self._open.values())
-        return Counts(images, errors, len(self._ended), self._signs)
+        return Counts(images, errors, len(self._ended), self._heartbeats)
 
     def _current(self, shard: int, number: int) -> _Shard | None:
         """Return the state of a shard, or None, which discards the report, if a newer attempt has started."""

@@ -21,13 +21,13 @@ class Counts:
         images: Number of images that are done, failed ones included.
         errors: Number of images that failed.
         shards: Number of shards whose part is written.
-        signs: Number of heartbeats from work within images.
+        heartbeats: Number of heartbeats from work within images.
     """
 
     images: int = 0
     errors: int = 0
     shards: int = 0
-    signs: int = 0
+    heartbeats: int = 0
 
 
 class ProgressLine:
@@ -67,9 +67,9 @@ class ProgressLine:
         text = f"{done}/{self._total} images ({share:.0f}%)"
         if counts.errors:
             text += f", {counts.errors} failed"
-        return text + self._pace(counts, now)
+        return text + self._rate_and_time_left(counts, now)
 
-    def _pace(self, counts: Counts, now: float) -> str:
+    def _rate_and_time_left(self, counts: Counts, now: float) -> str:
         """Return rate and time left, measured from the first image on, because start-up would distort the estimate."""
         if self._first is None or counts.images <= self._first[1]:
             return ", waiting for the first images" if not counts.images else ""

@@ -54,7 +54,7 @@ def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str
     if weights != "torchvision":
         data = storage.read(weights)
         if is_network(data):
-            return _go_on_from(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
+            return _warm_start(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
         return load_vgg16_bytes(network.front_end, data, weights)
     # Imported only when needed: torchvision takes as long to import as torch, in every worker of every job.
     from torchvision.models import VGG16_Weights, vgg16
@@ -77,7 +77,7 @@ def is_network(data: bytes) -> bool:
     return True
 
 
-def _go_on_from(network: DilatedNetwork, other: DilatedNetwork, source: str, sha256: str) -> dict[str, Any]:
+def _warm_start(network: DilatedNetwork, other: DilatedNetwork, source: str, sha256: str) -> dict[str, Any]:
     """Copy the weights of a trained network, and return their provenance.
 
     The score layer and the context module are copied only if the classes are equal and in the same order.

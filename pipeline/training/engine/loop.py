@@ -28,7 +28,7 @@ class StepResult:
         rate: Learning rate of weights.
         seconds: Duration of the step in seconds, including the wait for data.
         waited: Part of `seconds` spent waiting for data.
-        leaving: Whether the workers must regroup, because a machine is about to leave or another one has joined.
+        should_regroup: Whether the workers must regroup, because a machine is about to leave or another one has joined.
     """
 
     iteration: int
@@ -36,7 +36,7 @@ class StepResult:
     rate: float
     seconds: float
     waited: float
-    leaving: bool
+    should_regroup: bool
 
 
 def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, loaders: int = 2) -> Iterator[StepResult]:
@@ -71,9 +71,9 @@ def run_steps(step: Step, sample: Callable[[int, int], Sample], first: int, load
                 prepare(iteration + _AHEAD)
                 batches = ahead.popleft().result()
                 waited = time.perf_counter() - started
-                loss, leaving = step(batches, iteration)
+                loss, should_regroup = step(batches, iteration)
                 seconds = time.perf_counter() - started
-                yield StepResult(iteration, loss, rate(config, iteration), seconds, waited, leaving)
+                yield StepResult(iteration, loss, rate(config, iteration), seconds, waited, should_regroup)
         finally:
             # After an error, or at an early end, the batches in preparation are no longer needed.
             pool.shutdown(wait=False, cancel_futures=True)

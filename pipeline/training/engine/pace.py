@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pipeline.training.engine.loop import StepResult
 from pipeline.training.recipes.schema import StageConfig, StageName
 
-__all__ = ["Pace"]
+__all__ = ["ThroughputLogger"]
 
 # Seconds between two lines.
 _SECONDS = 5.0
 
 
-class Pace:
+class ThroughputLogger:
     """Progress lines with averages over the steps since the last line.
 
     Args:

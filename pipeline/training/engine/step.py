@@ -49,7 +49,7 @@ class Step:
         optimizer: Optimizer over the stage's trainable parameters.
         world: Communication with the other workers; all workers take every step together.
         weights: Class weights (C,) of the loss; None for equal weights.
-        leaving: Callback that returns whether this worker's machine is about to leave.
+        should_regroup: Callback that returns whether this worker's machine is about to leave.
         forward: Function from inputs to scores at stride 8, such as a compiled `stage_forward`; None: `stage_forward`.
     """
 
@@ -59,7 +59,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     world: World
     weights: Tensor | None = None
-    leaving: Callable[[], bool] = lambda: False
+    should_regroup: Callable[[], bool] = lambda: False
     forward: Callable[[Tensor], Tensor] | None = None
 
     def batches(self, samples: Sequence[Sample]) -> list[Batch]:
@@ -74,7 +74,7 @@ class Step:
             iteration: Number of the step in its stage, counted from 0.
 
         Returns:
-            The mean loss over the valid cells of the whole batch before the step, and whether any worker is leaving.
+            The mean loss over the valid cells of the whole batch before the step, and whether any worker asks to regroup.
 
         Raises:
             PipelineError: If the loss is not finite. The message names iteration, ranks and images; no parameter has
@@ -93,9 +93,9 @@ class Step:
         with torch.backends.cudnn.flags(enabled=True, benchmark=self.recipe.stage(self.stage).crop is not None):
             losses = [self._backward(batch, divisor) for batch in batches]
         loss = torch.stack([*losses, torch.zeros((), device=self.world.device)]).sum()
-        leaving = torch.tensor(float(self.leaving()), device=self.world.device)
-        # Step 3: sum the loss over all workers. The leaving flag travels in the same message, at no extra cost.
-        total, left = self.world.sum(torch.stack([loss, leaving])).tolist()
+        regroup = torch.tensor(float(self.should_regroup()), device=self.world.device)
+        # Step 3: sum the loss over all workers. The flag travels in the same message, at no extra cost.
+        total, regrouping = self.world.sum(torch.stack([loss, regroup])).tolist()
         mean = total / float(divisor)
         if not math.isfinite(mean):
             pairs = zip(losses, batches, strict=True)
@@ -103,7 +103,7 @@ class Step:
         # Step 4: sum the gradients, which are divided already, and update the weights identically on every worker.
         self.world.sum_gradients(parameter for _, parameter in trainable(self.network, self.stage, self.recipe))
         self.optimizer.step()
-        return mean, left > 0
+        return mean, regrouping > 0
 
     def _weight(self, sample: Sample) -> Tensor:
         """Return the total class weight of a sample's valid cells; their number if classes have equal weights."""

@@ -19,7 +19,7 @@ from pipeline.results.console import class_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network
 from pipeline.training.engine.loop import run_steps
-from pipeline.training.engine.pace import Pace
+from pipeline.training.engine.pace import ThroughputLogger
 from pipeline.training.engine.schedule import build_optimizer
 from pipeline.training.engine.stages import network_after_stage, set_modes, stage_forward, trainable
 from pipeline.training.engine.step import Step
@@ -45,16 +45,16 @@ class Hooks:
     """Callbacks from a training worker to the process that started it; the defaults do nothing.
 
     Attributes:
-        say: Callback that prints a line of progress; called on rank 0 only.
-        alive: Callback for a sign of life; called after every step and every validated image.
-        leaving: Callback that returns whether the workers must regroup, because a machine joins or is about to leave.
+        log: Callback that prints a line of progress; called on rank 0 only.
+        heartbeat: Callback for a heartbeat; called after every step and every validated image.
+        should_regroup: Callback that returns whether the workers must regroup, because a machine joins or is about to leave.
         check_lease: Callback that raises if another driver has taken over the run; called on rank 0 before a
             checkpoint, a network or the metrics are written.
     """
 
-    say: Callable[[str], None] = lambda line: None
-    alive: Callable[[], None] = lambda: None
-    leaving: Callable[[], bool] = lambda: False
+    log: Callable[[str], None] = lambda line: None
+    heartbeat: Callable[[], None] = lambda: None
+    should_regroup: Callable[[], bool] = lambda: False
     check_lease: Callable[[], None] = lambda: None
 
 
@@ -78,7 +78,7 @@ class Trainer:
         self._sources = Sources(config, storage)
         self._network, self._weights = initial_network(self._recipe, storage)
         self._network.to(world.device).to(memory_format=torch.channels_last)
-        self._network.front_end.recompute = config.recompute
+        self._network.front_end.activation_checkpointing = config.recompute
         self._class_weights = class_weights(self._sources.all, self._network.spec, self._recipe.class_balance)
 
     def run(self, stages: Sequence[StageName]) -> Position:
@@ -103,10 +103,10 @@ class Trainer:
             raise IncompleteRun(f"workers found different checkpoints: another driver is writing to {self._output}")
         if state is None and "source" in self._weights:
             copied = ", ".join(self._weights.get("copied", ()))
-            self._say(f"first weights: {self._weights['source']}" + (f", of which {copied}" if copied else ""))
+            self._log(f"first weights: {self._weights['source']}" + (f", of which {copied}" if copied else ""))
         if state:
             self._restore(state)
-            self._say(f"resuming stage {position.stage} at iteration {position.iteration}")
+            self._log(f"resuming stage {position.stage} at iteration {position.iteration}")
         # Workers that download weights arrive later than the others.
         self._world.barrier()
         place = self._place(position.stage, position.iteration)
@@ -130,28 +130,28 @@ class Trainer:
         optimizer = build_optimizer(config, named)
         restore_optimizer(optimizer, named, state.tensors if state else {})
         crop = "whole images" if config.crop is None else f"crops of {config.crop} pixels"
-        self._say(f"stage {stage}: {config.iterations} iterations of {config.batch} {crop}")
+        self._log(f"stage {stage}: {config.iterations} iterations of {config.batch} {crop}")
         if position.iteration:
             # A checkpoint is written before the validation of its iteration, so the validation is still due.
             position = self._validate_if_due(position, summaries)
-        pace = Pace(stage, config, len(self._network.spec.classes))
+        throughput = ThroughputLogger(stage, config, len(self._network.spec.classes))
         cache = self._cache(stage)
         sample = sampler(recipe, stage, self._network.spec, self._sources.of(stage), cache)
         # Data, maps and compilation take a different time on each worker; all start the first step together.
         self._world.barrier()
         loaders = max(2, int(self._config.cpus_per_worker))
         for result in run_steps(self._step(stage, optimizer), sample, position.iteration, loaders):
-            self._hooks.alive()
-            for line in pace.lines(result):
-                self._say(line)
-            summaries.step(self._place(stage, result.iteration), result, pace.images_per_second)
+            self._hooks.heartbeat()
+            for line in throughput.lines(result):
+                self._log(line)
+            summaries.step(self._place(stage, result.iteration), result, throughput.images_per_second)
             done = result.iteration + 1
             if done == config.iterations:
                 break
-            # The checkpoint precedes the validation, which may take longer than a leaving machine stays.
-            if done % recipe.checkpoint_every == 0 or result.leaving:
+            # The checkpoint precedes the validation, which may take longer than a departing machine stays.
+            if done % recipe.checkpoint_every == 0 or result.should_regroup:
                 self._checkpoint(replace(position, iteration=done), optimizer, summaries)
-            if result.leaving:
+            if result.should_regroup:
                 # Further steps would be lost: the driver restarts the stage on the machines that stay.
                 raise WorkerPreempted(f"the workers are to be regrouped; {stage} is saved at iteration {done}")
             position = self._validate_if_due(replace(position, iteration=done), summaries)
@@ -161,8 +161,8 @@ class Trainer:
         forward = partial(stage_forward, self._network, stage, self._recipe)
         compiled = torch.compile(forward) if self._config.compile else None
         weights = self._class_weights
-        leaving = self._hooks.leaving
-        return Step(self._network, stage, self._recipe, optimizer, self._world, weights, leaving, compiled)
+        should_regroup = self._hooks.should_regroup
+        return Step(self._network, stage, self._recipe, optimizer, self._world, weights, should_regroup, compiled)
 
     def _cache(self, stage: StageName) -> MapCache | None:
         """Return the cache of the maps on which a stage learns, keyed by the current weights; None for images."""
@@ -210,15 +210,15 @@ class Trainer:
 
         def on_image(index: int, labels: Any) -> None:
             examples.add(index, labels)
-            self._hooks.alive()
+            self._hooks.heartbeat()
 
         validation = validate(network, self._sources.val, self._world, self._cache(stage), limit, on_image)
         # Logged at the last step taken: the next number may belong to another stage, and with it to another event file.
         summaries.validation(self._place(stage, iteration) - 1, validation, examples)
         rows = [{"class_name": name, "iou": iou} for name, iou in zip(validation.classes, validation.iou, strict=True)]
         seconds = time.perf_counter() - started
-        self._say(f"stage {stage}, iteration {iteration}: validation on {validation.images} images, {seconds:.0f} s")
-        self._say(class_table(rows, validation.mean_iou, share=False))
+        self._log(f"stage {stage}, iteration {iteration}: validation on {validation.images} images, {seconds:.0f} s")
+        self._log(class_table(rows, validation.mean_iou, share=False))
         return validation
 
     def _validate_if_due(self, position: Position, summaries: Summaries) -> Position:
@@ -260,6 +260,6 @@ class Trainer:
         before = STAGES[: STAGES.index(stage)]
         return iteration + sum(self._recipe.stage(name).iterations for name in before)
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self._world.rank == 0:
-            self._hooks.say(line)
+            self._hooks.log(line)

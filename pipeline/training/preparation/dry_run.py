@@ -33,7 +33,7 @@ from pipeline.training.preparation.survey import survey_data
 from pipeline.training.recipes.schema import StageName
 from pipeline.training.samples.class_balance import class_weights
 from pipeline.training.samples.crops import Sample
-from pipeline.training.samples.randomness import draw
+from pipeline.training.samples.randomness import sample_params
 from pipeline.training.samples.samplers import sample_rule, sampler
 from pipeline.training.samples.sources import Images, Sources
 
@@ -67,7 +67,7 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     sources.leave_out(survey.problems)
     network, _ = initial_network(config.recipe, storage)
     network.to(device or torch.device("cpu")).to(memory_format=torch.channels_last)
-    network.front_end.recompute = config.recompute
+    network.front_end.activation_checkpointing = config.recompute
     weights = class_weights(sources.all, network.spec, config.recipe.class_balance)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     headline = (
@@ -190,7 +190,7 @@ def _picture(
         else:
             # A map cannot be shown, so the same random choice is repeated to find its image.
             batch_size = config.recipe.stage(stage).batch
-            index = draw(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
+            index = sample_params(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
             pixels, label = images.pair(index)
             name += f"   (learned on: {kind} of this image)"
         panels.append(Panel(name, pixels, label, None))

@@ -31,8 +31,8 @@ class Lease:
     Args:
         storage: Storage of the run's output.
         output: URI of the run's output.
-        beat_seconds: Seconds between two signs of life.
-        patience_seconds: Seconds without a sign of life after which a driver counts as dead; several beats.
+        beat_seconds: Seconds between two heartbeats.
+        patience_seconds: Seconds without a heartbeat after which a driver counts as dead; several beats.
 
     Attributes:
         number: Number of this driver; 0 until the context is entered.
@@ -98,20 +98,20 @@ class Lease:
                 self._storage.write(self._uri("beat"), str(count).encode())
             except StorageError as error:
                 # A later beat may succeed; if none does, another driver may take over, as intended.
-                logger.warning("no sign of life could be given: %s", error)
+                logger.warning("no heartbeat could be sent: %s", error)
             if self._done.wait(self._beat_seconds):
                 return
 
     def _await_silence(self, number: int) -> None:
-        """Wait until driver `number` has ended, or has given no sign of life for `patience_seconds`.
+        """Wait until driver `number` has ended, or has sent no heartbeat for `patience_seconds`.
 
         Raises:
-            RunConflict: If the driver gives a sign of life.
+            RunConflict: If the driver sends a heartbeat.
         """
         # Only changes of the beat count, measured by this machine's monotonic clock: clocks are never compared.
         first = self._read(number, "beat")
         started = time.monotonic()
-        logger.warning("%s: waiting %g s for a sign of life", self._describe(number), self._patience_seconds)
+        logger.warning("%s: waiting %g s for a heartbeat", self._describe(number), self._patience_seconds)
         while time.monotonic() - started < self._patience_seconds:
             time.sleep(self._beat_seconds / 4)
             if self._ended(number):
@@ -166,7 +166,7 @@ def check_driver(storage: Storage, output: str, number: int) -> None:
     """
     newest = _newest(storage, output)
     if newest > number:
-        raise RunConflict(f"driver {newest} has taken {output} over from driver {number}, which gave no sign of life")
+        raise RunConflict(f"driver {newest} has taken {output} over from driver {number}, which sent no heartbeat")
 
 
 def _newest(storage: Storage, output: str) -> int:

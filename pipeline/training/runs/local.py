@@ -40,6 +40,6 @@ def run_phases(
 
 def compute_maps(config: TrainConfig, phase: Phase, storage: Storage, world: World) -> None:
     """Compute the missing maps of a phase on this worker's device."""
-    for kind in phase.maps:
+    for kind in phase.feature_maps:
         work = FeaturePrecompute(config, kind, storage, world.device)
         work.compute(work.missing())

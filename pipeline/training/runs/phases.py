@@ -19,11 +19,11 @@ class Phase:
     """Maps that are computed first, and the stages that one group of workers then runs.
 
     Attributes:
-        maps: Kinds of maps in the order of their computation.
+        feature_maps: Kinds of maps in the order of their computation.
         stages: Names of the stages in order.
     """
 
-    maps: tuple[StageInput, ...]
+    feature_maps: tuple[StageInput, ...]
     stages: tuple[StageName, ...]
 
 

@@ -63,11 +63,11 @@ def train(
         return False
     with Lease(storage, config.output) as lease:
         while not storage.exists(join(config.output, NETWORK_FILE)):
-            _persist(config, storage, lease, run_phase)
+            _run_with_retries(config, storage, lease, run_phase)
     return True
 
 
-def _persist(config: TrainConfig, storage: Storage, lease: Lease, run_phase: RunPhase) -> None:
+def _run_with_retries(config: TrainConfig, storage: Storage, lease: Lease, run_phase: RunPhase) -> None:
     """Run the current phase, and retry it after failures as long as new checkpoints appear between them."""
     failures = 0
     reached = newest_place(storage, config.output)

@@ -54,7 +54,7 @@ class SampleRule:
 
 
 def image_sample(
-    image: NDArray[np.uint8], label: NDArray[np.uint8], draw: SampleParams, rule: SampleRule, uri: str = ""
+    image: NDArray[np.uint8], label: NDArray[np.uint8], params: SampleParams, rule: SampleRule, uri: str = ""
 ) -> Sample:
     """Return a random crop of an image that is resized if the rule has a scale, then reflected by 186 pixels.
 
@@ -64,17 +64,17 @@ def image_sample(
     Args:
         image: Image (H, W, 3), uint8 RGB.
         label: Class ids (H, W), uint8.
-        draw: Random parameters of the sample.
+        params: Random parameters of the sample.
         rule: Settings of the stage's samples.
         uri: URI of the image, for error messages.
     """
     # Step 1: resize image and label by the random factor.
-    image, label = _resize(image, label, draw.scale, rule.scale)
+    image, label = _resize(image, label, params.scale, rule.scale)
     # Step 2: find the source pixel of every pixel of the crop, margin included, along each axis.
     rows, columns = (
-        _axis(size, rule.cells, share) for size, share in zip(label.shape, (draw.row, draw.column), strict=True)
+        _axis(size, rule.cells, share) for size, share in zip(label.shape, (params.row, params.column), strict=True)
     )
-    if draw.mirror:
+    if params.mirror:
         columns = _Axis(columns.source[::-1], columns.inside[::-1])
     # (H, W, 3) -> (8·rows + 372, 8·columns + 372, 3) for a score map of rows × columns cells.
     pixels = gather(image, rows.source, columns.source)
@@ -84,11 +84,11 @@ def image_sample(
     target = gather(label, rows.source, columns.source)
     target[~rows.inside] = rule.ignore_label
     target[:, ~columns.inside] = rule.ignore_label
-    return Sample(preprocess(pixels, rule.mean_bgr), torch.from_numpy(target), uri, draw.seed)
+    return Sample(preprocess(pixels, rule.mean_bgr), torch.from_numpy(target), uri, params.seed)
 
 
 def map_sample(
-    maps: Tensor, label: NDArray[np.uint8], draw: SampleParams, rule: SampleRule, halo: int, uri: str = ""
+    maps: Tensor, label: NDArray[np.uint8], params: SampleParams, rule: SampleRule, halo: int, uri: str = ""
 ) -> Sample:
     """Return a random crop of maps of a whole reflected image: conv5_3 maps, or score maps.
 
@@ -97,20 +97,20 @@ def map_sample(
     image.
 
     Args:
-        maps: Maps (F, rows + halo, columns + halo) of the image, already mirrored if `draw.mirror`.
+        maps: Maps (F, rows + halo, columns + halo) of the image, already mirrored if `params.mirror`.
         label: Class ids (H, W), uint8, not mirrored.
-        draw: Random parameters of the sample.
+        params: Random parameters of the sample.
         rule: Settings of the stage's samples; `cells` is the largest side of a crop.
         halo: Cells that later valid convolutions consume: 24 for conv5_3 maps, 0 for score maps.
         uri: URI of the image, for error messages.
     """
-    label = label[:, ::-1] if draw.mirror else label
+    label = label[:, ::-1] if params.mirror else label
     # Cells that hold at least one pixel of the image.
     rows, columns = (-(-size // OUTPUT_STRIDE) for size in label.shape)
     height = min(rule.cells or rows, rows)
     width = min(rule.cells or columns, columns)
-    top = _offset(rows - height, draw.row)
-    left = _offset(columns - width, draw.column)
+    top = _offset(rows - height, params.row)
+    left = _offset(columns - width, params.column)
     # The last cell may reach beyond the label by up to 7 pixels, which stay ignored.
     target = np.full((height * OUTPUT_STRIDE, width * OUTPUT_STRIDE), rule.ignore_label, np.uint8)
     part = label[top * OUTPUT_STRIDE :, left * OUTPUT_STRIDE :][: target.shape[0], : target.shape[1]]
@@ -118,7 +118,7 @@ def map_sample(
     # (8·height, 8·width) -> (height, width) at stride 8.
     kept = target[:: rule.target_stride, :: rule.target_stride]
     inputs = maps[:, top : top + height + halo, left : left + width + halo].float()
-    return Sample(inputs, torch.from_numpy(kept.copy()), uri, draw.seed)
+    return Sample(inputs, torch.from_numpy(kept.copy()), uri, params.seed)
 
 
 def _resize(

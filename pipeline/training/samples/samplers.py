@@ -10,7 +10,7 @@ from model.prediction.geometry import OUTPUT_STRIDE
 from pipeline.training.feature_maps.cache import MapCache
 from pipeline.training.recipes.schema import Recipe, StageName
 from pipeline.training.samples.crops import Sample, SampleRule, image_sample, map_sample
-from pipeline.training.samples.randomness import draw
+from pipeline.training.samples.randomness import sample_params
 from pipeline.training.samples.sources import Images
 
 __all__ = ["sample_rule", "sampler"]
@@ -32,7 +32,7 @@ def sampler(
     batch = recipe.stage(stage).batch
 
     def sample(iteration: int, position: int) -> Sample:
-        chosen = draw(recipe.seed, stage, iteration, position, batch=batch, images=len(images))
+        chosen = sample_params(recipe.seed, stage, iteration, position, batch=batch, images=len(images))
         if not recipe.mirror:
             chosen = replace(chosen, mirror=False)
         uri = images.pairs[chosen.index].image_uri

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from model.kernels.compilation import compiled
 from model.prediction.geometry import OUTPUT_STRIDE
 
-__all__ = ["last_step"]
+__all__ = ["fused_upsample_argmax"]
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
@@ -106,7 +106,7 @@ class _Image(NamedTuple):
     pairs: NDArray[np.int64]
 
 
-def last_step(
+def fused_upsample_argmax(
     cells: NDArray[np.float32],
     height: int,
     width: int,
