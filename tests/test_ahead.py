@@ -17,7 +17,8 @@ from pipeline.ahead import prefetch_map
 @given(items=st.lists(st.integers(), max_size=12), count=st.integers(0, 5), threads=st.integers(1, 3))
 def test_every_item_in_order(items: list[int], count: int, threads: int) -> None:
     pairs = [
-        (item, result.result()) for item, result in prefetch_map("t", lambda n: n + 1, items, count=count, threads=threads)
+        (item, result.result())
+        for item, result in prefetch_map("t", lambda n: n + 1, items, count=count, threads=threads)
     ]
     assert pairs == [(item, item + 1) for item in items]
 

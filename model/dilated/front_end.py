@@ -70,8 +70,8 @@ class FrontEnd(nn.Module):
         dropout: Probability of dropping a channel value after fc6 and fc7 during training.
 
     Attributes:
-        activation_checkpointing: Whether backward computes the maps inside each block of convolutions again instead of keeping them.
-            This takes about a third more time and a fraction of the memory; the gradients are the same.
+        activation_checkpointing: Whether backward recomputes the maps inside each block of convolutions instead of
+            keeping them. This takes about a third more time and a fraction of the memory; the gradients are the same.
     """
 
     def __init__(self, classes: int, widths: FrontEndWidths | None = None, dropout: float = 0.5) -> None:

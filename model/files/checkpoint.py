@@ -107,7 +107,9 @@ def _load(network: DilatedNetwork, tensors: Mapping[str, Tensor]) -> None:
     expected = tensor_names(network)
     if set(expected) != set(tensors):
         difference = sorted(set(expected) ^ set(tensors))
-        raise CheckpointError(f"tensors {truncate_text(difference[:4])} are missing or unknown for this kind of network")
+        raise CheckpointError(
+            f"tensors {truncate_text(difference[:4])} are missing or unknown for this kind of network"
+        )
     for module in (network.front_end, network.context):
         if module is not None:
             own = {name: tensors[name] for name in module.state_dict()}

@@ -14,7 +14,7 @@ from model.errors import CheckpointError
 from model.prediction.geometry import MIN_WINDOW
 from model.prediction.views import WorkingSize
 
-__all__ = ["METADATA_KEY", "metadata_of", "header_of", "parse_spec", "read_metadata", "truncate_text"]
+__all__ = ["METADATA_KEY", "header_of", "metadata_of", "parse_spec", "read_metadata", "truncate_text"]
 
 METADATA_KEY = "dilated_context"
 # Networks that format 1 can describe are written in format 1; format 2 adds the keys of `_KEYS_2`.
@@ -146,7 +146,9 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
     """
     number = metadata.get("format")
     if number not in (FORMAT, FORMAT_2) or isinstance(number, bool):
-        raise CheckpointError(f"format {truncate_text(number)} is unknown, this version reads {FORMAT} and {FORMAT_2}: upgrade")
+        raise CheckpointError(
+            f"format {truncate_text(number)} is unknown, this version reads {FORMAT} and {FORMAT_2}: upgrade"
+        )
     missing = [key for key in _KEYS if key not in metadata]
     if missing:
         raise CheckpointError(f"metadata lacks {', '.join(missing)}: the file is incomplete")
@@ -164,7 +166,9 @@ def _check_family(metadata: Mapping[str, Any]) -> None:
     family = metadata.get("family")
     options = metadata.get("family_options", {})
     if family != FAMILY:
-        raise CheckpointError(f"format 2 of family {truncate_text(family)} is unknown, this version reads {FAMILY}: upgrade")
+        raise CheckpointError(
+            f"format 2 of family {truncate_text(family)} is unknown, this version reads {FAMILY}: upgrade"
+        )
     if options != {} or metadata.get("refinement") is not None:
         raise CheckpointError("its family_options or refinement are unknown to this version: upgrade")
 

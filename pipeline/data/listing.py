@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from pipeline.data.filesystems import Transient, get_object, join, normalise, require_bucket
 from pipeline.data.atomic_write import is_local
+from pipeline.data.filesystems import Transient, get_object, join, normalise, require_bucket
 from pipeline.data.storage import ObjectInfo, Storage
 from pipeline.errors import ObjectChanged, StorageError
 

@@ -18,8 +18,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, require_bucket, split
 from pipeline.data.atomic_write import create_object, is_local, replace_object
+from pipeline.data.filesystems import Transient, already_there, classify, join, open_filesystem, require_bucket, split
 from pipeline.data.verified_reader import VerifiedReader
 from pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
 

@@ -8,7 +8,7 @@ import math
 import ray
 import ray._private.state
 
-__all__ = ["configure_ray_data", "describe_cluster", "draining", "memory_share", "count_actor_slots"]
+__all__ = ["configure_ray_data", "count_actor_slots", "describe_cluster", "draining", "memory_share"]
 
 
 def count_actor_slots(cpus: float, gpus: float) -> int:

@@ -12,7 +12,7 @@ import ray.data
 from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
 from pipeline.background import StallDetector, iterate_in_background
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, error_summary, known_cause
-from pipeline.ray_backend.cluster import configure_ray_data, describe_cluster, memory_share, count_actor_slots
+from pipeline.ray_backend.cluster import configure_ray_data, count_actor_slots, describe_cluster, memory_share
 from pipeline.ray_backend.shard_actor import ActorTask, ShardActor, start_ledger_actor
 from pipeline.segmentation.actor.concurrency import Concurrency
 from pipeline.segmentation.config import SegmentConfig

@@ -26,7 +26,7 @@ from pipeline.errors import (
     error_summary,
     known_cause,
 )
-from pipeline.ray_backend.cluster import describe_cluster, count_actor_slots
+from pipeline.ray_backend.cluster import count_actor_slots, describe_cluster
 from pipeline.ray_backend.feature_map_pool import compute_maps
 from pipeline.ray_backend.training_worker import ProgressActor, TorchConfig, train_as_worker
 from pipeline.training.config import TrainConfig

@@ -29,7 +29,10 @@ def test_nothing_but_the_arguments_decides(seed: int, iteration: int, position: 
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from pipeline.training.samples.randomness import sample_params; print(sample_params(7, 'joint', 1234, 1, batch=3, images=99))"
+    code = (
+        "from pipeline.training.samples.randomness import sample_params; "
+        "print(sample_params(7, 'joint', 1234, 1, batch=3, images=99))"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert printed.stdout.strip() == repr(sample_params(7, "joint", 1234, 1, batch=3, images=99))
 

@@ -117,7 +117,9 @@ class Segmenter:
         scored = self._scored(rows, observer, overlap)
         finish = partial(self._finish, observer=observer)
         with contextlib.closing(scored):
-            for (row, _), finishing in prefetch_map("finish", finish, scored, count=overlap.ahead, threads=overlap.threads):
+            for (row, _), finishing in prefetch_map(
+                "finish", finish, scored, count=overlap.ahead, threads=overlap.threads
+            ):
                 columns, counts = finishing.result()
                 confusion += counts
                 done.append({**self._head(row), **columns})

@@ -22,7 +22,7 @@ from pipeline.segmentation.runs.claim import refuse_other_run
 from pipeline.segmentation.runs.parts import finished_shards
 from pipeline.segmentation.runs.plan import Plan, make_plan
 
-__all__ = ["Forecast", "ThroughputEstimate", "Requests", "forecast"]
+__all__ = ["Forecast", "Requests", "ThroughputEstimate", "forecast"]
 
 # Images that are segmented to measure the throughput.
 _TRIED = 4
@@ -105,7 +105,8 @@ class Forecast:
         actors = self.actors or 1
         share = _duration(self.images_left * self.throughput.seconds / actors)
         by = f"{actors} actors" if actors > 1 else "one actor"
-        return f"{share} by {by} ({self.throughput.seconds:.3g} s an image, {self.throughput.source}), and the start of the job"
+        each = f"{self.throughput.seconds:.3g} s an image, {self.throughput.source}"
+        return f"{share} by {by} ({each}), and the start of the job"
 
 
 def forecast(config: SegmentConfig, storage: Storage) -> Forecast:

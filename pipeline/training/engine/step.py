@@ -74,7 +74,7 @@ class Step:
             iteration: Number of the step in its stage, counted from 0.
 
         Returns:
-            The mean loss over the valid cells of the whole batch before the step, and whether any worker asks to regroup.
+            The mean loss over the valid cells of the whole batch before the step, and whether any worker must regroup.
 
         Raises:
             PipelineError: If the loss is not finite. The message names iteration, ranks and images; no parameter has

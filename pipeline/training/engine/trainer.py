@@ -47,7 +47,8 @@ class Hooks:
     Attributes:
         log: Callback that prints a line of progress; called on rank 0 only.
         heartbeat: Callback for a heartbeat; called after every step and every validated image.
-        should_regroup: Callback that returns whether the workers must regroup, because a machine joins or is about to leave.
+        should_regroup: Callback that returns whether the workers must regroup, because a machine joins or is about to
+            leave.
         check_lease: Callback that raises if another driver has taken over the run; called on rank 0 before a
             checkpoint, a network or the metrics are written.
     """

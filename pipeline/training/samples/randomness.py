@@ -34,7 +34,9 @@ class SampleParams:
     scale: float = 0.0
 
 
-def sample_params(seed: int, stage: StageName, iteration: int, position: int, *, batch: int, images: int) -> SampleParams:
+def sample_params(
+    seed: int, stage: StageName, iteration: int, position: int, *, batch: int, images: int
+) -> SampleParams:
     """Return the random parameters of the sample at `position` of the global batch of `iteration`.
 
     Images come in a new random order each epoch. The result does not depend on the worker that asks.
