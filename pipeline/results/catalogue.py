@@ -60,32 +60,54 @@ def _described(schema: pa.Schema, columns: Mapping[str, pa.Field]) -> pa.Schema:
 
 # Descriptions for the schemas of pipeline.data, whose files hold none.
 _TEXT = pa.string()
-_URI = column("image_uri", _TEXT, "the image; rows are sorted by it", example="s3://bucket/in/a/0001.jpg")
+_URI = column("image_uri", _TEXT, "URI of the image; rows are sorted by it", example="s3://bucket/in/a/0001.jpg")
 _MANIFEST = _described(
     MANIFEST_SCHEMA,
     {
         "image_uri": _URI,
         "label_uri": column(
-            "label_uri", _TEXT, "its label", null="without a label", example="s3://bucket/in-labels/a/0001.png"
+            "label_uri",
+            _TEXT,
+            "URI of its label",
+            null="if the image has no label",
+            example="s3://bucket/in-labels/a/0001.png",
         ),
         "size": column(
             "size",
             pa.int64(),
-            "of the image's file",
-            null="of an image that a list names and that is not there",
+            "size of the image file",
+            null="if a list names the image and the file is missing",
             unit="bytes",
             example=183044,
         ),
-        "version": column("version", _TEXT, "ETag of the image's file", null="likewise", example="9b2cf535"),
+        "version": column(
+            "version",
+            _TEXT,
+            "ETag of the image file; without an ETag, its size and time of last change",
+            null="if size is null, or the storage states no version",
+            example="9b2cf535",
+        ),
     },
 )
 _CHANGES = _described(
     CHANGES_SCHEMA,
     {
         "image_uri": _URI,
-        "change": column("change", _TEXT, "new, changed or gone since the earlier runs", example="changed"),
-        "version": column("version", _TEXT, "ETag now", null="if gone", example="9b2cf535"),
-        "earlier_version": column("earlier_version", _TEXT, "ETag then", null="if new", example="51ab90ce"),
+        "change": column("change", _TEXT, "new, changed or gone, compared with the earlier runs", example="changed"),
+        "version": column(
+            "version",
+            _TEXT,
+            "version (ETag) of the image in this run",
+            null="if gone, or without a version",
+            example="9b2cf535",
+        ),
+        "earlier_version": column(
+            "earlier_version",
+            _TEXT,
+            "version (ETag) of the image in the earlier runs",
+            null="if new, or without a version",
+            example="51ab90ce",
+        ),
     },
 )
 _COMPARISON = "comparison/<run_id of A>"
@@ -96,45 +118,61 @@ TABLES = (
         "predictions/part-*.parquet",
         "One row per input image, in manifest order.",
         schemas.predictions_schema(confidence_maps=True),
-        "`confidence` is there with `--confidence-maps` only. `error_type` is `missing`, `changed` (since the "
-        "listing), `DecodeError`, `UnknownClasses` (of a label), `PredictionError`, or `ProcessDied`, where the image "
-        "killed or hung the process ([reliability.md](reliability.md)).",
+        "The column `confidence` exists only in runs with `--confidence-maps`. `error_type` is one of:\n\n"
+        "- `missing`: the image or its label does not exist.\n"
+        "- `changed`: the image was replaced after the run listed its inputs.\n"
+        "- `DecodeError`: the image or its label cannot be read.\n"
+        "- `UnknownClasses`: the label contains values that belong to no class.\n"
+        "- `PredictionError`: the network gives scores that are not finite, or runs out of memory.\n"
+        "- `ProcessDied`: the image repeatedly crashed or hung the worker process ([reliability.md](reliability.md)).",
     ),
     Table("image_scores/part-*.parquet", "One row per segmented image and class.", schemas.IMAGE_SCORES),
     Table(
         "class_scores.parquet",
-        "One row per class, over the labelled images of the run; without any labels, over all.",
+        "One row per class, over the labeled images of the run. If no image has a label, over all images.",
         schemas.CLASS_SCORES,
     ),
-    Table("confusion.parquet", "One row per pair of classes.", schemas.CONFUSION),
-    Table("errors.parquet", "One row per image that failed; the same columns as in predictions.", schemas.ERRORS),
-    Table("manifest/part-*.parquet", "One row per input, frozen when the run began.", _MANIFEST),
+    Table("confusion.parquet", "One row per pair of a label class and a predicted class.", schemas.CONFUSION),
+    Table("errors.parquet", "One row per failed image. The same columns exist in `predictions`.", schemas.ERRORS),
+    Table("manifest/part-*.parquet", "One row per input image. The list is fixed when the run starts.", _MANIFEST),
     Table(
         "changes/part-*.parquet",
-        "One row per image that is new, changed or gone; only in runs with `--since`.",
+        "One row per image that is new, changed or gone. Only runs with `--since` have this table.",
         _CHANGES,
-        "How such runs are read together: [growing.md](growing.md).",
+        "[growing.md](growing.md) shows how to query several such runs together.",
     ),
     Table(
         "scores/run.parquet",
-        "One row per score of the whole run; written by `jobs/score.py`, as all below `scores/`.",
+        "One row per score of the whole run. `jobs/score.py` writes this table and the others in `scores/`.",
         scoring.RUN,
-        "What each score is: [scores.md](scores.md).",
+        "[scores.md](scores.md) defines the scores.",
     ),
     Table("scores/classes.parquet", "One row per class and score.", scoring.CLASSES),
     Table("scores/images/part-*.parquet", "One row per scored image.", scoring.IMAGES),
     Table("scores/image_classes/part-*.parquet", "One row per scored image and class.", scoring.IMAGE_CLASSES),
     Table(
         "scores/reliability.parquet",
-        "One row per bin of confidence, of all classes together and of each; none without confidence maps.",
+        "One row per bin of confidence, first over all classes, then for each predicted class. Without confidence "
+        "maps, this table is empty.",
         scoring.RELIABILITY,
     ),
     Table(
         f"{_COMPARISON}/comparison.parquet",
-        "One row per class, and one of their mean; written below B by `jobs/compare.py A B`, as all of the comparison.",
+        "One row per class, then one row for the mean. `jobs/compare.py A B` writes this table and the next three "
+        "below the output of B.",
         comparison.COMPARISON,
     ),
-    Table(f"{_COMPARISON}/agreement.parquet", "One row per pair of classes.", comparison.AGREEMENT),
-    Table(f"{_COMPARISON}/changed_images.parquet", "One row per image that both segmented.", comparison.CHANGED_IMAGES),
-    Table(f"{_COMPARISON}/only_one.parquet", "One row per image that one of both segmented.", comparison.ONLY_ONE),
+    Table(
+        f"{_COMPARISON}/agreement.parquet", "One row per pair of a class in A and a class in B.", comparison.AGREEMENT
+    ),
+    Table(
+        f"{_COMPARISON}/changed_images.parquet",
+        "One row per image that both runs segmented.",
+        comparison.CHANGED_IMAGES,
+    ),
+    Table(
+        f"{_COMPARISON}/only_one.parquet",
+        "One row per common image that only one of the two runs segmented.",
+        comparison.ONLY_ONE,
+    ),
 )

@@ -31,10 +31,10 @@ def changes_problems(run: Run, uris: list[str]) -> list[str]:
         pairs = zip(table["image_uri"].to_pylist(), kinds, strict=True)
         taken += [uri for uri, kind in pairs if kind != "gone"]
     problems = [
-        f"_SUCCESS.json says {since.get(kind)} images are {kind} since then, changes has {counts[kind]}"
+        f"_SUCCESS.json says that {since.get(kind)} images are {kind}, the table changes has {counts[kind]}"
         for kind in ("new", "changed", "gone")
         if since.get(kind) != counts[kind]
     ]
     if taken != uris:
-        problems.append("the new and changed images of changes are not the run's images")
+        problems.append("the new and changed images in the table changes are not the images of the run")
     return problems

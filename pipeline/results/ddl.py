@@ -35,7 +35,7 @@ def athena_ddl(table: Table, output: str) -> str:
         ValueError: If the table is one file among others, which Athena cannot read.
     """
     if table.folder is None:
-        raise ValueError(f"{table.path} has no folder of its own: Athena reads folders")
+        raise ValueError(f"{table.path} has no folder of its own, and Athena reads folders only")
     columns = ",\n".join(f"  `{field.name}` {_type(field.type, ':')}" for field in table.schema)
     return (
         f"CREATE EXTERNAL TABLE {table.name} (\n{columns}\n)\nSTORED AS PARQUET\n"
@@ -66,7 +66,7 @@ def _type(kind: pa.DataType, between: str) -> str:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description="Print statements that make the tables of a run known.")
+    parser = argparse.ArgumentParser(description="Print SQL statements that register the tables of a run.")
     parser.add_argument("dialect", choices=("athena", "spark"))
     parser.add_argument("output", help="URI of the run")
     options = parser.parse_args()

@@ -61,7 +61,7 @@ class Recount:
         uri = row["image_uri"]
         status = row["status"]
         if status not in ("ok", "error"):
-            self._problem(f"{uri} has the status {status!r}, must be ok or error")
+            self._problem(f"{uri} has the status {status!r}, it must be ok or error")
             return False
         # Each status requires one set of columns and forbids the other.
         filled, empty = (_OK_COLUMNS, _ERROR_COLUMNS) if status == "ok" else (_ERROR_COLUMNS, _OK_COLUMNS)
@@ -85,7 +85,7 @@ class Recount:
             return
         self.images += 1
         if mask.shape != (row["height"], row["width"]):
-            self._problem(f"the mask of {uri} is {mask.shape}, its row says {(row['height'], row['width'])}")
+            self._problem(f"the mask of {uri} has the size {mask.shape}, its row says {(row['height'], row['width'])}")
         target = self._sources.label(uri)
         # Without the label, counts cannot be recomputed: predicted pixels count within its valid pixels only.
         if target is None and self._sources.has_label(uri):
@@ -99,7 +99,7 @@ class Recount:
         # Floats are compared exactly: the same formulas on the same counts give the same bits.
         for name, value in expected.items():
             if row[name] != value:
-                self._problem(f"{name} of {uri} is not what its mask and label give")
+                self._problem(f"{name} of {uri} does not match its mask and label")
         if confusion is not None:
             self.confusion += confusion
 
@@ -111,7 +111,7 @@ class Recount:
         """
         # `initial` allows an empty mask.
         if mask.max(initial=0) >= self._classes:
-            raise ValueError(f"the mask holds {mask.max()}, class ids go to {self._classes - 1}")
+            raise ValueError(f"the mask contains {mask.max()}, but the highest class id is {self._classes - 1}")
         confusion = None
         if target is not None:
             confusion = confusion_matrix(target, mask, self._classes, self._ignore_label)

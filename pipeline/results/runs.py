@@ -14,7 +14,7 @@ from pipeline.results.tables import RUN_FILE, SUCCESS
 
 __all__ = ["RunSummary", "find_runs", "runs_text"]
 
-_HEADINGS = ("output", "run", "begun", "state", "images", "failed", "mean IoU", "since", "checkpoint")
+_HEADINGS = ("output", "run", "started", "state", "images", "failed", "mean IoU", "since", "checkpoint")
 _RIGHT = frozenset({"images", "failed", "mean IoU"})
 
 
@@ -115,7 +115,7 @@ def _summary(storage: Storage, output: str, committed: bool) -> RunSummary:
 def _json(storage: Storage, uri: str) -> dict[str, Any]:
     found = json.loads(storage.read(uri))
     if not isinstance(found, dict):
-        raise ValueError(f"{uri} holds no object")
+        raise ValueError(f"{uri} does not contain a JSON object")
     return found
 
 

@@ -52,7 +52,7 @@ class Sources:
         try:
             return decode_image(self._storage.read(image_uri))
         except PipelineError as error:
-            logger.warning("cannot read %s any more: %s", image_uri, error)
+            logger.warning("cannot read %s anymore: %s", image_uri, error)
             return None
 
     def has_label(self, image_uri: str) -> bool:
@@ -78,5 +78,5 @@ class Sources:
             data = self._storage.read(label_uri)
             return decode_label(data, self._classes, self._ignore_label, self._space)
         except PipelineError as error:
-            logger.warning("cannot read %s any more: %s", label_uri, error)
+            logger.warning("cannot read %s anymore: %s", label_uri, error)
             return None

@@ -16,23 +16,29 @@ __all__ = ["tables_document"]
 
 _HEAD = """# Tables
 
-What a run leaves below `--output`, column by column. This page is generated from the schemas in the code, and the same
-descriptions lie in each file, as Parquet field metadata.
+This page describes every table of a run, column by column. The tables are in the folder that `--output` names. The
+page is generated from the schemas in the code. The Parquet files contain the same descriptions as field metadata,
+except `manifest` and `changes`.
 
-- Undefined is null everywhere, never 0, 1 or -1. Pixels with the ignore label count nowhere.
-- Files named `part-*` go together: read them with a glob. They are sorted by `image_uri`.
-- A run is complete once `_SUCCESS.json` is there; it lists every file with rows, bytes and SHA-256.
-- Masks lie in row groups of 100 rows and in a column of their own: a query that does not name `mask` never fetches one.
+- A **mask** holds the predicted class of every pixel. A **label** holds the correct class of every pixel.
+- A **valid label pixel** is a pixel of a label without the ignore label (255 by default). Scores count valid label
+  pixels only.
+- An undefined value is null, never 0, 1 or -1.
+- Files named `part-*` form one table: read them with a glob. Their rows are sorted by `image_uri`.
+- A run is complete when `_SUCCESS.json` exists. This file lists the files of the tables with rows, bytes and SHA-256.
+  Tables that later jobs add (`scores/`, `comparison/`) are not in the list.
+- A query that does not name `mask` reads no mask. Row groups with masks have at most 100 rows.
 - `union` is a reserved word in SQL: write it in double quotes.
 
-Questions with their SQL: [questions.md](questions.md). The same tables in Polars, pandas, `pyarrow.dataset` and Hugging
-Face `datasets`: [opening.md](opening.md).
+See also: twelve questions with their SQL in [questions.md](questions.md); the same tables in Polars, pandas,
+`pyarrow.dataset` and Hugging Face `datasets` in [opening.md](opening.md).
 """
 _DDL = """## In Athena and Spark
 
-Of a run in `s3://bucket/out/x`. Athena reads folders, so that tables of a single file stay out of it: `class_scores`,
-for one, is a `GROUP BY` of `image_scores`. `python -m pipeline.results.ddl athena s3://bucket/out/x` prints all that
-Athena can read of another run, `spark` instead of `athena` all tables.
+These statements register the tables of a run in `s3://bucket/out/x`. Athena reads folders, so it cannot read a table
+that is a single file. Compute `class_scores`, for example, with a `GROUP BY` over `image_scores`. For another run,
+`python -m pipeline.results.ddl athena s3://bucket/out/x` prints the statements of all tables that Athena can read. With
+`spark` instead of `athena` it prints the statements of all tables, except those of comparisons.
 """
 
 
@@ -52,13 +58,16 @@ def _section(table: Table) -> str:
     text = f"## {table.path}\n\n{table.rows}{' ' + table.note if table.note else ''}\n\n{_columns(table.schema)}"
     for field in table.schema:
         if pa.types.is_list(field.type):
-            text += f"\nAn entry of `{field.name}`:\n\n{_columns(field.type.value_type)}"
+            text += f"\nEach entry of `{field.name}` has these fields:\n\n{_columns(field.type.value_type)}"
     return text
 
 
 def _columns(fields: Iterable[pa.Field]) -> str:
     return (
-        "\n".join(("| column | type | | unit | null | example |", "|---|---|---|---|---|---|", *_rows(fields))) + "\n"
+        "\n".join(
+            ("| column | type | description | unit | null | example |", "|---|---|---|---|---|---|", *_rows(fields))
+        )
+        + "\n"
     )
 
 

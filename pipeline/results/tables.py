@@ -58,16 +58,17 @@ class Run:
             self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
         except ObjectMissing as error:
             raise IncompleteRun(
-                f"{output} holds no {SUCCESS}: the run is not committed; submit its segment_bucket.py command again"
+                f"{output} has no {SUCCESS}, so the run is not committed: submit its segment_bucket.py command again"
             ) from error
         if self.success.get("format") != TABLE_FORMAT:
             raise ConfigError(
-                f"{output} has table format {self.success.get('format')!r}, this version reads {TABLE_FORMAT}: upgrade"
+                f"{output} has table format {self.success.get('format')!r}, this version reads only {TABLE_FORMAT}: "
+                "upgrade it"
             )
         for entry in self.success["files"]:
             # The file is not trusted: readers open the paths that it names, so they must stay below the run.
             if not _PATH.fullmatch(entry["path"]) or ".." in entry["path"]:
-                raise ConfigError(f"{output}/{SUCCESS} names {entry['path']!r}, which is no file below the run")
+                raise ConfigError(f"{output}/{SUCCESS} names {entry['path']!r}, which is not a file below the run")
 
     @property
     def classes(self) -> list[str]:
@@ -156,7 +157,9 @@ class Run:
             if start <= position < start + rows:
                 return self._row_at(path, position - start, columns)
             start += rows
-        raise IndexError(f"{folder} of {self.output} has {start} rows, none at {position}: verify the run")
+        raise IndexError(
+            f"{folder} of {self.output} has {start} rows and no row {position}: run jobs/verify.py on the run"
+        )
 
     def mask(self, image_uri: str) -> NDArray[np.uint8]:
         """Return the mask of one image as (H, W) uint8 class ids, fetching at most one row group of masks.

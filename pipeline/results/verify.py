@@ -67,13 +67,13 @@ class Verdict:
         """Return the verdict in words, with one problem per line and at most 20 of them."""
         checked = f"{self.images} masks recounted, {self.errors} failed images"
         if self.labels_unread:
-            checked += f", {self.labels_unread} labels no longer readable (their counts were not redone)"
+            checked += f", {self.labels_unread} labels can no longer be read (their counts were not checked)"
         if self.ok:
-            return f"sound: {checked}"
+            return f"OK: {checked}"
         lines = [f"  {problem}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             lines.append(f"  … and {len(self.problems) - _SHOWN} more")
-        return "\n".join([f"NOT sound, {len(self.problems)} problems: {checked}", *lines])
+        return "\n".join([f"NOT OK, {len(self.problems)} problems: {checked}", *lines])
 
 
 def verify(output: str, storage: Storage | None = None) -> Verdict:
@@ -120,7 +120,7 @@ class _Verification:
             self._check_part(part, stored_scores)
         # 3. Totals over the whole run.
         if stored_scores.take(1).num_rows:
-            self._problem("image_scores has more rows than predictions imply")
+            self._problem("image_scores has more rows than predictions requires")
         self._rows = len(uris)
         self._check_manifest(uris)
         self._problems += changes_problems(self._run, uris)
@@ -141,16 +141,16 @@ class _Verification:
             found = self._run.storage.list(join(self._run.output, folder))
             names = {folder + info.uri.rsplit("/", 1)[-1] for info in found}
             for extra in sorted(names - listed):
-                self._problem(f"{extra} is not listed in _SUCCESS.json; a glob of {folder} would count it")
+                self._problem(f"{extra} is not listed in _SUCCESS.json, but a glob of {folder} reads it")
 
     def _check_files(self) -> None:
         """Compare each listed file with the length, SHA-256 and row count of its entry in _SUCCESS.json."""
         for entry in self._run.success["files"]:
             data = self._read(entry["path"])
             if data is None:
-                self._problem(f"{entry['path']} is listed but cannot be read")
+                self._problem(f"{entry['path']} is listed in _SUCCESS.json but cannot be read")
             elif hashlib.sha256(data).hexdigest() != entry["sha256"] or len(data) != entry["bytes"]:
-                self._problem(f"{entry['path']} differs from the committed file (sha256 or length)")
+                self._problem(f"{entry['path']} differs from the committed file (SHA-256 or length)")
             elif entry["path"].endswith(".parquet") and (rows := _table(data).num_rows) != entry["rows"]:
                 self._problem(f"{entry['path']} has {rows} rows, _SUCCESS.json says {entry['rows']}")
 
@@ -163,12 +163,12 @@ class _Verification:
         counts = Counter(uris)
         for uri in expected:
             if counts[uri] != 1:
-                self._problem(f"{uri} stands {counts[uri]} times in predictions, must be once")
+                self._problem(f"{uri} appears {counts[uri]} times in predictions instead of once")
         for uri in sorted(set(counts) - set(expected)):
-            self._problem(f"{uri} stands in predictions but not in the manifest")
+            self._problem(f"{uri} is in predictions but not in the manifest")
         # A different order is a problem of its own only if the images are the same.
         if uris != expected and Counter(expected) == counts:
-            self._problem("predictions is not in the manifest's order")
+            self._problem("predictions is not in the order of the manifest")
 
     def _check_part(self, part: pa.Table, stored_scores: _Rows) -> None:
         for row in part.to_pylist():
@@ -181,17 +181,17 @@ class _Verification:
         stored = stored_scores.take(expected.num_rows)
         if not _same(stored, expected):
             uris = f"{part['image_uri'][0]} … {part['image_uri'][-1]}" if part.num_rows else "no image"
-            self._problem(f"image_scores does not follow from predictions ({uris})")
+            self._problem(f"image_scores does not match predictions ({uris})")
 
     def _check_totals(self, failed: list[pa.Table]) -> None:
         success = self._run.success
         names = self._run.classes
         if not _same(self._stored("errors.parquet"), pa.concat_tables(failed) if failed else None):
-            self._problem("errors does not follow from predictions")
+            self._problem("errors does not match predictions")
         counted = {"images": self._rows, "errors": self._recount.errors}
         for name, value in counted.items():
             if success[name] != value:
-                self._problem(f"_SUCCESS.json says {name} = {success[name]}, predictions gives {value}")
+                self._problem(f"_SUCCESS.json says {name} = {success[name]}, predictions has {value}")
         # Without all labels, the totals cannot be recomputed from the masks.
         if self._recount.labels_unread:
             self._check_margins()
@@ -199,13 +199,13 @@ class _Verification:
         # Scores must be equal to the bit: both sides apply the same formulas to whole numbers.
         for name, score in (("mean_iou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
             if success[name] != score(self._recount.confusion):
-                self._problem(f"_SUCCESS.json says {name} = {success[name]}, the masks give otherwise")
+                self._problem(f"_SUCCESS.json says {name} = {success[name]}, masks and labels give another value")
         if not _same(self._stored("class_scores.parquet"), class_scores_table(self._run_id, names, self._sums)):
-            self._problem("class_scores is not what masks and labels give")
+            self._problem("class_scores does not match the masks and labels")
         labelled = self._sums.labelled > 0
         confusion = confusion_table(self._run_id, names, self._recount.confusion, labelled=labelled)
         if not _same(self._stored("confusion.parquet"), confusion):
-            self._problem("confusion is not what masks and labels give")
+            self._problem("confusion does not match the masks and labels")
 
     def _check_margins(self) -> None:
         """Check the confusion matrix without all labels: its diagonal and margins must equal sums of image scores."""
@@ -219,7 +219,7 @@ class _Verification:
         pairs["predicted_pixels"] = stored.sum(axis=0)
         for name, expected in pairs.items():
             if sums[name].tolist() != expected.tolist():
-                self._problem(f"confusion does not agree with the sum of {name} over image_scores")
+                self._problem(f"confusion does not match the sum of {name} over image_scores")
 
     def _stored(self, path: str) -> pa.Table | None:
         return next(self._read_all(path), None)

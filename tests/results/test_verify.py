@@ -44,8 +44,8 @@ def test_labels_that_are_gone_are_counted_not_failed(tmp_path: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Rows], Any], str]] = {
-    "row missing": ("predictions", lambda rows: rows.pop(), "stands 0 times"),
-    "row twice": ("predictions", lambda rows: rows.append(rows[0]), "stands 2 times"),
+    "row missing": ("predictions", lambda rows: rows.pop(), "appears 0 times"),
+    "row twice": ("predictions", lambda rows: rows.append(rows[0]), "appears 2 times"),
     "order": ("predictions", lambda rows: rows.reverse(), "order"),
     "foreign run": ("predictions", lambda rows: rows[0].update(run_id="other"), "belongs to run"),
     "status": ("predictions", lambda rows: rows[0].update(status="fine"), "must be ok or error"),
@@ -55,10 +55,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Rows], Any], str]] = {
     "height": ("predictions", lambda rows: rows[0].update(height=9), "its row says"),
     "other mask": ("predictions", lambda rows: rows[0].update(mask=rows[1]["mask"]), "classes of"),
     "mean iou": ("predictions", lambda rows: rows[0].update(mean_iou=0.5), "mean_iou of"),
-    "image score": ("image_scores", lambda rows: rows[0].update(iou=0.1), "image_scores does not follow"),
+    "image score": ("image_scores", lambda rows: rows[0].update(iou=0.1), "image_scores does not match"),
     "class score": ("class_scores.parquet", lambda rows: rows[0].update(iou=0.1), "class_scores"),
     "confusion": ("confusion.parquet", lambda rows: rows[0].update(pixels=1), "confusion"),
-    "errors": ("errors.parquet", lambda rows: rows.pop(), "errors does not follow"),
+    "errors": ("errors.parquet", lambda rows: rows.pop(), "errors does not match"),
 }
 
 

@@ -25,10 +25,12 @@ def test_every_stage_is_drawn_and_estimated(tmp_path: object, upsampling: str) -
     config = TrainConfig(data=root, output=output, recipe=small_recipe(network=network), workers=2)
     lines = list(dry_run(config, STORAGE))
     head = next(number for number, line in enumerate(lines) if line.startswith("small: "))
-    assert re.match(r"small: 0\.\d+ million parameters, 4 images to learn on, 1 to validate on", lines[head])
+    assert re.match(r"small: 0\.\d+ million parameters, 4 images for training, 1 for validation", lines[head])
     for line, stage in zip(lines[head + 1 : -1], ("front_end", "context", "joint"), strict=True):
-        assert re.match(rf"{stage}: 3 crops of 404 pixels a step, 2 of them on one of 2 worker", line), line
-        assert re.search(r"took \d+\.\d+ s and at most \d+\.\d+ GiB, loss 2\.\d+; .* steps about \d+\.\d minutes", line)
+        assert re.match(rf"{stage}: 3 crops of 404 pixels per step, at most 2 on each of 2 worker", line), line
+        assert re.search(
+            r": \d+\.\d+ s, at most \d+\.\d+ GiB, loss 2\.\d+\. .* about \d+\.\d minutes for \d+ steps", line
+        )
     names = [info.uri.removeprefix(f"{output}/") for info in STORAGE.list(output)]
     assert names == [f"dry-run/{name}" for name in ("context.png", "front_end.png", "index.html", "joint.png")]
     picture = np.asarray(Image.open(io.BytesIO(STORAGE.read(join(output, "dry-run/front_end.png")))))

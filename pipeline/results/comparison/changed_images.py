@@ -59,9 +59,9 @@ def change_groups(comparison: Comparison) -> list[ChangeGroup]:
     draw = _Drawing(comparison)
     tally = comparison.tally
     kinds = (
-        ("Changed most", "Largest share of pixels with another class in B.", tally.changed.items()),
-        ("Gained most", "Mean IoU of the image rose the most from A to B.", tally.gained.items()),
-        ("Lost most", "Mean IoU of the image fell the most from A to B.", tally.lost.items()),
+        ("Changed most", "Largest share of pixels whose class differs between A and B.", tally.changed.items()),
+        ("Gained most", "Largest increase of the mean IoU from A to B.", tally.gained.items()),
+        ("Lost most", "Largest decrease of the mean IoU from A to B.", tally.lost.items()),
     )
     groups = [ChangeGroup(title, note, tuple(map(draw.image, changes))) for title, note, changes in kinds]
     return [group for group in groups if group.images]

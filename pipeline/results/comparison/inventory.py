@@ -60,11 +60,13 @@ class Inventory:
         found = "; ".join(self._sentence(kind) for kind, count in self.differing.items() if count)
         if found and not overlap:
             raise ConfigError(
-                f"A and B are not over the same images: {found}. Give --overlap to compare the {self.common:,} images "
+                f"A and B have different images: {found}. Give --overlap to compare the {self.common:,} images "
                 "that both have in the same version"
             )
         if found and not self.common:
-            raise ConfigError(f"A and B have no image in the same version: {found}. Segment the same images with both")
+            raise ConfigError(
+                f"A and B have no image in the same version: {found}. Segment the same images in both runs"
+            )
 
     def _sentence(self, kind: str) -> str:
         more = ", …" if self.differing[kind] > _EXAMPLES else ""
@@ -124,7 +126,7 @@ def refuse_other_classes(a: Run, b: Run) -> None:
     else:
         class_id = next(each for each, pair in enumerate(zip(a.classes, b.classes, strict=True)) if pair[0] != pair[1])
         how = f"class {class_id} is {a.classes[class_id]!r} in A and {b.classes[class_id]!r} in B"
-    raise ConfigError(f"A and B have different classes: {how}. Only runs of the same classes in the same order compare")
+    raise ConfigError(f"A and B have different classes: {how}. Both runs need the same classes in the same order")
 
 
 def _labels_differ(a: ImageRow, b: ImageRow) -> bool:

@@ -73,7 +73,7 @@ class Pair:
             return agreement_matrix(first, second, classes)
         except (PipelineError, ValueError) as error:
             raise DecodeError(
-                f"the masks of {self.uri} cannot be compared: {error}. See what jobs/verify.py says of both runs"
+                f"the masks of {self.uri} cannot be compared: {error}. Run jobs/verify.py on both runs"
             ) from error
 
 

@@ -136,6 +136,6 @@ def _of_classes(part: pa.Table, name: str, classes: int) -> Floats:
 
 def _damaged(run: Run, position: int) -> IncompleteRun:
     return IncompleteRun(
-        f"row {position} of predictions in {run.output} is not that of its manifest, or not sorted by image_uri: "
-        "see what jobs/verify.py says of the run"
+        f"row {position} of predictions in {run.output} does not match the manifest, or is not sorted by image_uri: "
+        "run jobs/verify.py on the run"
     )

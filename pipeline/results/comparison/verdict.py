@@ -32,10 +32,10 @@ def number_notes(comparison: Comparison) -> Iterator[str]:
     tally = comparison.tally
     yield f"{tally.compared:,} compared, {tally.labelled:,} of them with a label"
     notes = {
-        "segmented by A only": tally.only_a,
-        "segmented by B only": tally.only_b,
+        "segmented in A only": tally.only_a,
+        "segmented in B only": tally.only_b,
         "failed in both": tally.neither,
-        "compared without their label, which differs": tally.relabelled,
+        "compared without a score, because their labels differ": tally.relabelled,
     }
     # Images with another label are compared all the same, so they are not left out.
     left_out = {kind: count for kind, count in comparison.inventory.differing.items() if kind != "with another label"}
@@ -45,10 +45,10 @@ def number_notes(comparison: Comparison) -> Iterator[str]:
 def agreement_sentence(comparison: Comparison) -> str:
     """Return the share of pixels on which both runs agree, in words."""
     if comparison.agreement is None:
-        return "no image was segmented by both"
+        return "no image was segmented in both runs"
     if comparison.agreement == 1:
-        return "all pixels have the same class in both"
-    return f"{_floored(comparison.agreement)}% of pixels have the same class in both"
+        return "all pixels have the same class in both runs"
+    return f"{_floored(comparison.agreement)}% of the pixels have the same class in both runs"
 
 
 def mean_sentence(comparison: Comparison) -> str:
@@ -56,7 +56,7 @@ def mean_sentence(comparison: Comparison) -> str:
     score = comparison.mean.score
     labelled = comparison.tally.labelled
     if not labelled:
-        return "not known: no compared image has a label"
+        return "unknown: no compared image has the same label in both runs"
     if score.a is None or score.b is None:
         return "undefined"
     found = f"A {100 * score.a:.1f}, B {100 * score.b:.1f}; B − A {_signed(comparison.mean)}"

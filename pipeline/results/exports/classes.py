@@ -52,6 +52,8 @@ def chosen_classes(run: Run, names: Sequence[str] | None) -> Classes:
     """
     known = tuple(run.classes)
     if unknown := [name for name in names or () if name not in known]:
-        raise ConfigError(f"--classes {unknown[0]} is no class of the run: choose from {', '.join(known)}")
+        raise ConfigError(
+            f"--classes names {unknown[0]!r}, which is not a class of the run: choose from {', '.join(known)}"
+        )
     chosen = tuple(each for each, name in enumerate(known) if names is None or name in names)
     return Classes(known, tuple((r, g, b) for r, g, b in run.success["palette"]), chosen)

@@ -87,6 +87,6 @@ def _libraries() -> tuple[Any, Any]:
         import shapely.geometry
     except ImportError as error:
         raise ConfigError(
-            f"{error}: polygons need rasterio and shapely, pip install 'dilated-context[exports]'"
+            f"{error}: GeoJSON needs rasterio and shapely, pip install 'dilated-context[exports]'"
         ) from error
     return rasterio.features, shapely

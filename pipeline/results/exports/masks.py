@@ -97,8 +97,8 @@ class _Names:
             }
         if name in self._seen:
             raise ConfigError(
-                f"{self._seen[name]} and {uri} would both be exported as {name!r}: export them from runs of their own, "
-                "or choose among them with --images"
+                f"{self._seen[name]} and {uri} would both be exported as {name!r}: export them from separate "
+                "runs, or limit the export with --images"
             )
         self._seen[name] = uri
         return name
@@ -121,7 +121,7 @@ def _first(run: Run, images: int | None, order: Order) -> list[int]:
     """Return the positions of the first rows in an order; rows without a value, such as failed ones, are left out."""
     column, sign = _KEYS[order]
     if order == "worst" and run.success["mean_iou"] is None:
-        raise ConfigError(f"{run.output} has no labels, so its worst images are unknown: choose --order uncertain")
+        raise ConfigError(f"{run.output} has no labels, so the worst images are unknown: choose --order uncertain")
     top = Top(run.success["images"] if images is None else images)
     start = 0
     for part in run.tables("predictions/", [column]):

@@ -38,7 +38,7 @@ class Target:
         for name in own:
             place = join(run.output, name).rstrip("/")
             if self.folder == place or (name and self.folder.startswith(f"{place}/")):
-                raise ConfigError(f"{folder} is where the run's own tables lie: export to another folder")
+                raise ConfigError(f"{folder} holds the run's own tables: export to another folder")
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file below the folder and return its URI."""

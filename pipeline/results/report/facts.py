@@ -25,18 +25,18 @@ def main_facts(info: dict[str, Any], found: Survey) -> Facts:
     checkpoint = info.get("checkpoint", {})
     provenance = info.get("provenance", {})
     rows = info.get("manifest", {}).get("rows")
-    scored = f"{found.scores.total:,} of them scored by a label"
+    scored = f"{found.scores.total:,} of them scored against a label"
     facts = {
         "network": checkpoint.get("uri"),
         "images": settings.get("images"),
         "labels": settings.get("labels"),
         "label space": settings.get("label_space"),
-        "inputs": None if rows is None else f"{rows:,}, {scored}",
+        "inputs": None if rows is None else f"{rows:,} images, {scored}",
         "since": _since(info.get("since")),
         "geometry": settings.get("geometry"),
         "averaged over": _views(settings),
-        "begun": provenance.get("created_at"),
-        "work per image": _work(found),
+        "started": provenance.get("created_at"),
+        "time per image": _work(found),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
 
@@ -63,7 +63,7 @@ def _since(since: dict[str, Any] | None) -> str | None:
     if since is None:
         return None
     counts = ", ".join(f"{since[name]:,} {name}" for name in ("new", "changed", "unchanged", "gone"))
-    return f"{since['output']}: {counts}; unchanged images are in that run"
+    return f"{since['output']}: {counts}; the earlier runs have the unchanged images"
 
 
 def _views(settings: dict[str, Any]) -> str | None:
@@ -84,7 +84,7 @@ def _work(found: Survey) -> str | None:
     if not found.images or not found.seconds:
         return None
     mean = found.seconds / found.images
-    return f"{mean:.3g} s from fetch to encode, so {1 / mean:.3g} images per second if one follows the other"
+    return f"{mean:.3g} s on average to load, predict and encode; {1 / mean:.3g} images per second, one after the other"
 
 
 def _words(section: str, name: str) -> str:

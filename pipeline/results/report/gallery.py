@@ -87,7 +87,7 @@ def gallery(run: Run, found: Survey) -> list[Group]:
         ("Worst", "Lowest mean IoU.", found.worst.positions[:halves]),
         ("Best", "Highest mean IoU.", found.best.positions[: found.scores.total - halves]),
         ("Most uncertain", "Highest mean entropy of the class probabilities.", found.uncertain.positions),
-        ("Random", "Drawn from all predicted images, each as likely as any other.", found.random.positions),
+        ("Random", "Chosen at random from all predicted images.", found.random.positions),
     )
     groups = [Group(title, note, tuple(draw.examples(positions))) for title, note, positions in kinds]
     return [group for group in groups if group.examples]

@@ -55,7 +55,7 @@ def _row(name: str, source: str, spaces: tuple[str, ...], figures: Sequence[floa
 _ROWS = (
     _row(
         "VOC",
-        "front end and Large context, VOC-2012 val (Table 3); its mean includes the background",
+        "front end and Large context, VOC-2012 val (Table 3); the mean includes the background",
         ("voc",),
         (
             *(87.3, 39.2, 80.3, 65.6, 66.4, 90.2, 82.6, 85.8, 34.8, 81.9),

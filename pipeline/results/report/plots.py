@@ -63,7 +63,7 @@ def iou_plot(
                     color=_ORANGE,
                     facecolors=face,
                     marker=_MARKERS[number],
-                    label=f"the paper, {figure.name}",
+                    label=f"paper, {figure.name}",
                 )
         if figures:
             axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
@@ -91,7 +91,7 @@ def confusion_plot(heat: HeatMap) -> bytes:
         axes.set_yticks(range(len(heat.rows)), [row.name for row in heat.rows])
         axes.set_xlabel("predicted")
         axes.set_ylabel("label")
-        axes.set_title("Part of each labelled class, %", loc="left", fontsize=10)
+        axes.set_title("Share of each labeled class, %", loc="left", fontsize=10)
 
     side = 2.2 + 0.33 * len(heat.columns)
     return _png(draw, side + 0.6, side)
@@ -138,12 +138,12 @@ def reliability_plot(curve: Sequence[Bin], error: float | None) -> bytes:
         x, y = ([100 * (value or 0.0) for value in values] for values in (confidences, accuracies))
         axes.plot(x, y, color=_BLUE)
         # The area of a mark follows the bin's pixels; the constant keeps small bins visible.
-        axes.scatter(x, y, s=200 * pixels / pixels.max() + 8, color=_BLUE, label="larger: more pixels")
+        axes.scatter(x, y, s=200 * pixels / pixels.max() + 8, color=_BLUE, label="larger marker: more pixels")
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
         axes.set_aspect("equal")
         axes.set_xlabel("confidence, %")
-        axes.set_ylabel("pixels predicted right, %")
+        axes.set_ylabel("correct pixels, %")
         axes.legend(frameon=False, fontsize=8, loc="upper left")
         if error is not None:
             axes.set_title(f"expected calibration error {100 * error:.1f}%", loc="left", fontsize=10)
@@ -155,7 +155,7 @@ def _mean_title(mean: float | None, interval: Interval | None) -> str:
     if mean is None:
         return "no labels: IoU is undefined"
     spread = "" if interval is None else f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
-    return f"mean IoU {100 * mean:.1f}%{spread}; lines: 95% intervals over images"
+    return f"mean IoU {100 * mean:.1f}%{spread}; lines: 95% bootstrap intervals"
 
 
 def _png(draw: Callable[[Axes], None], width: float, height: float) -> bytes:

@@ -98,8 +98,7 @@ def _labelled(
         expected, label_uri = next(labels, ("", None))
         if row["image_uri"] != expected:
             raise IncompleteRun(
-                f"{row['image_uri']} in {run.output} is not the image that its manifest has there: "
-                "see what jobs/verify.py says of the run"
+                f"{row['image_uri']} in {run.output} does not match the manifest: run jobs/verify.py on the run"
             )
         if row["status"] == "ok" and label_uri is not None:
             yield row, label_uri

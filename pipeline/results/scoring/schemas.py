@@ -14,34 +14,56 @@ _ID = pa.int32()
 _COUNT = pa.int64()
 _RATIO = pa.float64()
 _SHARE = {"unit": "0–1"}
-_RUN_ID = column("run_id", _STRING, "run_id of the run", example="5ae0c1b2d3f40718")
-_IMAGE_URI = column("image_uri", _STRING, "the image, as in the manifest", example="s3://bucket/in/a/0001.jpg")
+# Texts for the conditions under which a column is null.
+_NO_PIXEL = "if there is no valid label pixel"
+_NO_INTERVAL = "if too few images define the score; always for expected_calibration_error"
+_RUN_ID = column("run_id", _STRING, "identifier of the run", example="5ae0c1b2d3f40718")
+_IMAGE_URI = column("image_uri", _STRING, "URI of the image, as in the manifest", example="s3://bucket/in/a/0001.jpg")
 _CLASS = (
-    column("class_id", _ID, "class id, the value in the mask", example=3),
-    column("class_name", _STRING, "name of the class", example="road"),
+    column("class_id", _ID, "class id: the pixel value in the mask", example=3),
+    column("class_name", _STRING, "class name", example="road"),
 )
 _CLASS_SCORES = (
-    column("iou", _RATIO, "intersection / union", null="where the class is neither in label nor mask", **_SHARE),
-    column("dice", _RATIO, "2 intersection / (predicted + target)", null="likewise", **_SHARE),
-    column("precision", _RATIO, "intersection / predicted", null="where nothing was predicted", **_SHARE),
     column(
-        "recall",
+        "iou",
         _RATIO,
-        "intersection / target: the accuracy of the class",
-        null="where the label holds none",
+        "intersection over union of mask and label",
+        null="if the class is in neither label nor mask",
+        **_SHARE,
+    ),
+    column("dice", _RATIO, "Dice score of mask and label", null="if the class is in neither label nor mask", **_SHARE),
+    column(
+        "precision",
+        _RATIO,
+        "fraction of the predicted pixels that are correct",
+        null="if the class is not in the mask",
         **_SHARE,
     ),
     column(
-        "boundary_iou", _RATIO, "IoU of the pixels near an outline (2% of the diagonal)", null="without any", **_SHARE
+        "recall",
+        _RATIO,
+        "fraction of the label pixels that are found; also called class accuracy",
+        null="if the class is not in the label",
+        **_SHARE,
+    ),
+    column(
+        "boundary_iou",
+        _RATIO,
+        "IoU of the pixels near an outline (within 2% of the image diagonal)",
+        null="if the class has no such pixel",
+        **_SHARE,
     ),
 )
 _VALUE = column(
-    "value", _RATIO, "from the sums over all scored images", null="where undefined", example=0.573, **_SHARE
+    "value",
+    _RATIO,
+    "score over all scored images, from summed pixel counts",
+    null="if undefined",
+    example=0.573,
+    **_SHARE,
 )
-_LOW = column(
-    "low", _RATIO, "lower end of its 95% interval, a bootstrap over images", null="with too few images", **_SHARE
-)
-_HIGH = column("high", _RATIO, "upper end", null="likewise", **_SHARE)
+_LOW = column("low", _RATIO, "lower end of the 95% interval, from a bootstrap over images", null=_NO_INTERVAL, **_SHARE)
+_HIGH = column("high", _RATIO, "upper end of the 95% interval", null=_NO_INTERVAL, **_SHARE)
 _SCORE = column("score", _STRING, "name of the score", example="boundary_iou")
 
 # One row per scored image.
@@ -49,33 +71,41 @@ IMAGES = pa.schema(
     [
         _RUN_ID,
         _IMAGE_URI,
-        column("pixels", _COUNT, "valid label pixels", unit="pixels", example=171322),
-        column("mean_iou", _RATIO, "mean IoU over the classes that have one", null="without any", **_SHARE),
-        column("mean_dice", _RATIO, "mean Dice over the classes that have one", null="likewise", **_SHARE),
-        column("pixel_accuracy", _RATIO, "share of the pixels predicted right", null="likewise", **_SHARE),
-        column("mean_accuracy", _RATIO, "mean recall over the classes of the label", null="likewise", **_SHARE),
+        column("pixels", _COUNT, "number of valid label pixels", unit="pixels", example=171322),
+        column("mean_iou", _RATIO, "mean IoU over the classes whose IoU is defined", null=_NO_PIXEL, **_SHARE),
+        column(
+            "mean_dice", _RATIO, "mean Dice score over the classes whose score is defined", null=_NO_PIXEL, **_SHARE
+        ),
+        column(
+            "pixel_accuracy", _RATIO, "fraction of valid label pixels with the correct class", null=_NO_PIXEL, **_SHARE
+        ),
+        column("mean_accuracy", _RATIO, "mean recall over the classes in the label", null=_NO_PIXEL, **_SHARE),
         column(
             "frequency_weighted_iou",
             _RATIO,
-            "IoU of the classes of the label, weighted by their pixels",
-            null="likewise",
+            "mean IoU over the classes in the label, weighted by their label pixels",
+            null=_NO_PIXEL,
             **_SHARE,
         ),
         column(
-            "mean_boundary_iou", _RATIO, "mean boundary IoU over the classes that have one", null="likewise", **_SHARE
+            "mean_boundary_iou",
+            _RATIO,
+            "mean boundary IoU over the classes whose score is defined",
+            null=_NO_PIXEL,
+            **_SHARE,
         ),
         column(
             "boundary_width",
             _ID,
-            "on each side of an outline, what boundary IoU counts",
+            "width of the band that boundary IoU counts on each side of an outline",
             unit="pixels",
             example=12,
         ),
         column(
             "expected_calibration_error",
             _RATIO,
-            "mean |confidence − accuracy| over 15 bins",
-            null="without confidence maps",
+            "mean |confidence − accuracy| over 15 bins of confidence, weighted by pixels",
+            null="without confidence maps, or if there is no valid label pixel",
             **_SHARE,
         ),
     ]
@@ -88,14 +118,26 @@ IMAGE_CLASSES = pa.schema(
         *_CLASS,
         *_CLASS_SCORES,
         column(
-            "boundary_intersection", _COUNT, "near an outline in label and mask, of the class in both", unit="pixels"
+            "boundary_intersection",
+            _COUNT,
+            "number of pixels near an outline in both label and mask, with the class in both",
+            unit="pixels",
         ),
-        column("boundary_union", _COUNT, "near an outline of the class in label or mask", unit="pixels"),
+        column(
+            "boundary_union", _COUNT, "number of pixels near an outline of the class in label or mask", unit="pixels"
+        ),
     ]
 )
 # One row per score of the whole run.
 RUN = pa.schema(
-    [_RUN_ID, _SCORE, _VALUE, _LOW, _HIGH, column("images", _COUNT, "scored images", unit="images", example=101)]
+    [
+        _RUN_ID,
+        _SCORE,
+        _VALUE,
+        _LOW,
+        _HIGH,
+        column("images", _COUNT, "number of scored images", unit="images", example=101),
+    ]
 )
 # One row per class and score, over all scored images.
 CLASSES = pa.schema([_RUN_ID, *_CLASS, _SCORE, _VALUE, _LOW, _HIGH])
@@ -103,12 +145,14 @@ CLASSES = pa.schema([_RUN_ID, *_CLASS, _SCORE, _VALUE, _LOW, _HIGH])
 RELIABILITY = pa.schema(
     [
         _RUN_ID,
-        column("class_id", _ID, "predicted class", null="in the rows of all classes together"),
-        column("class_name", _STRING, "its name", null="likewise"),
-        column("confidence_low", _RATIO, "lower end of the bin", example=0.8, **_SHARE),
-        column("confidence_high", _RATIO, "upper end of the bin; only the last one holds it", example=0.8667, **_SHARE),
-        column("pixels", _COUNT, "valid label pixels of these confidences", unit="pixels", example=99120),
-        column("mean_confidence", _RATIO, "their mean confidence", null="without pixels", **_SHARE),
-        column("accuracy", _RATIO, "share of them predicted right", null="without pixels", **_SHARE),
+        column("class_id", _ID, "predicted class id", null="in the rows over all classes"),
+        column("class_name", _STRING, "name of the predicted class", null="in the rows over all classes"),
+        column("confidence_low", _RATIO, "lower end of the bin, included", example=0.8, **_SHARE),
+        column(
+            "confidence_high", _RATIO, "upper end of the bin, excluded except in the last bin", example=0.8667, **_SHARE
+        ),
+        column("pixels", _COUNT, "number of valid label pixels in the bin", unit="pixels", example=99120),
+        column("mean_confidence", _RATIO, "mean confidence of these pixels", null="if pixels is 0", **_SHARE),
+        column("accuracy", _RATIO, "fraction of these pixels with the correct class", null="if pixels is 0", **_SHARE),
     ]
 )

@@ -66,13 +66,13 @@ class Scoring:
         ]
         lines += [_line(row) for row in self.run.to_pylist() if row["value"] is not None]
         if not self.scored:
-            lines.append("no image was scored: the run has no labels (segment_bucket.py --labels), or all are gone")
+            lines.append("no image was scored: the run has no labels (segment_bucket.py --labels) or no usable ones")
         elif not self.calibrated:
             lines.append("calibration is undefined: the run was made without --confidence-maps")
         if self.left_out.count:
             more = ", …" if self.left_out.count > _EXAMPLES else ""
             examples = ", ".join(self.left_out.examples)
-            lines.append(f"left out, since their label is gone or was changed: {examples}{more}")
+            lines.append(f"left out because the label is missing or was changed: {examples}{more}")
         return "\n".join([*lines, f"{'written':27s}{self.folder}"])
 
 

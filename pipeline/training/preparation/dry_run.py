@@ -71,8 +71,8 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
     weights = class_weights(sources.all, network.spec, config.recipe.class_balance)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     headline = (
-        f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images to learn on, "
-        f"{len(sources.val)} to validate on"
+        f"{config.recipe.name}: {parameters / 1e6:.2f} million parameters, {len(sources.all)} images for "
+        f"training, {len(sources.val)} for validation"
     )
     yield headline
     stages: list[StagePicture] = []
@@ -92,14 +92,14 @@ def dry_run(config: TrainConfig, storage: Storage, device: torch.device | None =
         total += seconds
         stages.append(StagePicture(stage, estimate, picture))
         yield estimate
-    facts = [headline, survey.sizes(), f"all stages about {_hours(total)}, without validation"]
+    facts = [headline, survey.sizes(), f"all stages: about {_hours(total)}, without validation"]
     yield facts[-1]
     title = f"{config.recipe.name} on {', '.join(config.data)}"
     storage.write(join(config.output, "dry-run", "index.html"), dry_run_page(title, facts, survey, stages))
     if survey.problems:
         raise ConfigError(
-            f"{len(survey.problems)} pairs cannot be trained on: {next(iter(survey.problems.values()))}; mend or "
-            f"remove them, all are in {join(config.output, 'dry-run', 'index.html')}"
+            f"training cannot use {len(survey.problems)} pairs: {next(iter(survey.problems.values()))}; fix or remove "
+            f"them, {join(config.output, 'dry-run', 'index.html')} lists all"
         )
 
 
@@ -150,10 +150,10 @@ def _estimate(config: TrainConfig, stage: StageName, share: int, measured: _Meas
     crop = "whole images" if settings.crop is None else f"crops of {settings.crop} pixels"
     whole = seconds * settings.iterations
     return whole, (
-        f"{stage}: {settings.batch} {crop} a step, {share} of them on one of {config.workers} worker(s); "
-        f"{measured.samples} took {measured.seconds:.2f} s and at most {measured.bytes / 2**30:.2f} GiB, loss "
-        f"{measured.loss:.3f}; a step about {seconds:.1f} s, {settings.iterations} steps about "
-        f"{_hours(whole)}"
+        f"{stage}: {settings.batch} {crop} per step, at most {share} on each of {config.workers} worker(s). "
+        f"Measured with {measured.samples} sample(s): {measured.seconds:.2f} s, at most "
+        f"{measured.bytes / 2**30:.2f} GiB, loss {measured.loss:.3f}. Estimate: "
+        f"about {seconds:.1f} s per step, about {_hours(whole)} for {settings.iterations} steps"
     )
 
 
@@ -192,7 +192,7 @@ def _picture(
             batch_size = config.recipe.stage(stage).batch
             index = sample_params(config.recipe.seed, stage, 0, position, batch=batch_size, images=len(images)).index
             pixels, label = images.pair(index)
-            name += f"   (learned on: {kind} of this image)"
+            name += f"   (training input: {kind} of this image)"
         panels.append(Panel(name, pixels, label, None))
     palette = np.asarray(spec.palette, np.uint8)
     return paint_sheet(panels, spec.classes, palette, spec.ignore_label, ("Image", "Label"))

@@ -95,22 +95,22 @@ class Survey:
         yield from self.notes
         for name, split in self.splits.items():
             if split.read < split.total:
-                yield f"{split.read:,} of {split.total:,} pairs of {name} were read, evenly spread"
+                yield f"only {split.read:,} of {split.total:,} pairs of {name} were read, evenly spread"
             if split.problems:
                 first = next(iter(split.problems.values()))
-                yield f"{len(split.problems)} pairs of {name} cannot be trained on: {first}"
+                yield f"training cannot use {len(split.problems)} pairs of {name}: {first}"
             if split.ignored:
                 yield f"{len(split.ignored)} labels of {name} have no pixel of any class: {_some(split.ignored)}"
         if self.duplicates:
             shown = _some([f"{train} = {val}" for train, val in self.duplicates])
-            yield f"{len(self.duplicates)} images are in train and in val, which makes scores too good: {shown}"
+            yield f"{len(self.duplicates)} images are in both train and val, so scores will be too high: {shown}"
         for each in self.classes:
             if each.images == 0:
                 yield f"class {each.name} is in no training label"
             elif each.val_images == 0:
-                yield f"class {each.name} is in no validation label, so it gets no score"
+                yield f"class {each.name} is in no validation label, so it gets no validation score"
             elif each.share < _RARE:
-                yield f"class {each.name} has only {100 * each.share:.3f} % of the pixels"
+                yield f"class {each.name} has only {100 * each.share:.3f}% of the training pixels"
 
     def table(self) -> str:
         """Return a table of the classes as text."""

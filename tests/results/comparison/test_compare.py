@@ -171,7 +171,7 @@ def test_without_labels_only_agreement_is_known(tmp_path: Path, capsys: pytest.C
     second = write_run(tmp_path, 4, labels=False, name="second", run_id=OTHER, changed=worse)
     assert main([first, second]) == 0
     out = capsys.readouterr().out
-    assert "not known: no compared image has a label" in out and "% of pixels have the same class" in out
+    assert "unknown: no compared image has the same label" in out and "% of the pixels have the same class" in out
 
 
 def test_a_run_that_is_not_committed_is_refused(

@@ -258,7 +258,7 @@ def test_wrong_options_exit_2(run: Run, tmp_path: Path, options: list[str]) -> N
 def test_what_makes_no_sense_is_said(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [run.output, "--to", "coco", "--output", str(tmp_path / "x")]
     assert main([*arguments, "--classes", "road,house"]) == 2
-    assert "house is no class of the run: choose from sky" in capsys.readouterr().err
+    assert "'house', which is not a class of the run: choose from sky" in capsys.readouterr().err
     unlabelled = write_run(tmp_path, 3, labels=False)
     assert main([unlabelled, *arguments[1:], "--order", "worst"]) == 2
     assert "no labels" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_scores_stand_in_the_report_once_they_are_computed(tmp_path: Path) -> No
     scoring = score_run(config.output)
     report = write_report(config.output)
     page = Path(report.page).read_text()
-    assert "jobs/score.py" not in page and "mean boundary IoU" in page and "Is the confidence right?" in page
+    assert "jobs/score.py" not in page and "mean boundary IoU" in page and "Accuracy by confidence" in page
     values = {row["score"]: row["value"] for row in scoring.run.to_pylist()}
     assert f"{100 * values['frequency_weighted_iou']:.1f}" in page
     assert report.plots[-1].endswith("report/reliability.png")

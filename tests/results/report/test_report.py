@@ -165,7 +165,7 @@ def test_runs_without_labels_or_masks_have_a_report(tmp_path: Path, options: dic
 
 def test_without_labels_nothing_is_said_of_scores(tmp_path: Path) -> None:
     page = Page(written(tmp_path, images=12, labels=False))
-    assert [text for level, text in page.headings if level == 3] == ["How much", "Most uncertain", "Random"]
+    assert [text for level, text in page.headings if level == 3] == ["Share of pixels", "Most uncertain", "Random"]
     assert not any("IoU" in cell for table in page.tables for row in table for cell in row)
     assert "Label of" not in page.html and "Errors of" not in page.html
 

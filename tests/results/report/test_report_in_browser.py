@@ -57,7 +57,7 @@ def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser: Browser,
         browser.press("Tab", 9)
         reached.append(browser.evaluate(f"{focused}(document.activeElement)"))
     tags, texts, outlines = zip(*reached[:-1], strict=True)
-    assert texts[0] == "Skip to the scores" and "The same as numbers" in texts and set(outlines) == {"solid"}
+    assert texts[0] == "Skip to the scores" and "Values as a table" in texts and set(outlines) == {"solid"}
     # Wide tables scroll by themselves, so the keyboard must reach them.
     assert tags.count("DIV") == 3 and tags.count("SUMMARY") == 3
 

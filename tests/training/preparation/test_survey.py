@@ -73,9 +73,9 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     assert "[3] (1,872 of 1,872 pixels)" in found.problems[join(data, f"images/{value}.png")]
     warnings = " ".join(found.warnings())
     for words in (
-        "2 pairs of train cannot be trained on",
+        "training cannot use 2 pairs of train",
         "1 labels of train have no pixel",
-        "1 images are in train and",
+        "1 images are in both train and val",
     ):
         assert words in warnings
 
@@ -84,7 +84,7 @@ def test_a_dry_run_draws_the_rest_and_ends_with_what_is_wrong(tmp_path: Path) ->
     data, names = spoiled(tmp_path)
     config = submit(request(data, tmp_path / "run", val_fraction=0.3).model_copy(update={"dry_run": True}))
     with pytest.raises(
-        ConfigError, match=r"2 pairs cannot be trained on: .*mend or remove them, all are in .*index\.html"
+        ConfigError, match=r"training cannot use 2 pairs: .*fix or remove them, .*index\.html lists all"
     ):
         list(dry_run(config, STORAGE))
     page = (tmp_path / "run/dry-run/index.html").read_text()
