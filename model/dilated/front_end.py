@@ -96,7 +96,9 @@ class FrontEnd(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias) if layer.bias is not None else None
-        nn.init.normal_(self.final.weight, std=0.01)
+        # The reference code has 0.001 at 4,096 channels (network.py); the root keeps the scale of the first scores, and
+        # so a first loss near ln C, at other widths.
+        nn.init.normal_(self.final.weight, std=0.001 * (4096 / self.widths.fc7) ** 0.5)
         with torch.no_grad():
             # He et al. assume inputs of unit variance. Pixels of 0-255 have a standard deviation of about 64: without
             # this division, the first loss would be far above ln C.

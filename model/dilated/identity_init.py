@@ -17,17 +17,24 @@ def initialise_identity(module: ContextModule, sigma: float = 0.01, generator: t
     """Set every layer of `module` to (nearly) the identity, and the biases to zero.
 
     A center tap that connects channels b → a of the same group gets C/c_{i+1}; every other weight is noise. So layer i
-    carries x·C/c_i in each map, and the last layer sums the maps to x again.
+    carries x·C/c_i in each map, and the last layer sums the maps to x again. Eq. 5 asks for noise far below C/c_{i+1},
+    which is 1/32 in the widest layers. So the noise falls with the width, as in the reference code (network.py,
+    build_context): `sigma` in the first two layers, then `sigma` divided by c_{i+1}/C. The final layer divides by the
+    multiplier of the layer before it.
 
     Args:
         module: Context module, changed in place.
         sigma: Standard deviation of the noise that breaks ties between maps of one predecessor (eq. 5; the reference
-            code has 0.01). The basic module has no ties and gets no noise, as in eq. 4.
+            code has 0.01). The basic module has no ties and gets no noise, as in eq. 4; the reference code adds it
+            there too.
         generator: Source of the noise; None: torch's global generator.
     """
-    for layer in [*module.layers, module.ctx_final]:
+    multiplier = 1
+    for number, layer in enumerate([*module.layers, module.ctx_final]):
         wide = layer.in_channels != module.classes or layer.out_channels != module.classes
-        _set_identity(layer, module.classes, sigma if wide else 0.0, generator)
+        if 2 <= number < len(module.layers):
+            multiplier = layer.out_channels // module.classes
+        _set_identity(layer, module.classes, sigma / multiplier if wide else 0.0, generator)
 
 
 def initialise_random(module: ContextModule, generator: torch.Generator | None = None) -> None:
