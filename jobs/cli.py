@@ -9,8 +9,10 @@ unknown command.
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
+
+from pipeline.errors import ExitCode
 
 __all__ = ["main"]
 
@@ -35,14 +37,14 @@ def main() -> int:
         print(
             f"usage: dilated-context COMMAND [options]\ncommands: {', '.join(_JOBS)}\nCOMMAND --help lists its options"
         )
-        return 0
+        return ExitCode.DONE
     if name not in _JOBS:
         print(f"error: unknown command {name!r}: choose one of {', '.join(_JOBS)}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_USAGE
     # The job sees its own options alone, and its name in messages about usage.
     sys.argv = [f"dilated-context {name}", *sys.argv[2:]]
-    runpy.run_module(f"jobs.{_JOBS[name]}", run_name="__main__")
-    return 0
+    exit_code: int = importlib.import_module(f"jobs.{_JOBS[name]}").main()
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -1,114 +1,164 @@
-"""Command-line support for jobs: options from a typed configuration, logging, and errors as exit codes."""
+"""Command-line support for all jobs: typed options, one path for errors, exit codes, logging and signals."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from textwrap import shorten
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-import ray
 import tyro
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ConfigError, IncompleteRun, NoProgress, PipelineError, error_summary
+from pipeline.errors import ConfigError, ExitCode, NoProgress, PipelineError
 
-__all__ = ["connect", "job", "parse"]
+__all__ = ["Options", "WriterOptions", "job", "parse", "wrap"]
 
 Config = TypeVar("Config", bound=BaseModel)
+# Widest line of prose in --help, in characters.
+_WIDEST = 100
+
+
+class Options(BaseModel):
+    """Base of the options of a job: immutable; unknown names are refused; field docstrings become --help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class WriterOptions(Options):
+    """Base of the options of a job that writes files."""
+
+    dry_run: bool = False
+    """Check the arguments, print the files that the job would write, and write nothing."""
 
 
 class _Stopped(BaseException):
     """Signal that asks this process to end; a BaseException, so that handlers of Exception do not catch it."""
 
 
-def parse(config: type[Config], arguments: list[str], description: str | None, default: Config | None = None) -> Config:
-    """Read a configuration from the command line; unknown options end the process with exit code 2.
+def job(main: Callable[[list[str]], ExitCode | None]) -> Callable[..., ExitCode]:
+    """Turn the body of a job into its entry point, which maps every known error to one sentence and an exit code.
+
+    The entry point takes the command-line arguments. Without arguments it takes those of the process, and sets up
+    logging and signals: a signal ends the process with exit code 128 plus the signal's number.
+
+    Args:
+        main: Body of the job, a function of the command-line arguments; it returns None if all is done.
+    """
+
+    @functools.wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> ExitCode:
+        if arguments is None:
+            return _run_process(run)
+        try:
+            return main([*arguments]) or ExitCode.DONE
+        except SystemExit as ended:
+            # The parser has printed help or its own message.
+            return ExitCode.WRONG_USAGE if ended.code else ExitCode.DONE
+        except PipelineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            if isinstance(error, NoProgress):
+                _leave(error.exit_code)
+            return error.exit_code
+
+    return run
+
+
+def _run_process(run: Callable[[Sequence[str]], ExitCode]) -> ExitCode:
+    """Run the job of this process with its command line, and return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for library in ("aiobotocore", "botocore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = run(sys.argv[1:])
+    except (_Stopped, KeyboardInterrupt) as stopped:
+        number = signal.SIGTERM if isinstance(stopped, _Stopped) else signal.SIGINT
+        print("stopped: finished work is kept; submit the same command to go on", file=sys.stderr)
+        _leave(128 + number)
+    if code is ExitCode.DONE and (ray := sys.modules.get("ray")):
+        # At the interpreter's exit, the shutdown would take two seconds.
+        ray.shutdown()
+    return code
+
+
+def parse(
+    config: type[Config],
+    arguments: Sequence[str],
+    description: str | None,
+    default: Config | None = None,
+    program: str | None = None,
+) -> Config:
+    """Read a configuration from the command line; wrong options end the process with exit code 2.
 
     Args:
         config: Class of the configuration.
         arguments: Command-line arguments, without the program's name.
-        description: Text at the top of --help.
+        description: Text at the top of --help; its indented paragraphs are commands and keep their lines.
         default: Configuration with the default values; None: the defaults of the class.
+        program: Program in the line of usage; None: that of the process.
 
     Raises:
-        ConfigError: If a value is out of its range.
+        ConfigError: If a value is out of its range, or values contradict each other.
     """
+    if {"-h", "--help"} & {*arguments}:
+        # Tyro would join the lines of commands, and leave lines of prose longer than the terminal is wide.
+        print(wrap(description or ""))
+
+    _join_lines(config)
+
+    # A function, because tyro renders the validation errors of a class itself, in a format of its own.
+    def configure(config: Any) -> Any:
+        return config
+
+    configure.__annotations__ = {"config": Annotated[config, tyro.conf.arg(name="")], "return": config}
+    if default is not None:
+        configure.__defaults__ = (default,)
+    # Options without `--no-…` twins are easier to read; the two configurations have always had them.
+    flags = (tyro.conf.FlagCreatePairsOff,) if issubclass(config, Options) else ()
+    markers = (tyro.conf.PositionalMetavarFromFieldName, *flags)
     try:
-        parsed = tyro.cli(config, args=arguments, description=description, default=default)
+        parsed: Config = tyro.cli(configure, prog=program, args=arguments, description="", config=markers)
     except ValidationError as error:
         raise ConfigError("; ".join(map(_describe, error.errors()))) from error
-    if parsed is None:
-        raise ConfigError("the command line gives no configuration: see --help")
     return parsed
+
+
+def wrap(text: str) -> str:
+    """Return a docstring for the terminal: prose wrapped to the terminal's width, indented paragraphs as they are."""
+    width = min(_WIDEST, shutil.get_terminal_size().columns)
+    paragraphs = text.strip().split("\n\n")
+    wrapped = (each if each.startswith(" ") else textwrap.fill(each, width) for each in paragraphs)
+    return "\n\n".join(wrapped) + "\n"
+
+
+def _join_lines(config: type[BaseModel]) -> None:
+    """Join the lines of the descriptions of a configuration, because tyro would keep the breaks of the source."""
+    for field in config.model_fields.values():
+        field.description = " ".join((field.description or "").split()) or None
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            _join_lines(field.annotation)
 
 
 def _describe(problem: Mapping[str, Any]) -> str:
     """Return one line about a value that fails the validation of a configuration."""
     option = ".".join(map(str, problem["loc"])).replace("_", "-")
     message = str(problem["msg"]).removeprefix("Value error, ")
-    # Without an option, several options contradict each other, and `input` would be the whole configuration.
-    return f"--{option}: {message}, got {shorten(repr(problem['input']), 80)}" if option else message
-
-
-def connect(*, log_to_driver: bool = True) -> None:
-    """Connect to the cluster of `ray job submit` or RAY_ADDRESS, or start Ray on this machine.
-
-    Args:
-        log_to_driver: Whether the output of workers appears in this process.
-
-    Raises:
-        IncompleteRun: If the cluster does not answer, or Ray does not start.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        # Ray's core reports every actor pool of Ray Data as an error in this process. The level is set only for an
-        # existing cluster, because a cluster started below would inherit it.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
-    except Exception as error:
-        # Ray raises many types here, bare exceptions among them; none is an error of the job.
-        problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"
-        reason = error_summary(error).rstrip(".")
-        raise IncompleteRun(f"{problem}: {reason}. Nothing was begun: submit the same command again") from error
-    # ray.init installs its own handler, which exits with code 15 and without a message.
-    signal.signal(signal.SIGTERM, _stop)
-
-
-def job(main: Callable[[list[str]], int]) -> int:
-    """Run a job's `main` and return its exit code; a known error becomes one sentence and its own exit code.
-
-    A signal ends the process with exit code 128 plus the signal's number. A run without progress ends the process at
-    once, with its exit code.
-
-    Args:
-        main: Entry point of the job, from command-line arguments to exit code.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for library in ("aiobotocore", "botocore"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        code = main(sys.argv[1:])
-        # At the interpreter's exit, the shutdown would take two seconds.
-        ray.shutdown()
-        return code
-    except NoProgress as error:
-        print(f"error: {error}", file=sys.stderr)
-        _leave(error.exit_code)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (_Stopped, KeyboardInterrupt) as stopped:
-        number = signal.SIGTERM if isinstance(stopped, _Stopped) else signal.SIGINT
-        print("stopped: finished work is kept; submit the same command to go on", file=sys.stderr)
-        _leave(128 + number)
+    value = textwrap.shorten(repr(problem["input"]), 80)
+    if not option:
+        # Several options contradict each other, and `input` would be the whole configuration.
+        return message
+    if limit := message.removeprefix("Input should be ") if message.startswith("Input should be ") else "":
+        limit = limit.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+        return f"--{option} is {value}, must be {limit}"
+    return f"--{option}: {message}, got {value}"
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,37 +1,43 @@
-"""Score a committed run in full: boundary IoU, calibration, IoU, Dice, precision, recall and accuracies.
+r"""Score a committed run in full: boundary IoU, calibration, IoU, Dice, precision, recall and accuracies.
 
     ray job submit --working-dir . -- python jobs/score.py s3://bucket/out/x
 
-The job reads the labels again. Works without Ray too: ``python jobs/score.py OUTPUT``. Exit codes: 0 written; 2 wrong
+The job reads the labels again. Works without Ray too: `python jobs/score.py OUTPUT`. Exit codes: 0 written; 2 wrong
 usage; 3 nothing is committed there, or the storage failed.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+
+from tyro.conf import Positional
 
 # `ray job submit` and plain python put jobs/ on the path, not the repository's root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.errors import PipelineError
-from pipeline.results.scoring.score import score_run
+from jobs.command_line import WriterOptions, job, parse
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Score a run, print the scores and return the exit code."""
-    parser = argparse.ArgumentParser(description="Score a committed run in full, from masks and labels.")
-    parser.add_argument("output", help="URI of the run, as given to segment_bucket.py --output")
-    options = parser.parse_args(arguments)
-    try:
-        scoring = score_run(options.output)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(scoring.text())
-    return 0
+class ScoreOptions(WriterOptions):
+    """Options of `jobs/score.py`."""
+
+    output: Positional[str]
+    """URI of the run, as given to segment_bucket.py --output."""
+
+
+@job
+def main(arguments: list[str]) -> None:
+    """Score a run and print the scores."""
+    options = parse(ScoreOptions, arguments, __doc__)
+    if options.dry_run:
+        from pipeline.results.dry_run import plan_scores
+
+        print(plan_scores(options.output).text())
+        return
+    from pipeline.results.scoring.score import score_run
+
+    print(score_run(options.output).text())
 
 
 if __name__ == "__main__":

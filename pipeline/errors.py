@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from enum import IntEnum
 
 __all__ = [
     "AccessDenied",
     "ConfigError",
     "DecodeError",
+    "ExitCode",
     "IncompleteRun",
     "NoProgress",
     "ObjectChanged",
@@ -28,6 +30,21 @@ __all__ = [
 _LONGEST = 240
 
 
+class ExitCode(IntEnum):
+    """Exit codes of the jobs; a public contract."""
+
+    DONE = 0
+    """The job did what was asked."""
+    PROBLEMS_FOUND = 1
+    """A verified run is not sound."""
+    WRONG_USAGE = 2
+    """Options or configuration are wrong; no work was started."""
+    INCOMPLETE = 3
+    """The run is not complete, no cluster answered, or storage failed; finished work is kept."""
+    FOREIGN_OUTPUT = 4
+    """The output belongs to another run."""
+
+
 class PipelineError(Exception):
     """Base of the errors that the pipeline raises deliberately.
 
@@ -35,19 +52,19 @@ class PipelineError(Exception):
         exit_code: Exit code of a job that ends with this error.
     """
 
-    exit_code = 3
+    exit_code = ExitCode.INCOMPLETE
 
 
 class ConfigError(PipelineError):
     """Wrong usage or configuration, found before any work starts."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_USAGE
 
 
 class RunConflict(PipelineError):
     """Output that belongs to a run with another model, other settings or another manifest."""
 
-    exit_code = 4
+    exit_code = ExitCode.FOREIGN_OUTPUT
 
 
 class IncompleteRun(PipelineError):

@@ -12,7 +12,6 @@ import pytest
 import ray
 
 from jobs import segment_bucket
-from jobs.command_line import job
 
 INPUTS = ["segment_bucket.py", "--images", "in", "--checkpoint", "network.safetensors", "--output", "out"]
 
@@ -55,6 +54,6 @@ def test_a_cluster_that_is_not_there(
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
         monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-    assert job(segment_bucket.main) == 3
+    assert segment_bucket.main() == 3
     captured = capsys.readouterr()
     assert captured.err.startswith(sentence) and len(captured.err.splitlines()) == 1

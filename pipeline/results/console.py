@@ -1,11 +1,14 @@
-"""Per-class score table for the terminal output of jobs."""
+"""Per-class score table and summary of a run for the terminal output of jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["class_table"]
+if TYPE_CHECKING:
+    from pipeline.results.tables import Run
+
+__all__ = ["class_table", "run_text"]
 
 # Characters of a bar at an IoU of 1.
 _BAR = 30
@@ -33,6 +36,16 @@ def class_table(rows: Sequence[Mapping[Any, Any]], mean_iou: float | None, *, sh
         lines.append(f"{row['class_name']:<{width}}  {_percent(row['iou'])}{part}  {_bar(row['iou'])}".rstrip())
     lines.append(f"{'mean':<{width}}  {_percent(mean_iou)}")
     return "\n".join(lines)
+
+
+def run_text(run: Run) -> str:
+    """Return the scores of a committed run, its number of images, and its location as text for a terminal."""
+    # NaN becomes None, which the table prints as a dash.
+    scores = run.class_scores().astype(object)
+    rows = scores.where(scores.notna(), None).to_dict("records")
+    success = run.success
+    summary = f"{success['images']} images, {success['errors']} failed; tables in {run.output}"
+    return f"{class_table(rows, success['mean_iou'])}\n{summary}"
 
 
 def _percent(value: float | None) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from model.dilated.network import NetworkSpec
-from model.files.metadata import metadata_of
-from model.prediction.views import View, WorkingSize, views
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
+from pipeline.options import option
+
+if TYPE_CHECKING:
+    # The model imports torch, which takes seconds; --help does without it.
+    from model.dilated.network import NetworkSpec
+    from model.prediction.views import View, WorkingSize
 
 __all__ = ["SegmentConfig", "labels_of", "setting_differences"]
 
@@ -26,24 +30,24 @@ class SegmentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    images: str
+    images: Annotated[str, option("URI")]
     """Input: a prefix, a glob, or a manifest (.parquet, .csv, .jsonl, .txt) with image_uri[, label_uri]."""
-    checkpoint: str
+    checkpoint: Annotated[str, option("URI")]
     """URI of the network, a file network.safetensors."""
-    output: str
+    output: Annotated[str, option("URI")]
     """Prefix for the tables. An interrupted run resumes there; an output of another run is refused."""
-    labels: str | None = None
+    labels: Annotated[str | None, option("URI", "no labels, so no scores")] = None
     """Prefix of label files, which pair with the images by relative path without extension."""
-    label_space: str | None = None
-    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …); default: that of the checkpoint."""
+    label_space: Annotated[str | None, option("NAME", "that of the checkpoint")] = None
+    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …)."""
     geometry: Literal["image", "reference"] = "image"
     """image: seamless, any size. reference: tile by tile like the released networks, for parity with them."""
     flip: bool = False
     """Also predict each image mirrored, and average the probabilities; this takes twice the time."""
     scales: tuple[Annotated[float, Field(ge=0.25, le=2)], ...] = (1.0,)
     """Scales of height and width, 0.25 to 2, at which to predict each image; the probabilities are averaged."""
-    actors: Positive | None = None
-    """Number of actors that predict; default: as many as the cluster's CPUs or GPUs hold."""
+    actors: Annotated[Positive | None, option("INT", "as many as the CPUs or GPUs of the cluster hold")] = None
+    """Number of actors that predict."""
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
     """CPUs of each actor; rounded down, but at least 1, also its number of torch threads."""
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
@@ -52,19 +56,19 @@ class SegmentConfig(BaseModel):
     """Images per shard, which becomes one part file; a shard is started over when its actor dies."""
     window: Annotated[int, Field(ge=380)] = 1236
     """Longest side of a front-end window in pixels, 372 of them margin; bounds memory, changes no result."""
-    batch_images: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Largest batch of the network, in images of one size and shard; default: 8 on a GPU, 1 on a CPU."""
+    batch_images: Annotated[Annotated[int, Field(ge=1, le=64)] | None, option("INT", "8 on a GPU, 1 on a CPU")] = None
+    """Largest batch of the network, in images of one size and shard."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
     """GiB for the weights of a CPU actor's faster convolutions, at most half of its CPUs' share of memory; 0: none."""
     compile: bool = False
     """Compile the front end with torch.compile: slower first image of each size, fewer passes over memory."""
     confidence_maps: bool = False
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
-    since: str | None = None
+    since: Annotated[str | None, option("URI", "no earlier run; all images are segmented")] = None
     """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
-    limit: Annotated[int, Field(ge=0)] | None = None
-    """Largest number of images, the first ones in order of URI; default: all."""
-    plan: bool = False
+    limit: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
+    """Largest number of images, the first ones in order of URI."""
+    dry_run: Annotated[bool, tyro.conf.arg(name="plan", aliases=("--dry-run",))] = False
     """Print the run's reads, writes and estimated time, then exit; nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest fraction of images that may fail, 0 to 1; if more fail, nothing is committed."""
@@ -107,6 +111,8 @@ class SegmentConfig(BaseModel):
 
     def views(self, resize: WorkingSize | None = None) -> tuple[View, ...]:
         """Return the views of each image that are averaged, for a network that was trained at this working size."""
+        from model.prediction.views import views
+
         return views(self.scales, flip=self.flip, resize=resize)
 
 
@@ -116,6 +122,8 @@ def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:
     Raises:
         ConfigError: If --label-space is unknown.
     """
+    from model.files.metadata import metadata_of
+
     return label_space(config.label_space) if config.label_space else network_label_space(metadata_of(spec))
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import OWN
+from pipeline.options import option
 from pipeline.training.recipes.schema import STAGES, OwnClasses, Recipe
 
 __all__ = ["FrozenData", "TrainConfig"]
@@ -29,30 +30,34 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    data: tuple[str, ...]
+    data: Annotated[tuple[str, ...], option("URI [URI ...]")]
     """URIs of data sets with the same classes: published data sets, or folders whose images and labels pair by name."""
-    output: str
+    output: Annotated[str, option("URI")]
     """URI for checkpoints, TensorBoard files and network.safetensors."""
-    maps: str | None = None
-    """URI for cached maps of whole images; default: the output. Several runs may share it, as each map lies under a
-    digest of its weights and its image."""
+    maps: Annotated[str | None, option("URI", "the output")] = None
+    """URI for cached maps of whole images. Several runs may share it, as each map lies under a digest of its weights
+    and its image."""
     layout: str = "auto"
     """Name of the layout of --data (docs/datasets.md); auto detects it."""
-    classes: str | None = None
-    """URI of a classes file (.csv or .json) for --data. Default for the recipes custom and custom_vgg16: classes.csv or
-    classes.json in the data set."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the images (0–1) that is set aside for validation where there is no val split; default: 0.1 of a folder
-    without splits. A hash of each path decides, so the choice stays the same while the data grow."""
-    val_group: str | None = None
+    classes: Annotated[
+        str | None, option("URI", "classes.csv or classes.json in the data set, for custom and custom_vgg16")
+    ] = None
+    """URI of a classes file (.csv or .json) for --data."""
+    val_fraction: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None, option("FLOAT", "0.1 of a folder without splits")
+    ] = None
+    """Share of the images (0–1) that is set aside for validation where there is no val split. A hash of each path
+    decides, so the choice stays the same while the data grow."""
+    val_group: Annotated[str | None, option("REGEX", "no groups")] = None
     """Regular expression whose first group (or whole match) in a path names a group of images, which stays together in
     train or val; for example '(seq[0-9]+)_' for the frames of a drive."""
     require_labels: bool = False
     """Refuse data in which an image has no label, instead of leaving such images out."""
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the training images in the front end's stage, if its iterations are -1; default: about 30, within
-    600 to 6,000 steps."""
-    extra_data: str | None = None
+    epochs: Annotated[Annotated[float, Field(gt=0)] | None, option("FLOAT", "about 30, within 600 to 6,000 steps")] = (
+        None
+    )
+    """Passes over the training images in the front end's stage, if its iterations are -1."""
+    extra_data: Annotated[str | None, option("URI", "none")] = None
     """URI of a second data set for the stages that mix one in (COCO for voc_coco_front_end)."""
     extra_layout: str = "auto"
     """Name of the layout of --extra-data (docs/datasets.md); auto detects it."""
@@ -62,9 +67,9 @@ class TrainConfig(BaseModel):
     """Settings of the recipe: network, stages and schedules."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Number of training processes; it changes no result beyond rounding."""
-    min_workers: Annotated[int, Field(ge=1)] | None = None
-    """Smallest number of workers with which the run continues after machines are lost; default: --workers. The group
-    grows again when machines come back."""
+    min_workers: Annotated[Annotated[int, Field(ge=1)] | None, option("INT", "--workers")] = None
+    """Smallest number of workers with which the run continues after machines are lost. The group grows again when
+    machines come back."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs per worker, and its number of torch threads (rounded down, at least 1)."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0

@@ -1,4 +1,4 @@
-"""Tests of `--plan`: its forecast equals what a run then does."""
+"""Tests of `--dry-run`: its forecast equals what a run then does."""
 
 from __future__ import annotations
 

@@ -30,10 +30,11 @@ from pipeline.data.class_files import (
 from pipeline.data.filesystems import normalise
 from pipeline.data.labels import encode_values
 from pipeline.data.manifest import IMAGE_SUFFIXES
+from pipeline.data.planned_files import PlannedFiles, check_target
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 
-__all__ = ["Painted", "paint_labels"]
+__all__ = ["Painted", "PaintingPlan", "paint_labels", "plan_painting"]
 
 _Counts = NDArray[np.int64]
 _THREADS = 4
@@ -68,6 +69,25 @@ class Painted:
     pairs: str | None
     unlocated: bool
 
+    def text(self) -> str:
+        """Return a summary for a terminal: images, share of each class, everything left out, and the next command."""
+        total = sum(self.pixels.values()) + self.void
+        lines = [f"{self.images:,} images painted into {self.output}/labels"]
+        lines += [f"class {name}: {count / total:.3%} of all pixels" for name, count in self.pixels.items()]
+        if self.void:
+            lines.append(f"void: {self.void / total:.3%} of all pixels")
+        lines += [f"{count:,} images left out: {reason}" for reason, count in self.left_out.items()]
+        if self.missing:
+            lines.append(f"first missing images: {', '.join(self.missing)}")
+        lines += [f"{count:,} objects skipped: {reason}" for reason, count in self.skipped.items()]
+        if self.pairs is not None:
+            lines.append(f"pairs of images and labels: {self.pairs}")
+        elif self.unlocated:
+            lines.append(
+                f"no pairs.csv, because image URIs are unknown: give --images, or put them in {self.output}/images"
+            )
+        return "\n".join([*lines, f"next: jobs/train.py custom --data {self.output} --output URI"])
+
 
 @dataclass(frozen=True)
 class _Targets:
@@ -84,6 +104,88 @@ class _Targets:
     uncovered: int
 
 
+@dataclass(frozen=True)
+class PaintingPlan:
+    """Annotations that were read, checked and paired with images; nothing is painted yet.
+
+    Attributes:
+        annotations: Annotations of the source.
+        source: URI of the source.
+        prefix: Absolute URI of the prefix that training reads.
+        classes: URI of the classes file whose values are written; None: a classes file is made.
+        targets: Values in the label files.
+        placed: Images that get a label file.
+        missing: Names of the images that are not in the folder of images.
+        left_out: Number of images without a label file, by reason.
+        storage: Storage of all URIs.
+    """
+
+    annotations: Annotations
+    source: str
+    prefix: str
+    classes: str | None
+    targets: _Targets
+    placed: Sequence[AnnotatedImage]
+    missing: Sequence[str]
+    left_out: Mapping[str, int]
+    storage: Storage
+
+    @property
+    def classes_name(self) -> str:
+        """Return the file name of the classes file that is written."""
+        return CLASS_FILES[self.classes is not None and self.classes.lower().endswith(".json")]
+
+    def files(self) -> PlannedFiles:
+        """Return the files that `paint` would write.
+
+        Raises:
+            StorageError: If nothing can be written to the prefix.
+        """
+        check_target(self.storage, self.prefix)
+        files = {
+            "labels/*.png": f"{len(self.placed):,} images",
+            self.classes_name: f"{len(self.annotations.labels)} classes of the source",
+        }
+        if _pairs(self.placed, self.prefix) is not None:
+            files["pairs.csv"] = f"{len(self.placed):,} rows: one per pair of image and label"
+        files |= {f"(left out: {reason})": f"{count:,} images" for reason, count in self.left_out.items()}
+        return PlannedFiles(self.prefix, files)
+
+    def paint(self) -> Painted:
+        """Write `labels/*.png`, the classes file, and the list of pairs where it is needed.
+
+        Files of the same names are replaced. Smaller objects lie on top of larger ones.
+
+        Raises:
+            ConfigError: If pixels that no object covers have no value, or the source shows only one class.
+            StorageError: If storage fails.
+        """
+        storage = self.storage
+        targets = self.targets
+        counts = _write_labels(self.placed, targets, self.prefix, storage)
+        if self.classes is None:
+            data = _classes_file(self.annotations, targets, counts, self.source)
+        else:
+            data = storage.read(self.classes)
+        storage.write(f"{self.prefix}/{self.classes_name}", data)
+        # Two classes files beside each other contradict each other.
+        for other in set(CLASS_FILES) - {self.classes_name}:
+            storage.delete(f"{self.prefix}/{other}")
+        named = zip(targets.names, counts.tolist(), strict=True)
+        pixels = Counter({name: count for name, count in named if name is not None and (count or name != BACKGROUND)})
+        return Painted(
+            output=self.prefix,
+            images=len(self.placed),
+            pixels=dict(sorted(pixels.items(), key=lambda item: item[1])),
+            void=int(counts.sum()) - pixels.total(),
+            left_out=self.left_out,
+            missing=tuple(self.missing[:3]),
+            skipped=self.annotations.skipped,
+            pairs=_write_pairs(self.placed, self.prefix, storage),
+            unlocated=any(image.uri is None for image in self.placed),
+        )
+
+
 def paint_labels(
     source: str,
     output: str,
@@ -93,9 +195,20 @@ def paint_labels(
     uncovered: Literal["background", "ignore"],
     storage: Storage,
 ) -> Painted:
-    """Paint annotations into `labels/*.png`; write the classes file, and the list of pairs where it is needed.
+    """Paint annotations into `labels/*.png`; see `plan_painting` for the arguments and `PaintingPlan.paint`."""
+    return plan_painting(source, output, images=images, classes=classes, uncovered=uncovered, storage=storage).paint()
 
-    Files of the same names are replaced. Smaller objects lie on top of larger ones.
+
+def plan_painting(
+    source: str,
+    output: str,
+    *,
+    images: str | None,
+    classes: str | None,
+    uncovered: Literal["background", "ignore"],
+    storage: Storage,
+) -> PaintingPlan:
+    """Read annotations, pair them with images, and check them; nothing is written.
 
     Args:
         source: URI of a COCO JSON, of Label Studio's JSON export, or of a folder or .zip that CVAT exported.
@@ -125,26 +238,7 @@ def paint_labels(
         raise ConfigError(f"{source} has no image to paint ({reasons}): correct the source or --images")
     _refuse_shared_names(placed)
     _refuse_other_values(prefix, targets, storage)
-    counts = _write_labels(placed, targets, prefix, storage)
-    data = _classes_file(annotations, targets, counts, source) if classes is None else storage.read(classes)
-    written = CLASS_FILES[classes is not None and classes.lower().endswith(".json")]
-    storage.write(f"{prefix}/{written}", data)
-    # Two classes files beside each other contradict each other.
-    for other in set(CLASS_FILES) - {written}:
-        storage.delete(f"{prefix}/{other}")
-    named = zip(targets.names, counts.tolist(), strict=True)
-    pixels = Counter({name: count for name, count in named if name is not None and (count or name != BACKGROUND)})
-    return Painted(
-        output=prefix,
-        images=len(placed),
-        pixels=dict(sorted(pixels.items(), key=lambda item: item[1])),
-        void=int(counts.sum()) - pixels.total(),
-        left_out=left_out,
-        missing=tuple(missing[:3]),
-        skipped=annotations.skipped,
-        pairs=_write_pairs(placed, prefix, storage),
-        unlocated=any(image.uri is None for image in placed),
-    )
+    return PaintingPlan(annotations, source, prefix, classes, targets, placed, missing, left_out, storage)
 
 
 def _read_source(source: str, storage: Storage) -> Annotations:
@@ -283,16 +377,24 @@ def _classes_file(annotations: Annotations, targets: _Targets, counts: _Counts, 
     return classes_csv(rows)
 
 
-def _write_pairs(images: Sequence[AnnotatedImage], prefix: str, storage: Storage) -> str | None:
-    """Write the list of pairs, unless URIs are unknown or all images lie beside the labels; return its URI."""
-    uri = f"{prefix}/pairs.csv"
+def _pairs(images: Sequence[AnnotatedImage], prefix: str) -> list[tuple[str, str]] | None:
+    """Return the pairs of image and label URIs; None if URIs are unknown or all images lie beside the labels."""
     located = [(image.uri, f"{prefix}/labels/{image.name}.png") for image in images if image.uri is not None]
     beside = [f"{prefix}/images/{image.name}" for image in images]
     if len(located) < len(images) or [posixpath.splitext(image)[0] for image, _ in located] == beside:
+        return None
+    return located
+
+
+def _write_pairs(images: Sequence[AnnotatedImage], prefix: str, storage: Storage) -> str | None:
+    """Write the list of pairs where it is needed; return its URI."""
+    uri = f"{prefix}/pairs.csv"
+    pairs = _pairs(images, prefix)
+    if pairs is None:
         # A list that an earlier run left would be read.
         storage.delete(uri)
         return None
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([("image_uri", "label_uri"), *located])
+    csv.writer(sink, lineterminator="\n").writerows([("image_uri", "label_uri"), *pairs])
     storage.write(uri, sink.getvalue().encode())
     return uri

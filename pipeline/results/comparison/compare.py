@@ -15,7 +15,7 @@ from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.results.statistics.scores import ratio
 from pipeline.results.tables import Run
 
-__all__ = ["Comparison", "compare_runs", "default_output"]
+__all__ = ["Comparison", "check_runs", "compare_runs", "default_output"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,8 @@ def compare_runs(
         ConfigError: If the runs have different classes, or different images without `overlap`; the message names
             the difference. With `overlap`, if the runs have no image in common.
     """
-    storage = storage or Storage()
     # Refuse runs that cannot be compared before any mask is read.
-    first = Run(a, storage)
-    second = Run(b, storage)
-    refuse_other_classes(first, second)
-    inventory = take_inventory(first, second)
-    inventory.refuse(overlap=overlap)
+    first, second, inventory = check_runs(a, b, storage or Storage(), overlap=overlap)
     # Count the pixels image by image, then judge the sums.
     tally = Tally((first.success["run_id"], second.success["run_id"]), len(first.classes), shown)
     for pair, agreement in compared(common_pairs(first, second), len(first.classes)):
@@ -90,6 +85,30 @@ def compare_runs(
     return Comparison(first, second, inventory, tally, *found)
 
 
-def default_output(comparison: Comparison) -> str:
-    """Return the default folder of a comparison: below the output of B, named by the run identifier of A."""
-    return join(comparison.b.output, "comparison", comparison.run_ids[0])
+def check_runs(a: str, b: str, storage: Storage, *, overlap: bool) -> tuple[Run, Run, Inventory]:
+    """Open two runs, and check from their light columns that they can be compared.
+
+    Args:
+        a: URI of run A.
+        b: URI of run B.
+        storage: Storage to read from.
+        overlap: Whether it is enough that the runs have an image in common.
+
+    Returns:
+        Run A, run B, and the inventory of their images.
+
+    Raises:
+        IncompleteRun: If one of the runs is not committed.
+        ConfigError: If the runs cannot be compared, as in `compare_runs`.
+    """
+    first = Run(a, storage)
+    second = Run(b, storage)
+    refuse_other_classes(first, second)
+    inventory = take_inventory(first, second)
+    inventory.refuse(overlap=overlap)
+    return first, second, inventory
+
+
+def default_output(a: Run, b: Run) -> str:
+    """Return the default folder of a comparison: below the output of run B, named by the run identifier of run A."""
+    return join(b.output, "comparison", a.success["run_id"])

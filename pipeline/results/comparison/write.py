@@ -29,7 +29,7 @@ def write_comparison(comparison: Comparison, output: str | None = None) -> str:
         URI of the page.
     """
     storage = comparison.b.storage
-    folder = output or default_output(comparison)
+    folder = output or default_output(comparison.a, comparison.b)
     # The page is written last, so a new page never lacks its tables.
     for name, data in comparison.files().items():
         storage.write(join(folder, name), data)

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from pipeline.data.planned_files import PlannedFiles, check_target
 from pipeline.data.storage import Storage
 from pipeline.results.exports.classes import Classes, chosen_classes
 from pipeline.results.exports.coco import write_coco
 from pipeline.results.exports.cvat import write_cvat
-from pipeline.results.exports.geojson import write_geojson
+from pipeline.results.exports.geojson import polygon_libraries, write_geojson
 from pipeline.results.exports.label_studio import write_label_studio
-from pipeline.results.exports.masks import Exported, Order, chosen_masks
+from pipeline.results.exports.masks import Exported, Order, chosen_masks, refuse_unknown_order
 from pipeline.results.exports.png import write_color_png, write_index_png
 from pipeline.results.exports.target import Target
 from pipeline.results.tables import Run
 
-__all__ = ["FORMATS", "Export", "Request", "export_run"]
+__all__ = ["FORMATS", "Export", "Request", "export_run", "plan_export"]
 
 _Writer = Callable[[Iterable[Exported], Classes, Target], int]
 # Default number of images for labeling tools: about as many masks as people correct in an afternoon.
@@ -30,22 +31,24 @@ class _Format:
 
     Attributes:
         write: Function that writes the masks and returns the number of images.
+        files: Names of the files below the folder of the export; `*` stands for the names of the images.
         images: Largest number of images; None: all.
         order: Order of the images, which decides the choice of the first ones.
     """
 
     write: _Writer
+    files: tuple[str, ...]
     images: int | None = None
     order: Order = "manifest"
 
 
 FORMATS = {
-    "index-png": _Format(write_index_png),
-    "color-png": _Format(write_color_png),
-    "coco": _Format(write_coco),
-    "geojson": _Format(write_geojson),
-    "label-studio": _Format(write_label_studio, _TO_LABEL, "uncertain"),
-    "cvat": _Format(write_cvat, _TO_LABEL, "uncertain"),
+    "index-png": _Format(write_index_png, ("*.png",)),
+    "color-png": _Format(write_color_png, ("*.png",)),
+    "coco": _Format(write_coco, ("annotations.json",)),
+    "geojson": _Format(write_geojson, ("*.geojson",)),
+    "label-studio": _Format(write_label_studio, ("tasks.json", "labelling.xml"), _TO_LABEL, "uncertain"),
+    "cvat": _Format(write_cvat, ("annotations.xml",), _TO_LABEL, "uncertain"),
 }
 
 
@@ -99,15 +102,45 @@ def export_run(output: str, request: Request, storage: Storage | None = None) ->
         IncompleteRun: If no run is committed at `output`.
         ConfigError: If the request does not fit the run; the message gives the reason.
     """
-    run = Run(output, storage)
-    chosen = FORMATS[request.to]
-    images = chosen.images if request.images is None else request.images
-    masks = chosen_masks(run, images, request.order or chosen.order)
+    run, images, order, classes, target = _prepare(output, request, storage)
+    masks = chosen_masks(run, images, order)
     # Options of a single format are bound to its writer, so that all writers are called alike.
-    write: _Writer = chosen.write
+    write: _Writer = FORMATS[request.to].write
     if request.to == "geojson":
         write = partial(write_geojson, tolerance=request.tolerance)
     elif request.to == "index-png" and request.label_values:
         write = partial(write_index_png, values=run.label_space().file_values())
-    target = Target(run, request.folder)
-    return Export(target.folder, write(masks, chosen_classes(run, request.classes), target), run.success["errors"])
+    return Export(target.folder, write(masks, classes, target), run.success["errors"])
+
+
+def plan_export(output: str, request: Request, storage: Storage | None = None) -> PlannedFiles:
+    """Return the files that `export_run` would write; no mask is read.
+
+    Args:
+        output: URI of the run.
+        request: Format, destination and choice of images.
+        storage: Storage of the run and of the export; None: default retries.
+
+    Raises:
+        IncompleteRun: If no run is committed at `output`.
+        ConfigError: If the request does not fit the run; the message gives the reason.
+        StorageError: If nothing can be written to the destination.
+    """
+    run, images, order, classes, target = _prepare(output, request, storage)
+    if request.to == "geojson":
+        polygon_libraries()
+    check_target(run.storage, request.folder)
+    segmented = run.success["images"] - run.success["errors"]
+    count = segmented if images is None else min(images, segmented)
+    content = f"{count:,} images, {len(classes.chosen)} classes; order {order}"
+    return PlannedFiles(target.folder, dict.fromkeys(FORMATS[request.to].files, content))
+
+
+def _prepare(output: str, request: Request, storage: Storage | None) -> tuple[Run, int | None, Order, Classes, Target]:
+    """Check a request; return the run, the largest number of images, their order, the classes and the destination."""
+    run = Run(output, storage)
+    chosen = FORMATS[request.to]
+    images = chosen.images if request.images is None else request.images
+    order = request.order or chosen.order
+    refuse_unknown_order(run, order)
+    return run, images, order, chosen_classes(run, request.classes), Target(run, request.folder)

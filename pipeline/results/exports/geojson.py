@@ -17,7 +17,7 @@ from pipeline.results.exports.classes import Classes
 from pipeline.results.exports.masks import Exported
 from pipeline.results.exports.target import Target
 
-__all__ = ["polygons", "write_geojson"]
+__all__ = ["polygon_libraries", "polygons", "write_geojson"]
 
 
 def write_geojson(masks: Iterable[Exported], classes: Classes, target: Target, tolerance: float = 0.0) -> int:
@@ -57,7 +57,7 @@ def polygons(mask: np.ndarray, chosen: Iterable[int], tolerance: float = 0.0) ->
     Raises:
         ConfigError: If rasterio or shapely is not installed.
     """
-    features, shapely = _libraries()
+    features, shapely = polygon_libraries()
     wanted = np.isin(mask, list(chosen))
     # Connectivity 4: pixels that touch only at a corner belong to separate regions.
     for geometry, value in features.shapes(mask, mask=wanted, connectivity=4):
@@ -73,13 +73,13 @@ def polygons(mask: np.ndarray, chosen: Iterable[int], tolerance: float = 0.0) ->
 
 def _features(each: Exported, classes: Classes, tolerance: float) -> Iterator[dict[str, Any]]:
     """Yield a GeoJSON Feature for each region of the chosen classes; its area is in square pixels."""
-    _, shapely = _libraries()
+    _, shapely = polygon_libraries()
     for class_id, polygon in polygons(each.mask, classes.chosen, tolerance):
         properties = {"class_id": class_id, "class_name": classes.names[class_id], "area": polygon.area}
         yield {"type": "Feature", "properties": properties, "geometry": shapely.geometry.mapping(polygon)}
 
 
-def _libraries() -> tuple[Any, Any]:
+def polygon_libraries() -> tuple[Any, Any]:
     """Import rasterio.features and shapely; raise ConfigError if one is not installed."""
     # They are optional, because few users export polygons and GDAL is large.
     try:

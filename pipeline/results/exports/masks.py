@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
 
-__all__ = ["Exported", "Order", "chosen_masks"]
+__all__ = ["Exported", "Order", "chosen_masks", "refuse_unknown_order"]
 
 Order = Literal["manifest", "uncertain", "worst"]
 _COLUMNS = ("image_uri", "status", "height", "width", "mask", "mean_entropy", "mean_iou")
@@ -77,6 +77,12 @@ def chosen_masks(run: Run, images: int | None = None, order: Order = "manifest")
         yield Exported(row["image_uri"], name, size, row["mask"]["bytes"], row["mean_entropy"], row["mean_iou"])
 
 
+def refuse_unknown_order(run: Run, order: Order) -> None:
+    """Raise ConfigError if the worst images of a run without labels are requested."""
+    if order == "worst" and run.success["mean_iou"] is None:
+        raise ConfigError(f"{run.output} has no labels, so its worst images are unknown: choose --order uncertain")
+
+
 class _Names:
     """Names that are taken; each may belong to one image only.
 
@@ -119,9 +125,8 @@ def _in_order(run: Run, images: int | None) -> Iterator[dict[str, Any]]:
 
 def _first(run: Run, images: int | None, order: Order) -> list[int]:
     """Return the positions of the first rows in an order; rows without a value, such as failed ones, are left out."""
+    refuse_unknown_order(run, order)
     column, sign = _KEYS[order]
-    if order == "worst" and run.success["mean_iou"] is None:
-        raise ConfigError(f"{run.output} has no labels, so the worst images are unknown: choose --order uncertain")
     top = Top(run.success["images"] if images is None else images)
     start = 0
     for part in run.tables("predictions/", [column]):

@@ -1,4 +1,4 @@
-"""Forecast of a run for `--plan`: rows, bytes, shards, requests and hours, without a cluster and without a write."""
+"""Forecast of a run for `--dry-run`: rows, bytes, shards, requests and hours, without a cluster and without a write."""
 
 from __future__ import annotations
 
@@ -109,16 +109,17 @@ class Forecast:
         return f"{share} by {by} ({each}), and the start of the job"
 
 
-def forecast(config: SegmentConfig, storage: Storage) -> Forecast:
+def forecast(config: SegmentConfig, storage: Storage | None = None) -> Forecast:
     """Forecast a run: list the inputs, read the checkpoint, and time a few images on this machine.
 
     Args:
         config: Configuration of the run.
-        storage: Storage of the inputs, the checkpoint and the output.
+        storage: Storage of the inputs, the checkpoint and the output; None: default retries.
 
     Raises:
         PipelineError: If the run itself would raise it before it starts.
     """
+    storage = storage or Storage()
     plan = make_plan(config, storage)
     _refuse_other(plan, storage)
     finished = finished_shards(storage, config.output, plan.identity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 from pydantic import (
@@ -17,12 +17,15 @@ from pydantic import (
     model_validator,
 )
 
-from model.dilated.context import CONTEXT_DILATIONS
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import ContextSpec, NetworkSpec, Upsampling
 from model.prediction.geometry import MARGIN, OUTPUT_STRIDE
-from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace, label_space
+from pipeline.options import option
+
+if TYPE_CHECKING:
+    # These modules import torch, which takes seconds; --help does without it.
+    from model.dilated.front_end import FrontEndWidths
+    from model.dilated.network import NetworkSpec
+    from model.prediction.views import WorkingSize
 
 __all__ = ["DERIVE", "STAGES", "NetworkConfig", "OwnClasses", "Recipe", "StageConfig", "StageInput", "StageName"]
 
@@ -110,8 +113,8 @@ class NetworkConfig(_Extended):
     scale: Annotated[float, Field(ge=DERIVE, le=1)] = 1.0
     """Width of the convolutions as a fraction of VGG-16's (0–1); -1: the widths of --network.weights, or an eighth
     without that option."""
-    fc: Annotated[int, Field(ge=1)] | None = None
-    """Channels of fc6 and of fc7; default: 4,096 times the scale."""
+    fc: Annotated[Annotated[int, Field(ge=1)] | None, option("INT", "4,096 times the scale")] = None
+    """Channels of fc6 and of fc7."""
     context: Literal["basic", "large"] = "basic"
     """Variant of the context module, which decides its channels (Table 1)."""
     layers: Literal[7, 8, 10] = 8
@@ -121,13 +124,13 @@ class NetworkConfig(_Extended):
     the input (VOC)."""
     context_init: Literal["identity", "random"] = "identity"
     """Initial weights of the context module; random is for comparisons only, as it failed for the paper's authors."""
-    upsampling: Upsampling = "grid"
+    upsampling: Literal["grid", "deconvolution"] = "grid"
     """Upsampling after the last layer: grid, or the Cityscapes release's deconvolution, which makes the loss cover the
     label of every pixel."""
     weights: str = "none"
     """Initial weights: none (random), torchvision (VGG-16), or the URI of a safetensors file. The file holds VGG-16's
     convolutions (BGR convention), or it is a network.safetensors of the same or of other classes to continue from."""
-    reference_window: tuple[int, int] | None = None
+    reference_window: Annotated[tuple[int, int] | None, option("HEIGHT WIDTH", "no reference geometry")] = None
     """Height and width in pixels of the input of the released deploy net, margin included."""
 
     layer_widths: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
@@ -141,6 +144,8 @@ class NetworkConfig(_Extended):
 
     def widths(self) -> FrontEndWidths:
         """Return the channels of every front-end layer."""
+        from model.dilated.front_end import FrontEndWidths
+
         if self.layer_widths is None:
             return FrontEndWidths.vgg16(self.scale, self.fc)
         *convolutions, fc6, fc7 = self.layer_widths
@@ -222,25 +227,25 @@ class Recipe(_Extended):
     """Keep the weights of conv1_1 … conv5_3, and compute their maps once per image instead of once per step."""
     mirror: bool = True
     """Mirror each sample left to right with probability 0.5."""
-    random_scale: tuple[float, float] | None = None
-    """Range of the random factor by which images and labels are resized before cropping; default: no resizing. The
-    reference code has this option; the paper does not mention it."""
+    random_scale: Annotated[tuple[float, float] | None, option("LOWEST HIGHEST", "no resizing")] = None
+    """Range of the random factor by which images and labels are resized before cropping. The reference code has this
+    option; the paper does not mention it."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Number of training checkpoints to keep; older ones are deleted."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 2000
     """Iterations between checkpoints; the default of 2,000 is the reference solver's."""
     validate_every: Annotated[int, Field(ge=1)] = 2000
     """Iterations between validations; the end of each stage is always validated."""
-    validation_images: Annotated[int, Field(ge=0)] | None = None
-    """Number of images, evenly spread, in validations between stage ends; 0 skips these; default: all images."""
+    validation_images: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
+    """Number of images, evenly spread, in validations between stage ends; 0 skips these."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Power p (0–1) of the class weights (median frequency / class frequency)^p in the loss; 0 gives the paper's
     unweighted loss."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of initialization, sample order, crops, scales, mirroring and dropout."""
-    resize: tuple[int, ...] | None = None
-    """Working size in pixels of training and prediction: the long side, or height and width; default: the original size
-    of each image. The network file stores it, and masks keep the original size."""
+    resize: Annotated[tuple[int, ...] | None, option("LONG_SIDE | HEIGHT WIDTH", "the size of each image")] = None
+    """Working size in pixels of training and prediction: the long side, or height and width. The network file stores
+    it, and masks keep the original size."""
     classes: Annotated[OwnClasses | None, tyro.conf.Suppress] = None
     """Classes read from a classes file; None: the classes of the label space."""
 
@@ -332,6 +337,8 @@ class Recipe(_Extended):
 
     def working_size(self) -> WorkingSize | None:
         """Return the size to which images are resized; None if they keep their original size."""
+        from model.prediction.views import WorkingSize
+
         if self.resize is None:
             return None
         if len(self.resize) == 1:
@@ -340,6 +347,9 @@ class Recipe(_Extended):
 
     def spec(self) -> NetworkSpec:
         """Return the network's specification with an empty provenance."""
+        from model.dilated.context import CONTEXT_DILATIONS
+        from model.dilated.network import ContextSpec, NetworkSpec
+
         space = self.space()
         return NetworkSpec(
             classes=space.classes,

@@ -1,0 +1,102 @@
+"""Segmentation and training on Ray from a configuration alone: connection, checks and execution."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import ray
+
+from pipeline.data.storage import Storage
+from pipeline.errors import ConfigError, IncompleteRun, error_summary
+from pipeline.ray_backend.shard_pool import check_resources, run_shards
+from pipeline.ray_backend.training_group import check_workers, run_dry, run_phase
+from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.runs import run as segmentation
+from pipeline.training.config import TrainConfig
+from pipeline.training.runs import run as training
+
+__all__ = ["connect", "segment_bucket", "train"]
+
+
+def connect(*, log_to_driver: bool = True) -> None:
+    """Connect to the cluster of `ray job submit` or RAY_ADDRESS, or start Ray on this machine.
+
+    A process that is connected already stays as it is.
+
+    Args:
+        log_to_driver: Whether the output of workers appears in this process.
+
+    Raises:
+        IncompleteRun: If the cluster does not answer, or Ray does not start.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        # Ray's core reports every actor pool of Ray Data as an error in this process. The level is set only for an
+        # existing cluster, because a cluster started below would inherit it.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
+    except Exception as error:
+        # Ray raises many types here, bare exceptions among them; none is an error of the job.
+        problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"
+        reason = error_summary(error).rstrip(".")
+        raise IncompleteRun(f"{problem}: {reason}. Nothing was begun: submit the same command again") from error
+    if threading.current_thread() is threading.main_thread():
+        # ray.init installs its own handler, which exits with code 15 and without a message.
+        signal.signal(signal.SIGTERM, handler)
+
+
+def segment_bucket(config: SegmentConfig) -> dict[str, Any]:
+    """Segment the images that have no result yet with actors on Ray, and commit the run.
+
+    The same call resumes a run that was interrupted. `pipeline.Run` reads what it leaves.
+
+    Args:
+        config: Configuration of the run.
+
+    Returns:
+        Content of `_SUCCESS.json`: among others `images`, `errors` and `mean_iou` (0–1, or None without labels).
+
+    Raises:
+        ConfigError: If the run cannot work, or `dry_run` is set: `pipeline.forecast` estimates a run.
+        RunConflict: If the output belongs to another run.
+        IncompleteRun: If no cluster answers, the run does not end, or too many images failed.
+        StorageError: If storage fails.
+    """
+    if config.dry_run:
+        raise ConfigError("dry_run is set: call pipeline.forecast, which estimates a run and starts nothing")
+    connect()
+    return segmentation.segment_bucket(config, check_resources, run_shards)
+
+
+def train(config: TrainConfig) -> bool:
+    """Train a network with workers on Ray, and write it to `<output>/network.safetensors`.
+
+    The same call resumes a run that was interrupted. With `config.dry_run`, the data are checked and a step is measured
+    in one task; the findings are printed, and nothing is trained.
+
+    Args:
+        config: Configuration of the run.
+
+    Returns:
+        False if the run had ended before, or was a dry run.
+
+    Raises:
+        ConfigError: If the run cannot work; the message names the value and the remedy.
+        RunConflict: If the output belongs to another run, or another driver works on it.
+        IncompleteRun: If no cluster answers, or workers are lost too often.
+        StorageError: If storage fails too often.
+    """
+    connect(log_to_driver=False)
+    if config.dry_run:
+        config, _ = training.check_data(config, Storage())
+        check_workers(config)
+        run_dry(config)
+        return False
+    return training.train(config, check_workers, run_phase)
