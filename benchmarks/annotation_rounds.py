@@ -25,18 +25,17 @@ from pipeline.data.storage import Storage, join
 from pipeline.results.exports.export import Request, export_run
 from pipeline.results.exports.label_studio import brush_rle
 from pipeline.results.tables import Run
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
-from pipeline.segmentation.runs.shards import ShardReader
+from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Trainer
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.checkpoints import Phase
 from pipeline.training.runs.lease import Lease
-from pipeline.training.runs.phases import Phase
 from pipeline.training.runs.run import train
 
 __all__ = ["CLASSES", "Encode", "choose_and_annotate", "draw_scenes", "judge_network", "train_network", "write_classes"]

@@ -34,8 +34,8 @@ from model.prediction.upsampling import labels_from_scores
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
 from pipeline.training.engine.world import World

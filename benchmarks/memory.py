@@ -29,8 +29,8 @@ from model.dilated.front_end import FrontEndWidths
 from model.dilated.network import NetworkSpec, dilation8
 from model.files.checkpoint import from_bytes, to_bytes
 from pipeline.data.storage import Storage
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.segmenter import Segmenter
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 _SHARD = 64

@@ -38,10 +38,10 @@ from pipeline.data.images import decode_image
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage
 from pipeline.ray_backend.shard_pool import check_resources, run_shards
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.segmenter import Segmenter
 
 _GPU_SECONDS = 0.010
 _ROOM = 5 * 2**29

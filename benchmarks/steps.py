@@ -12,12 +12,10 @@ import torch
 from pipeline.data.storage import Storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network
-from pipeline.training.engine.loop import run_steps
-from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import set_modes, trainable
-from pipeline.training.engine.step import Step
+from pipeline.training.engine.stages import build_optimizer, set_modes, trainable
+from pipeline.training.engine.step import Step, run_steps
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.precompute import map_caches
+from pipeline.training.feature_maps import map_caches
 from pipeline.training.recipes.schema import StageName
 from pipeline.training.samples.samplers import sampler
 from pipeline.training.samples.sources import Sources

@@ -46,8 +46,7 @@ def main(arguments: list[str]) -> None:
 
         print(plan_comparison(options.run_a, options.run_b, options.output, overlap=options.overlap).text())
         return
-    from pipeline.results.comparison.compare import compare_runs
-    from pipeline.results.comparison.verdict import verdict_text
+    from pipeline.results.comparison.compare import compare_runs, verdict_text
     from pipeline.results.comparison.write import write_comparison
 
     comparison = compare_runs(options.run_a, options.run_b, overlap=options.overlap, shown=options.images)

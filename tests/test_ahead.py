@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ahead import prefetch_map
+from pipeline.concurrency import prefetch_map
 
 
 @settings(max_examples=30)

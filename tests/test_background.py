@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.background import StallDetector, iterate_in_background
+from pipeline.concurrency import StallDetector, iterate_in_background
 from pipeline.errors import IncompleteRun, NoProgress, StorageError, error_summary, known_cause
 
 

@@ -25,9 +25,9 @@ from pipeline.data.storage import Storage
 from pipeline.results.tables import SUCCESS
 from pipeline.segmentation.runs.claim import claim
 from pipeline.segmentation.runs.commit import commit as commit_run
-from pipeline.segmentation.runs.parts import part_bytes, part_name, part_uri
 from pipeline.segmentation.runs.plan import Plan, make_plan
 from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.runs.shards import part_bytes, part_name, part_uri
 
 __all__ = ["NAMES", "SHARD", "commit", "parts", "submission", "submission_of_list"]
 

@@ -19,12 +19,11 @@ from model.files.checkpoint import from_bytes, to_bytes
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import encode_mask
 from pipeline.data.storage import Storage
-from pipeline.segmentation.actor.segmenter import Segmenter, ShardResult
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
-from pipeline.segmentation.runs.shards import ShardReader
+from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter, ShardResult
 
 __all__ = ["run_config", "segmented_scenes", "whole_run", "write_network"]
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from model.dilated.sample_dropout import SampleDropout
-from model.dilated.truncation import truncate
-from model.kernels.gathered_convolution import im2col_conv2d
+from model.dilated.layers import SampleDropout, truncate
+from model.kernels.convolutions import im2col_conv2d
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 

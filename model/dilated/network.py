@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule
+from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule, initialise_identity
 from model.dilated.front_end import FrontEnd, FrontEndWidths
-from model.dilated.identity_init import initialise_identity
 from model.prediction.views import WorkingSize
 
 __all__ = [

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from model.dilated.network import DilatedNetwork
-from model.kernels.transform_convolution import TransformConvolution, pays
-from model.kernels.transforms import Transform, fourier, winograd
+from model.kernels.convolutions import Transform, TransformConvolution, fourier, pays, winograd
 
 __all__ = ["prepare"]
 
@@ -26,7 +25,7 @@ _FC6_TILES = ((12, 8), (6, 8))
 def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = False) -> DilatedNetwork:
     """Return a copy of the network that is prepared for many predictions; weights that keep their layout are shared.
 
-    On the CPU, convolutions with enough channels are computed in a transform domain (`model.kernels.transforms`).
+    On the CPU, convolutions with enough channels are computed in a transform domain (`model.kernels.convolutions`).
 
     Args:
         network: Network in evaluation mode, in float32.

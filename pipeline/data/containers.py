@@ -13,8 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.data.exif import exif_orientation
-from pipeline.data.tiff_limits import check_tiff
+from pipeline.data.tiff import check_tiff, exif_orientation
 from pipeline.errors import DecodeError
 
 __all__ = ["Screened", "check_size", "has_all_rows", "screen"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.containers import check_size, has_all_rows, screen
-from pipeline.data.exif import apply_orientation
+from pipeline.data.tiff import apply_orientation
 from pipeline.errors import DecodeError
 
 __all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "normalize_decode_error", "open_image"]

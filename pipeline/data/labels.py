@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.exif import apply_orientation
 from pipeline.data.images import MAX_PIXELS, normalize_decode_error, open_image
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
+from pipeline.data.tiff import apply_orientation
 from pipeline.errors import DecodeError, UnknownClasses
 
 __all__ = ["decode_label", "decode_mask", "encode_confidence", "encode_mask", "encode_values", "label_values"]

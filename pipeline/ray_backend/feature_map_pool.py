@@ -12,13 +12,13 @@ import ray
 import ray.data
 import torch
 
-from pipeline.background import StallDetector, iterate_in_background
+from pipeline.concurrency import StallDetector, iterate_in_background
 from pipeline.data.storage import Storage
 from pipeline.errors import IncompleteRun, PipelineError, error_summary, known_cause
 from pipeline.ray_backend.cluster import configure_ray_data
 from pipeline.ray_backend.training_worker import ProgressActor
 from pipeline.training.config import TrainConfig
-from pipeline.training.feature_maps.precompute import FeaturePrecompute, Task
+from pipeline.training.feature_maps import FeaturePrecompute, Task
 from pipeline.training.recipes.schema import StageInput
 
 __all__ = ["compute_maps"]

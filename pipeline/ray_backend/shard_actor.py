@@ -22,14 +22,10 @@ from model.kernels.preparation import prepare
 from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
-from pipeline.segmentation.runs.shards import ShardReader
-from pipeline.segmentation.supervision.attempts import Attempt, Ledger
-from pipeline.segmentation.supervision.observer import ShardObserver
-from pipeline.segmentation.supervision.read_write_lock import ReadWriteLock
-from pipeline.segmentation.supervision.watchdog import Watchdog
+from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.supervision import Attempt, Ledger, ReadWriteLock, ShardObserver, Watchdog
 
 __all__ = ["ActorTask", "ShardActor", "start_ledger_actor"]
 

@@ -10,14 +10,13 @@ import ray
 import ray.data
 
 from model.kernels.host_memory import ALLOCATOR_ENVIRONMENT
-from pipeline.background import StallDetector, iterate_in_background
+from pipeline.concurrency import StallDetector, iterate_in_background
 from pipeline.errors import ConfigError, IncompleteRun, PipelineError, error_summary, known_cause
 from pipeline.ray_backend.cluster import configure_ray_data, count_actor_slots, describe_cluster, memory_share
 from pipeline.ray_backend.shard_actor import ActorTask, ShardActor, start_ledger_actor
-from pipeline.segmentation.actor.concurrency import Concurrency
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import Concurrency, SegmentConfig
+from pipeline.segmentation.progress import Counts, ProgressLine
 from pipeline.segmentation.runs.plan import Plan
-from pipeline.segmentation.supervision.progress import Counts, ProgressLine
 
 __all__ = ["check_resources", "run_shards"]
 

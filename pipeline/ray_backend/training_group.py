@@ -15,7 +15,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from pipeline.background import StallDetector, iterate_in_background
+from pipeline.concurrency import StallDetector, iterate_in_background
 from pipeline.data.storage import Storage, join
 from pipeline.errors import (
     ConfigError,
@@ -31,8 +31,8 @@ from pipeline.ray_backend.feature_map_pool import compute_maps
 from pipeline.ray_backend.training_worker import ProgressActor, TorchConfig, train_as_worker
 from pipeline.training.config import TrainConfig
 from pipeline.training.preparation.dry_run import dry_run
+from pipeline.training.runs.checkpoints import Phase
 from pipeline.training.runs.lease import Lease
-from pipeline.training.runs.phases import Phase
 
 __all__ = ["check_workers", "run_dry", "run_phase"]
 

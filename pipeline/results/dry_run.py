@@ -5,8 +5,8 @@ from __future__ import annotations
 from pipeline.data.planned_files import PlannedFiles, check_target
 from pipeline.data.storage import Storage, join
 from pipeline.results.comparison.compare import check_runs, default_output
-from pipeline.results.scoring.images import has_confidence_maps
-from pipeline.results.scoring.stored import stored_scores
+from pipeline.results.scoring.counts import has_confidence_maps
+from pipeline.results.scoring.score import stored_scores
 from pipeline.results.tables import Run
 
 __all__ = ["plan_comparison", "plan_report", "plan_scores"]

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from pipeline.results.catalogue import TABLES, Table
-from pipeline.results.ddl import athena_ddl, spark_ddl
+from pipeline.results.ddl import TABLES, Table, athena_ddl, spark_ddl
 
 __all__ = ["tables_document"]
 

@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.storage import Storage, join
 from pipeline.errors import PipelineError
-from pipeline.results.changes import changes_problems
-from pipeline.results.recount import Recount
+from pipeline.results.recount import Recount, changes_problems
 from pipeline.results.schema.derived import (
     ClassSums,
     class_scores_table,

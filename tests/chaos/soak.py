@@ -29,7 +29,7 @@ import fsspec
 
 from demo.cluster import local_cluster
 from demo.object_store import object_store
-from pipeline.background import iterate_in_background
+from pipeline.concurrency import iterate_in_background
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
 from tests.chaos.assaults import Assaults

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import filesystems, s3
+from pipeline.data import filesystems
 from pipeline.data.storage import RetryPolicy, Storage, join
 from pipeline.errors import AccessDenied, StorageError
 from tests.chaos.fault_proxy import Fault, FaultProxy
@@ -28,7 +28,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limits of storage, which are a minute, to seconds."""
     monkeypatch.setattr(filesystems, "CONNECT_TIMEOUT", 1)
     monkeypatch.setattr(filesystems, "READ_TIMEOUT", 1)
-    monkeypatch.setattr(s3, "SLOWEST", 20_000_000)
+    monkeypatch.setattr(filesystems, "SLOWEST", 20_000_000)
 
 
 # Seconds of a server's silence; a client that waits longer than half of them is waiting for the server's end.
@@ -107,7 +107,7 @@ def test_every_request_ends(
 
     if behave is takes_nothing:
         # A limit that grows with the size would be too long here, so the kernel has to detect the dead connection.
-        monkeypatch.setattr(s3, "SLOWEST", 1000)
+        monkeypatch.setattr(filesystems, "SLOWEST", 1000)
     with server(behave) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         thread = threading.Thread(target=request, daemon=True)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data.datasets.camvid import CAMVID_32
 from pipeline.data.datasets.registry import LAYOUTS
+from pipeline.data.datasets.road_scenes import CAMVID_32
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, StorageError

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from pipeline.data.datasets.json_stream import json_elements, read_json_elements
+from pipeline.data.datasets.coco_index import json_elements, read_json_elements
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError

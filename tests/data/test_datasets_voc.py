@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline.data.datasets.sbd import decode_sbd
+from pipeline.data.datasets.voc import decode_sbd
 from pipeline.data.label_spaces import label_space
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, DecodeError, UnknownClasses

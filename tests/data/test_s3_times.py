@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from botocore.utils import parse_timestamp
 
-from pipeline.data.s3 import _time, open_s3
+from pipeline.data.filesystems import _time, open_s3
 
 FORMS = [
     "2026-01-31T10:20:30.000Z",

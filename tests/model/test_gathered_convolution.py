@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.dilated.front_end import FrontEnd, FrontEndWidths
-from model.kernels.gathered_convolution import im2col_conv2d
+from model.kernels.convolutions import im2col_conv2d
 
 
 @pytest.mark.parametrize(("side", "dilation", "height", "width"), [(7, 4, 41, 30), (3, 2, 9, 12), (3, 1, 3, 3)])

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule
+from model.dilated.context import (
+    CONTEXT_DILATIONS,
+    LARGE_MULTIPLIERS,
+    ContextModule,
+    initialise_identity,
+    initialise_random,
+)
 from model.dilated.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
-from model.dilated.identity_init import initialise_identity, initialise_random
 from model.dilated.network import NetworkSpec, dilation7, dilation8, dilation10, front_end_only
 from model.prediction.geometry import front_end_cells, receptive_field
 from tests.model import naive

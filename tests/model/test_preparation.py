@@ -8,8 +8,8 @@ import torch
 
 from model.dilated.front_end import FrontEndWidths
 from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
+from model.kernels.convolutions import TransformConvolution
 from model.kernels.preparation import prepare
-from model.kernels.transform_convolution import TransformConvolution
 from model.prediction.dense_prediction import predict, score_map
 
 ROOM = 2**30

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.kernels import transform_convolution
-from model.kernels.transform_convolution import TransformConvolution, pays
-from model.kernels.transforms import Transform, fourier, winograd
+from model.kernels import convolutions
+from model.kernels.convolutions import Transform, TransformConvolution, fourier, pays, winograd
 
 TRANSFORMS = {"winograd": winograd(), "fourier 3x5": fourier((3, 5), 7), "fourier 12x8": fourier((12, 8), 7)}
 
 
 def convolved(layer: nn.Conv2d, transform: Transform, maps: Tensor) -> Tensor:
-    with mock.patch.object(transform_convolution, "pays", return_value=True), torch.inference_mode():
+    with mock.patch.object(convolutions, "pays", return_value=True), torch.inference_mode():
         result: Tensor = TransformConvolution(layer, transform)(maps)
     return result
 
@@ -83,7 +82,7 @@ def test_any_shape_against_float64(
     maps = torch.randn(images, inputs, rows + lost, columns + lost)
     if channels_last:
         maps = maps.contiguous(memory_format=torch.channels_last)
-    with mock.patch.object(transform_convolution, "_BLOCK_TILES", {1: block, 2: block}):
+    with mock.patch.object(convolutions, "_BLOCK_TILES", {1: block, 2: block}):
         ours = convolved(layer, transform, maps)
     expected = exact(layer, maps)
     assert ours.shape == expected.shape

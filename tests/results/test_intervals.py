@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.results.statistics.bootstrap import RESAMPLES
-from pipeline.results.statistics.intervals import iou_intervals
+from pipeline.results.statistics.bootstrap import RESAMPLES, iou_intervals
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads
 from tests.results.run_builders import CLASSES, scene, write_run

@@ -9,8 +9,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from pipeline.results.catalogue import TABLES, Table
-from pipeline.results.ddl import athena_ddl, spark_ddl
+from pipeline.results.ddl import TABLES, Table, athena_ddl, spark_ddl
 from pipeline.results.schema import schemas
 from pipeline.results.table_docs import tables_document
 from pipeline.results.tables import Run

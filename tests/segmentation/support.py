@@ -19,12 +19,11 @@ from model.kernels.preparation import prepare
 from model.prediction.streams import Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
-from pipeline.segmentation.runs.shards import ShardReader
+from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter
 from tests.shared import STORAGE
 
 CLASSES = ("road", "sky", "tree", "car")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import IncompleteRun
-from pipeline.segmentation.supervision.attempts import Ledger
-from pipeline.segmentation.supervision.progress import Counts
+from pipeline.segmentation.progress import Counts
+from pipeline.segmentation.supervision import Ledger
 
 STAGES = ("fetch", "decode", "predict")
 

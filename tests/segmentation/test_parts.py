@@ -9,8 +9,8 @@ import pytest
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import join
 from pipeline.errors import RunConflict
-from pipeline.segmentation.actor.segmenter import Segmenter, ShardResult
-from pipeline.segmentation.runs.parts import finished_shards, part_bytes, part_name, part_uri, read_part
+from pipeline.segmentation.runs.shards import finished_shards, part_bytes, part_name, part_uri, read_part
+from pipeline.segmentation.segmenter import Segmenter, ShardResult
 from tests.segmentation.support import config_of, narrow_network, write_inputs
 from tests.shared import STORAGE
 

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from pipeline.segmentation.supervision import progress
-from pipeline.segmentation.supervision.progress import Counts, ProgressLine
+from pipeline.segmentation import progress
+from pipeline.segmentation.progress import Counts, ProgressLine
 
 
 class Terminal(io.StringIO):

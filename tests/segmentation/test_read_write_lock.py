@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from pipeline.segmentation.supervision.read_write_lock import ReadWriteLock
+from pipeline.segmentation.supervision import ReadWriteLock
 
 
 def test_several_are_together_and_nobody_with_one_who_is_alone() -> None:

@@ -15,9 +15,9 @@ from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.plan import Plan, make_plan
 from pipeline.segmentation.runs.run import segment_bucket
+from pipeline.segmentation.runs.shards import part_bytes, part_uri
 from tests.segmentation.support import (
     CLASSES,
     Inputs,

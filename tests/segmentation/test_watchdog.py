@@ -15,7 +15,7 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
     """Run steps in a process of its own, under a watchdog of half a second."""
     head = """
         import ctypes, sys, threading, time
-        from pipeline.segmentation.supervision.watchdog import Watchdog
+        from pipeline.segmentation.supervision import Watchdog
         watchdog = Watchdog(0.5)
     """
     code = textwrap.dedent(head) + textwrap.dedent(body)

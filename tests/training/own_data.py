@@ -15,17 +15,16 @@ from model.kernels.preparation import prepare
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.results.tables import Run
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.runs.parts import part_bytes, part_uri
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
-from pipeline.segmentation.runs.shards import ShardReader
+from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.training.config import TrainConfig
 from pipeline.training.recipes.registry import recipe
+from pipeline.training.runs.checkpoints import Phase
 from pipeline.training.runs.lease import Lease
 from pipeline.training.runs.local import train_here
-from pipeline.training.runs.phases import Phase
 from pipeline.training.runs.run import train
 from tests.segmentation.support import png
 from tests.shared import STORAGE

@@ -10,8 +10,7 @@ from torch import nn
 
 from model.dilated.network import DilatedNetwork, build_network
 from pipeline.data.storage import join
-from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import trainable
+from pipeline.training.engine.stages import build_optimizer, trainable
 from pipeline.training.recipes.schema import Recipe
 from pipeline.training.runs.checkpoints import Position, newest, restore_optimizer, save_state
 from tests.shared import STORAGE

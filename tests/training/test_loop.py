@@ -14,14 +14,11 @@ from torch.nn import functional
 
 from model.dilated.network import DilatedNetwork, build_network
 from pipeline.errors import PipelineError
-from pipeline.training.engine.loop import run_steps
-from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import set_modes, stage_forward, trainable
-from pipeline.training.engine.step import Step
+from pipeline.training.engine.stages import build_optimizer, set_modes, stage_forward, trainable
+from pipeline.training.engine.step import Step, run_steps
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig, StageName
-from pipeline.training.samples.crops import Sample, SampleRule, image_sample
-from pipeline.training.samples.randomness import sample_params
+from pipeline.training.samples.crops import Sample, SampleRule, image_sample, sample_params
 from pipeline.training.samples.samplers import sample_rule
 from tests.training.support import scene, small_recipe
 

@@ -22,7 +22,7 @@ from pipeline.results.statistics.scores import confusion_matrix
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.validation import validate
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.precompute import map_caches
+from pipeline.training.feature_maps import map_caches
 from pipeline.training.recipes.registry import recipe
 from pipeline.training.runs.local import train_here
 from pipeline.training.runs.run import train

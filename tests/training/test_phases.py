@@ -7,7 +7,7 @@ import pytest
 from pipeline.data.storage import join
 from pipeline.training.recipes.registry import recipe
 from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig
-from pipeline.training.runs.phases import Phase, current_phase, newest_place, phases
+from pipeline.training.runs.checkpoints import Phase, current_phase, newest_place, phases
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 

@@ -13,11 +13,11 @@ from model.dilated.network import ContextSpec
 from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import ConfigError
-from pipeline.training.engine.schedule import build_optimizer, rate, set_rate
+from pipeline.training.engine.stages import build_optimizer, rate, set_rate
 from pipeline.training.recipes.paper import PAPER_RECIPES
 from pipeline.training.recipes.registry import RECIPES, recipe
 from pipeline.training.recipes.schema import OwnClasses, Recipe, StageConfig
-from pipeline.training.samples.class_balance import weights_from_counts
+from pipeline.training.samples.samplers import weights_from_counts
 
 # Iterations, batch, crop, rate and momentum of each stage, from the sources that PAPER.md lists: Sec. 4, Sec. 5,
 # Appendix A. None means whole images. Crops of VOC and batches of its context stage are those of the reference code.

@@ -19,8 +19,8 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE
 from pipeline.training.recipes.schema import STAGES, NetworkConfig, Recipe, StageConfig
 from pipeline.training.runs import run
+from pipeline.training.runs.checkpoints import Phase
 from pipeline.training.runs.lease import Lease
-from pipeline.training.runs.phases import Phase
 from pipeline.training.runs.run import train
 from pipeline.training.samples.sources import Sources
 from tests.shared import STORAGE

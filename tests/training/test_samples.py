@@ -17,11 +17,10 @@ from model.prediction.geometry import MARGIN
 from model.prediction.upsampling import deconvolve
 from pipeline.data.storage import Storage
 from pipeline.errors import IncompleteRun
-from pipeline.training.feature_maps.cache import MapCache
+from pipeline.training.feature_maps import MapCache
 from pipeline.training.recipes.schema import StageInput
-from pipeline.training.samples.crops import SampleRule, image_sample, map_sample
+from pipeline.training.samples.crops import SampleParams, SampleRule, image_sample, map_sample
 from pipeline.training.samples.dataset import LabelledImage
-from pipeline.training.samples.randomness import SampleParams
 
 MEAN = (10.0, 20.0, 30.0)
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)

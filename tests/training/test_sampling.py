@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.samples.randomness import SampleParams, _order, sample_params
+from pipeline.training.samples.crops import SampleParams, _order, sample_params
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
@@ -30,7 +30,7 @@ def test_nothing_but_the_arguments_decides(seed: int, iteration: int, position: 
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "from pipeline.training.samples.randomness import sample_params; "
+        "from pipeline.training.samples.crops import sample_params; "
         "print(sample_params(7, 'joint', 1234, 1, batch=3, images=99))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

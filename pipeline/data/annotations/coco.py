@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from pipeline.data.datasets.coco_index import CocoImage, compressed_region
-from pipeline.data.datasets.json_stream import json_elements
+from pipeline.data.datasets.coco_index import CocoImage, compressed_region, json_elements
 from pipeline.data.images import MAX_PIXELS
 from pipeline.data.label_spaces import Color
 from pipeline.errors import ConfigError

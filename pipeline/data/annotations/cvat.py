@@ -22,11 +22,11 @@ from pipeline.data.annotations.coco import (
     read_coco,
 )
 from pipeline.data.class_files import BACKGROUND
-from pipeline.data.exif import apply_orientation
 from pipeline.data.filesystems import normalise
 from pipeline.data.images import MAX_PIXELS, normalize_decode_error, open_image
 from pipeline.data.label_spaces import Color
 from pipeline.data.storage import Storage
+from pipeline.data.tiff import apply_orientation
 from pipeline.errors import ConfigError, DecodeError
 
 __all__ = ["LARGEST_FILE", "LOOKED_FOR", "ExportFiles", "folder_files", "read_export", "zip_files"]

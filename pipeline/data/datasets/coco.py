@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.datasets.coco_index import CocoIndex
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.datasets.layout import LabelledImage, Layout, Split, pair_up
 from pipeline.data.label_spaces import LABEL_SPACES, LabelSpace
 from pipeline.data.storage import ObjectInfo

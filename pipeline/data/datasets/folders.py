@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import PurePosixPath
 
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.datasets.layout import WHOLE, LabelFiles, Layout, Split, pair_up
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.data.manifest import IMAGE_SUFFIXES, pair_labels

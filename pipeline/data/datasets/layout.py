@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.label_spaces import LabelSpace
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import ObjectInfo, Storage

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.data.datasets.camvid import CAMVID
-from pipeline.data.datasets.cityscapes import CITYSCAPES
 from pipeline.data.datasets.coco import COCO
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.datasets.folders import FOLDER, FOLDERS
-from pipeline.data.datasets.kitti import KITTI
 from pipeline.data.datasets.layout import Layout
-from pipeline.data.datasets.lists import LISTS
-from pipeline.data.datasets.manifests import MANIFEST
+from pipeline.data.datasets.lists import LISTS, MANIFEST
+from pipeline.data.datasets.road_scenes import CAMVID, CITYSCAPES, KITTI
 from pipeline.data.datasets.voc import VOC
 from pipeline.errors import ConfigError
 

@@ -1,19 +1,49 @@
-"""Stream of a run's images by URI, from `predictions` and the manifest, with one file of each in memory."""
+"""Rows of a run's images by URI, with one file of each table in memory, and the join of two runs' rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import IncompleteRun
-from pipeline.results.statistics.quotients import Floats
+from pipeline.results.statistics.scores import Floats
 from pipeline.results.tables import Run
 
-__all__ = ["ImageRow", "image_rows"]
+__all__ = ["ImageRow", "image_rows", "merge_join"]
+
+Item = TypeVar("Item")
+
+
+def merge_join(
+    first: Iterable[Item], second: Iterable[Item], key: Callable[[Item], str]
+) -> Iterator[tuple[Item | None, Item | None]]:
+    """Pair the items of two sorted streams by key; an item without a partner is paired with None.
+
+    Args:
+        first: Items in strictly ascending order of their keys.
+        second: Items in strictly ascending order of their keys.
+        key: Function that returns the key of an item.
+
+    Yields:
+        (item of `first`, item of `second`) in ascending order of keys; at most one of them is None.
+    """
+    firsts = iter(first)
+    seconds = iter(second)
+    left = next(firsts, None)
+    right = next(seconds, None)
+    # Take the item with the smaller key, or both if the keys are equal.
+    while left is not None or right is not None:
+        taken_left = left if right is None or (left is not None and key(left) <= key(right)) else None
+        taken_right = right if left is None or (right is not None and key(right) <= key(left)) else None
+        yield taken_left, taken_right
+        left = left if taken_left is None else next(firsts, None)
+        right = right if taken_right is None else next(seconds, None)
+
 
 _ERROR = ("error_stage", "error_type", "error_message")
 _LIGHT = ("image_uri", "image_version", "status", "height", "width", *_ERROR)

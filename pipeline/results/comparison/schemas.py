@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.results.schema.columns import column
+from pipeline.results.schema.schemas import column
 
 __all__ = ["AGREEMENT", "CHANGED_IMAGES", "COMPARISON", "ONLY_ONE"]
 

@@ -1,21 +1,70 @@
-"""Running sums of a comparison, updated image by image."""
+"""Running sums of a comparison, updated image by image, and differences of IoU with paired bootstrap intervals."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline.results.comparison.greatest import Greatest
 from pipeline.results.comparison.pairs import Pair
 from pipeline.results.comparison.schemas import CHANGED_IMAGES, ONLY_ONE
-from pipeline.results.comparison.table_file import TableFile
-from pipeline.results.statistics.bootstrap import Resampling
-from pipeline.results.statistics.quotients import Floats
-from pipeline.results.statistics.scores import Matrix, ratio
+from pipeline.results.statistics.bootstrap import Interval, Resampling, class_ious, interval, mean_ious
+from pipeline.results.statistics.scores import Floats, Matrix, ratio
+from pipeline.results.statistics.top import Greatest
 
-__all__ = ["Change", "Tally"]
+__all__ = [
+    "HIGHER",
+    "LOWER",
+    "NOT_SHOWN",
+    "Change",
+    "ScoreDifference",
+    "ScoreDifferences",
+    "TableFile",
+    "Tally",
+    "score_differences",
+]
+
+# Rows of one row group, which are held in memory until they are compressed.
+_GROUP_ROWS = 50_000
+
+
+class TableFile:
+    """Writer of one Parquet file in memory; the same rows always give the same bytes.
+
+    Args:
+        schema: Arrow schema of the rows.
+
+    Attributes:
+        rows: Number of rows added so far.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting: list[dict[str, Any]] = []
+        self.rows = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row, given as values by column name."""
+        self._waiting.append(row)
+        self.rows += 1
+        if len(self._waiting) >= _GROUP_ROWS:
+            self._write()
+
+    def finish(self) -> bytes:
+        """Close the file and return its bytes; no row can be added afterwards."""
+        self._write()
+        self._writer.close()
+        return self._sink.getvalue()
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting = []
 
 
 @dataclass(frozen=True)
@@ -167,3 +216,79 @@ def _only_one_row(pair: Pair) -> dict[str, Any]:
         "segmented_in": "a" if pair.a.ok else "b",
         **error,
     }
+
+
+HIGHER = "higher"
+LOWER = "lower"
+NOT_SHOWN = "no difference shown"
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """One score of two runs, in [0, 1]; None where undefined.
+
+    Attributes:
+        a: Score of run A.
+        b: Score of run B.
+        interval: 95% interval of b - a; None if too few images have the class.
+    """
+
+    a: float | None
+    b: float | None
+    interval: Interval | None
+
+    @property
+    def difference(self) -> float | None:
+        """Return b - a, in [-1, 1]; None if a score is undefined."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    @property
+    def verdict(self) -> str | None:
+        """Return whether B is higher or lower, or no difference is shown; None without an interval."""
+        if self.interval is None:
+            return None
+        # A difference is shown only if the interval excludes 0.
+        low, high = self.interval
+        return HIGHER if low > 0 else LOWER if high < 0 else NOT_SHOWN
+
+
+@dataclass(frozen=True)
+class ScoreDifferences:
+    """Score differences of the classes and of the mean.
+
+    Attributes:
+        classes: IoU of each class in both runs, by class id.
+        mean: Mean IoU of both runs.
+    """
+
+    classes: tuple[ScoreDifference, ...]
+    mean: ScoreDifference
+
+
+def score_differences(sums: Floats, resampled: Floats) -> ScoreDifferences:
+    """Return the IoU of both runs per class and on average, with the intervals of their differences.
+
+    Args:
+        sums: (2, 2, C) sums over all labeled images: runs A and B, intersections and unions, classes.
+        resampled: (R, 2, 2, C) sums in each of R resamples; (R,) if no image is labeled.
+    """
+    # (2, C) and (2,).
+    ious = class_ious(sums)
+    means = mean_ious(sums)
+    classes = ious.shape[-1]
+    if resampled.ndim == 1:
+        intervals: list[Interval | None] = [None] * (classes + 1)
+    else:
+        # (R, 2, C + 1) scores of A and B, the mean last -> (R, C + 1) differences.
+        columns = np.concatenate([class_ious(resampled), mean_ious(resampled)[..., None]], axis=-1)
+        differences = columns[:, 1] - columns[:, 0]
+        intervals = [interval(differences[:, each]) for each in range(classes + 1)]
+    scores = np.concatenate([ious, means[:, None]], axis=-1)
+    found = [
+        ScoreDifference(_defined(a), _defined(b), between) for a, b, between in zip(*scores, intervals, strict=True)
+    ]
+    return ScoreDifferences(tuple(found[:-1]), found[-1])
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

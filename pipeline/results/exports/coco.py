@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.results.exports.classes import Classes
-from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.masks import Classes, Exported
 from pipeline.results.exports.target import Target
 
 __all__ = ["write_coco"]

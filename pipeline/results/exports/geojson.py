@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.results.exports.classes import Classes
-from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.masks import Classes, Exported
 from pipeline.results.exports.target import Target
 
 __all__ = ["polygon_libraries", "polygons", "write_geojson"]

@@ -10,8 +10,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.results.exports.classes import Classes
-from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.masks import Classes, Exported
 from pipeline.results.exports.target import Target
 from pipeline.results.statistics.scores import runs_of
 

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.labels import encode_values
-from pipeline.results.exports.classes import Classes
-from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.masks import Classes, Exported
 from pipeline.results.exports.target import Target
 
 __all__ = ["write_color_png", "write_index_png"]

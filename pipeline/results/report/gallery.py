@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.data.labels import decode_mask
 from pipeline.results.report.contact_sheet import overlay
-from pipeline.results.report.pictures import Pixels, data_uri, error_map, shrink
+from pipeline.results.report.page import Pixels, data_uri, error_map, shrink
 from pipeline.results.report.survey import Survey
 from pipeline.results.sources import Sources
 from pipeline.results.statistics.top import Positions

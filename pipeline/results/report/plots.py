@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.results.report.class_rows import ClassRow
-from pipeline.results.report.distribution import Bar
+from pipeline.results.report.class_rows import ClassRow, PaperFigures
 from pipeline.results.report.heat_map import HeatMap
-from pipeline.results.report.paper_figures import PaperFigures
+from pipeline.results.report.survey import Bar
 from pipeline.results.scoring.calibration import Bin
-from pipeline.results.statistics.intervals import Interval
+from pipeline.results.statistics.bootstrap import Interval
 
 __all__ = ["confusion_plot", "distribution_plot", "iou_plot", "reliability_plot"]
 

@@ -9,19 +9,44 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.storage import Storage, join
-from pipeline.results.report.chosen_plots import report_plots
 from pipeline.results.report.class_rows import ClassFindings, class_findings
 from pipeline.results.report.contact_sheet import contact_sheet
-from pipeline.results.report.facts import all_facts, main_facts
 from pipeline.results.report.gallery import gallery
 from pipeline.results.report.heat_map import SCALE, shade
-from pipeline.results.report.page import hex_colour, page_environment
-from pipeline.results.report.pictures import WRONG
-from pipeline.results.report.survey import Reason, Survey, survey
-from pipeline.results.scoring.stored import StoredScores, stored_scores
+from pipeline.results.report.page import WRONG, hex_colour, page_environment
+from pipeline.results.report.plots import confusion_plot, distribution_plot, iou_plot, reliability_plot
+from pipeline.results.report.survey import Reason, Survey, all_facts, main_facts, survey
+from pipeline.results.scoring.score import StoredScores, stored_scores
 from pipeline.results.tables import Run
 
-__all__ = ["Report", "render_html", "write_report"]
+__all__ = ["Report", "render_html", "report_plots", "write_report"]
+
+
+def report_plots(run: Run, found: Survey, classes: ClassFindings, scores: StoredScores | None) -> dict[str, bytes]:
+    """Return the plots of a report; a plot whose values are undefined is left out.
+
+    Args:
+        run: Committed run.
+        found: Survey of the run's images.
+        classes: Findings about the run's classes.
+        scores: Scores from `jobs/score.py`; None if the run was not scored.
+
+    Returns:
+        PNG files by file name.
+    """
+    plots = {}
+    labelled = run.success["mean_iou"] is not None
+    if labelled:
+        plots["iou.png"] = iou_plot(classes.classes, run.success["mean_iou"], classes.mean_interval, classes.figures)
+    if classes.heat is not None:
+        plots["confusion.png"] = confusion_plot(classes.heat)
+    spread = found.spread
+    if spread.total:
+        plots["distribution.png"] = distribution_plot(spread.bars(), spread.median(), labelled=labelled)
+    if scores is not None and any(each.pixels for each in scores.curve):
+        plots["reliability.png"] = reliability_plot(scores.curve, scores.calibration_error)
+    return plots
+
 
 _SHOWN = 4  # maximum number of images in each group
 

@@ -8,17 +8,65 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.results.scoring import schemas
 from pipeline.results.scoring.boundary import boundary_width
 from pipeline.results.scoring.calibration import calibration_error, reliability
-from pipeline.results.scoring.counts import Counts
-from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
-from pipeline.results.scoring.images import ScoredImage
+from pipeline.results.scoring.counts import Counts, ScoredImage
 from pipeline.results.statistics.bootstrap import Resampling, interval
-from pipeline.results.statistics.quotients import Floats
+from pipeline.results.statistics.scores import Floats, mean_of_defined, quotients
 
-__all__ = ["class_table", "image_class_table", "image_table", "reliability_table", "run_table"]
+__all__ = [
+    "CLASS_SCORES",
+    "MEAN_SCORES",
+    "class_scores",
+    "class_table",
+    "image_class_table",
+    "image_table",
+    "mean_scores",
+    "reliability_table",
+    "run_table",
+]
+
+CLASS_SCORES = ("iou", "dice", "precision", "recall", "boundary_iou")
+MEAN_SCORES = (
+    "mean_iou",
+    "mean_dice",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "frequency_weighted_iou",
+    "mean_boundary_iou",
+)
+
+
+def class_scores(sums: NDArray[np.generic]) -> dict[str, Floats]:
+    """Return each of `CLASS_SCORES`, shape (…, C), from (…, 5, C) sums as in `Counts.sums`."""
+    inter, target, predicted, boundary_both, boundary_union = np.moveaxis(sums.astype(np.float64), -2, 0)
+    return {
+        "iou": quotients(inter, target + predicted - inter),
+        "dice": quotients(2 * inter, target + predicted),
+        "precision": quotients(inter, predicted),
+        "recall": quotients(inter, target),
+        "boundary_iou": quotients(boundary_both, boundary_union),
+    }
+
+
+def mean_scores(sums: NDArray[np.generic]) -> dict[str, Floats]:
+    """Return each of `MEAN_SCORES`, shape (…), from (…, 5, C) sums; means are over the classes that have the score."""
+    inter, target, *_ = np.moveaxis(sums.astype(np.float64), -2, 0)
+    classes = class_scores(sums)
+    pixels = target.sum(axis=-1)
+    # A class without target pixels has weight 0, whether its IoU is 0 or, without a union, undefined.
+    weighted = np.where(target > 0, target * np.nan_to_num(classes["iou"]), 0.0).sum(axis=-1)
+    return {
+        "mean_iou": mean_of_defined(classes["iou"]),
+        "mean_dice": mean_of_defined(classes["dice"]),
+        "pixel_accuracy": quotients(inter.sum(axis=-1), pixels),
+        "mean_accuracy": mean_of_defined(classes["recall"]),
+        "frequency_weighted_iou": quotients(weighted, pixels),
+        "mean_boundary_iou": mean_of_defined(classes["boundary_iou"]),
+    }
 
 
 def image_table(run_id: str, images: Iterable[ScoredImage], *, calibrated: bool) -> pa.Table:

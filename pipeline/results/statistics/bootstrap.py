@@ -9,14 +9,27 @@ The unit of resampling is the image, because pixels of one image are not indepen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.results.statistics.quotients import Floats, mean_of_defined, quotients
+from pipeline.results.statistics.scores import Floats, mean_of_defined, quotients
+from pipeline.results.tables import Run
 
-__all__ = ["RESAMPLES", "Resampling", "class_ious", "interval", "mean_ious", "resampled_sums", "score_counts"]
+__all__ = [
+    "RESAMPLES",
+    "Interval",
+    "IouIntervals",
+    "Resampling",
+    "class_ious",
+    "interval",
+    "iou_intervals",
+    "mean_ious",
+    "resampled_sums",
+    "score_counts",
+]
 
 RESAMPLES = 1000
 _LEVEL = 0.95
@@ -146,3 +159,39 @@ def interval(values: Floats) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(defined, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class IouIntervals:
+    """Intervals in [0, 1] that hold 95% of the resampled runs.
+
+    Attributes:
+        classes: Interval of the IoU of each class, by class id; None for a class that too few images hold.
+        mean: Interval of the mean IoU; None without labels, or with too few labeled images.
+    """
+
+    classes: tuple[Interval | None, ...]
+    mean: Interval | None
+
+
+def iou_intervals(run: Run) -> IouIntervals:
+    """Return the IoU intervals of a run by resampling its labeled images.
+
+    One file of `image_scores` is in memory at a time. The same run always gives the same intervals.
+    """
+    sums = resampled_sums(_counts(run))
+    # Sums of shape (R,) mean that no image is labeled; else they are (R, 2, C).
+    if sums.ndim == 1:
+        return IouIntervals((None,) * len(run.classes), None)
+    ious = class_ious(sums)
+    return IouIntervals(tuple(interval(ious[:, each]) for each in range(ious.shape[1])), interval(mean_ious(sums)))
+
+
+def _counts(run: Run) -> Iterator[Floats]:
+    for table in run.tables("image_scores/", ["intersection", "union"]):
+        counts = score_counts(table, len(run.classes))
+        if len(counts):
+            yield counts

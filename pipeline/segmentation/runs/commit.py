@@ -25,9 +25,8 @@ from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.results.schema.schemas import ERRORS, TABLE_FORMAT
 from pipeline.results.statistics.scores import Matrix, mean_iou, pixel_accuracy
 from pipeline.results.tables import SUCCESS
-from pipeline.segmentation.runs.parts import finished_shards, part_name, part_uri, read_part
 from pipeline.segmentation.runs.plan import Plan
-from pipeline.segmentation.runs.shards import FrozenFile
+from pipeline.segmentation.runs.shards import FrozenFile, finished_shards, part_name, part_uri, read_part
 
 __all__ = ["commit"]
 

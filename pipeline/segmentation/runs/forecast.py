@@ -16,11 +16,11 @@ from model.kernels.preparation import prepare
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectMissing
 from pipeline.results.tables import RUN_FILE
-from pipeline.segmentation.actor.segmenter import Segmenter
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.claim import refuse_other_run
-from pipeline.segmentation.runs.parts import finished_shards
 from pipeline.segmentation.runs.plan import Plan, make_plan
+from pipeline.segmentation.runs.shards import finished_shards
+from pipeline.segmentation.segmenter import Segmenter
 
 __all__ = ["Forecast", "Requests", "ThroughputEstimate", "forecast"]
 

@@ -13,8 +13,8 @@ from pipeline.results.tables import SUCCESS
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.claim import claim
 from pipeline.segmentation.runs.commit import commit
-from pipeline.segmentation.runs.parts import finished_shards
 from pipeline.segmentation.runs.plan import Plan, make_plan
+from pipeline.segmentation.runs.shards import finished_shards
 
 __all__ = ["segment_bucket"]
 

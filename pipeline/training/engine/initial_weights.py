@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from model.dilated.identity_init import initialise_random
+from model.dilated.context import initialise_random
 from model.dilated.network import DilatedNetwork, build_network
 from model.dilated.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from model.errors import CheckpointError, ModelError

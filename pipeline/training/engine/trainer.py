@@ -18,20 +18,15 @@ from pipeline.errors import IncompleteRun, WorkerPreempted
 from pipeline.results.console import class_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network
-from pipeline.training.engine.loop import run_steps
-from pipeline.training.engine.pace import ThroughputLogger
-from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import network_after_stage, set_modes, stage_forward, trainable
-from pipeline.training.engine.step import Step
-from pipeline.training.engine.summaries import Examples, Summaries
+from pipeline.training.engine.stages import build_optimizer, network_after_stage, set_modes, stage_forward, trainable
+from pipeline.training.engine.step import Step, run_steps
+from pipeline.training.engine.summaries import Examples, Summaries, ThroughputLogger
 from pipeline.training.engine.validation import Validation, validate
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.cache import MapCache
-from pipeline.training.feature_maps.precompute import map_caches
+from pipeline.training.feature_maps import MapCache, map_caches
 from pipeline.training.recipes.schema import STAGES, StageName
 from pipeline.training.runs.checkpoints import Position, State, newest, restore_optimizer, save_state
-from pipeline.training.samples.class_balance import class_weights
-from pipeline.training.samples.samplers import sampler
+from pipeline.training.samples.samplers import class_weights, sampler
 from pipeline.training.samples.sources import Sources
 
 __all__ = ["BEST_FILE", "NETWORK_FILE", "Hooks", "Trainer"]

@@ -17,7 +17,7 @@ from model.prediction.views import views
 from pipeline.results.statistics.scores import Matrix, iou_per_class, mean_iou, pixel_accuracy
 from pipeline.training.engine.stages import evaluating
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.cache import MapCache
+from pipeline.training.feature_maps import MapCache
 from pipeline.training.samples.sources import Images, evenly_spread
 
 __all__ = ["Validation", "validate"]

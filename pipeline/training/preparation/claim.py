@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, ObjectMissing, RunConflict, StorageErro
 from pipeline.training.config import FrozenData, TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE
 from pipeline.training.preparation.derive import derive_recipe, sample_images
-from pipeline.training.preparation.frozen_lists import check_unchanged, read_list, write_list
+from pipeline.training.preparation.division import check_unchanged, read_list, write_list
 from pipeline.training.preparation.own_classes import resolve_classes
 from pipeline.training.recipes.schema import OwnClasses, Recipe
 from pipeline.training.samples.sources import SPLITS, Sources

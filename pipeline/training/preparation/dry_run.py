@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,23 +22,64 @@ from model.prediction.geometry import MARGIN
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
+from pipeline.results.report.page import hex_colour, page_environment
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.initial_weights import initial_network
-from pipeline.training.engine.schedule import build_optimizer
-from pipeline.training.engine.stages import set_modes, trainable
+from pipeline.training.engine.stages import build_optimizer, set_modes, trainable
 from pipeline.training.engine.step import Step
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.cache import MapCache
-from pipeline.training.preparation.page import StagePicture, dry_run_page
-from pipeline.training.preparation.survey import survey_data
+from pipeline.training.feature_maps import MapCache
+from pipeline.training.preparation.survey import Survey, survey_data
 from pipeline.training.recipes.schema import StageName
-from pipeline.training.samples.class_balance import class_weights
-from pipeline.training.samples.crops import Sample
-from pipeline.training.samples.randomness import sample_params
-from pipeline.training.samples.samplers import sample_rule, sampler
+from pipeline.training.samples.crops import Sample, sample_params
+from pipeline.training.samples.samplers import class_weights, sample_rule, sampler
 from pipeline.training.samples.sources import Images, Sources
 
-__all__ = ["dry_run"]
+__all__ = ["StagePicture", "dry_run", "dry_run_page"]
+
+
+@dataclass(frozen=True)
+class StagePicture:
+    """One stage as drawn and measured.
+
+    Attributes:
+        name: Name of the stage.
+        estimate: Sentence about its time and memory.
+        picture: Batch with labels and legend.
+    """
+
+    name: str
+    estimate: str
+    picture: Image.Image
+
+
+def dry_run_page(title: str, facts: Sequence[str], survey: Survey, stages: Sequence[StagePicture]) -> bytes:
+    """Return the page as HTML.
+
+    Args:
+        title: Name of the recipe and the data.
+        facts: Sentences about the whole run.
+        survey: Survey of the data.
+        stages: Stages in order.
+    """
+    template = page_environment("pipeline.training.preparation").get_template("dry_run.html")
+    pictures = [(stage.name, stage.estimate, _data_uri(stage.picture)) for stage in stages]
+    return template.render(
+        title=title,
+        facts=facts,
+        survey=survey,
+        rows=[(each, hex_colour(each.color)) for each in survey.classes],
+        warnings=list(survey.warnings()),
+        problems=sorted(survey.problems.items()),
+        stages=pictures,
+    ).encode()
+
+
+def _data_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
 
 # Most samples of a stage that are drawn.
 _MOST_DRAWN = 8

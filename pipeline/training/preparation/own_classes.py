@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.class_files import IGNORE, ClassRow, classes_csv, find_classes, read_classes
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.datasets.layout import WHOLE, LabelledImage
 from pipeline.data.datasets.registry import find_layout
 from pipeline.data.label_spaces import LABEL_SPACES, OWN

@@ -8,9 +8,9 @@ from pipeline.data.storage import Storage, join
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks, Trainer
 from pipeline.training.engine.world import World
-from pipeline.training.feature_maps.precompute import FeaturePrecompute
+from pipeline.training.feature_maps import FeaturePrecompute
 from pipeline.training.recipes.schema import StageName
-from pipeline.training.runs.phases import Phase, current_phase
+from pipeline.training.runs.checkpoints import Phase, current_phase
 
 __all__ = ["compute_maps", "run_phases", "train_here"]
 

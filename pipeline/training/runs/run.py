@@ -18,8 +18,8 @@ from pipeline.errors import (
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE
 from pipeline.training.preparation.claim import claim, resume_or_prepare
+from pipeline.training.runs.checkpoints import Phase, current_phase, newest_place
 from pipeline.training.runs.lease import Lease
-from pipeline.training.runs.phases import Phase, current_phase, newest_place
 from pipeline.training.samples.sources import Sources
 
 __all__ = ["check_data", "train"]

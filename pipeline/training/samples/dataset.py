@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.datasets.folder import DataFolder
+from pipeline.data.datasets.files import DataFolder
 from pipeline.data.datasets.layout import WHOLE, LabelFiles, LabelledImage, Split, class_table
 from pipeline.data.datasets.registry import AUTO, find_layout
 from pipeline.data.images import decode_image

@@ -16,8 +16,7 @@ from model.prediction.views import WorkingSize, resize_image
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
-from pipeline.training.preparation.division import DEFAULT_FRACTION, Division
-from pipeline.training.preparation.frozen_lists import read_list
+from pipeline.training.preparation.division import DEFAULT_FRACTION, Division, read_list
 from pipeline.training.recipes.schema import StageName
 from pipeline.training.samples.dataset import DataSet, LabelledImage, LabelledImages, read_split
 

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from pipeline.data.annotations.label_studio import decode_brush
 from pipeline.data.labels import encode_mask
 from pipeline.errors import ConfigError
-from pipeline.results.exports.classes import Classes
 from pipeline.results.exports.label_studio import _task, brush_rle
-from pipeline.results.exports.masks import Exported
+from pipeline.results.exports.masks import Classes, Exported
 from tests.data.annotations.support import (
     FILES,
     HEIGHT,

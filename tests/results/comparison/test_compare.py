@@ -13,7 +13,7 @@ from jobs.compare import main
 from pipeline.data.labels import decode_label
 from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.results.comparison.compare import Comparison, compare_runs
-from pipeline.results.comparison.score_differences import HIGHER, LOWER
+from pipeline.results.comparison.tally import HIGHER, LOWER
 from pipeline.results.comparison.write import write_comparison
 from pipeline.results.statistics.scores import iou_per_class
 from pipeline.results.tables import Run

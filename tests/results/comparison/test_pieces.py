@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from pipeline.results.comparison.greatest import Greatest
-from pipeline.results.comparison.merge_join import merge_join
+from pipeline.results.comparison.rows import merge_join
+from pipeline.results.statistics.top import Greatest
 
 keys = st.lists(st.text("abc", min_size=1, max_size=3), unique=True).map(sorted)
 

@@ -23,12 +23,11 @@ from pycocotools.coco import COCO
 
 from jobs.export import main
 from pipeline.errors import ConfigError, IncompleteRun
-from pipeline.results.exports.classes import chosen_classes
 from pipeline.results.exports.cvat import _lengths
 from pipeline.results.exports.export import Request, export_run
 from pipeline.results.exports.geojson import polygons
 from pipeline.results.exports.label_studio import brush_rle
-from pipeline.results.exports.masks import chosen_masks
+from pipeline.results.exports.masks import chosen_classes, chosen_masks
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.run_builders import CLASSES, PALETTE, entropy, write_run

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.results.report.facts import main_facts
-from pipeline.results.report.survey import Survey
+from pipeline.results.report.survey import Survey, main_facts
 
 
 def facts(**info: Any) -> dict[str, str]:

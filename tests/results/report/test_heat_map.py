@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.label_spaces import LABEL_SPACES
+from pipeline.results.report.class_rows import paper_figures
 from pipeline.results.report.heat_map import confused_pairs, heat_map, shade
-from pipeline.results.report.paper_figures import paper_figures
 
 
 def confusion(classes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.results.report.pictures import WRONG, data_uri, error_map, shrink
+from pipeline.results.report.page import WRONG, data_uri, error_map, shrink
 
 
 def opened(uri: str) -> Image.Image:

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from pipeline.data.label_spaces import LABEL_SPACES
-from pipeline.results.report.class_rows import ClassRow
-from pipeline.results.report.distribution import Distribution
-from pipeline.results.report.paper_figures import paper_figures
+from pipeline.results.report.class_rows import ClassRow, paper_figures
 from pipeline.results.report.plots import distribution_plot, iou_plot, reliability_plot
 from pipeline.results.report.report import write_report
+from pipeline.results.report.survey import Distribution
 from pipeline.results.scoring.calibration import Bin
 from pipeline.results.scoring.score import score_run
 from tests.results.run_builders import write_run

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jobs import report as job
 from pipeline.results.report.contact_sheet import choose_panels, overlay
-from pipeline.results.statistics.intervals import iou_intervals
+from pipeline.results.statistics.bootstrap import iou_intervals
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads
 from tests.results.run_builders import CLASSES, scene, write_run

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.results.report.distribution import Distribution
-from pipeline.results.report.survey import EXAMPLES, survey
+from pipeline.results.report.survey import EXAMPLES, Distribution, survey
 from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
 from tests.results.reads import watch_reads

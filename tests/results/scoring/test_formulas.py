@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import (
 )
 
 from pipeline.results.scoring.counts import Counts, count
-from pipeline.results.scoring.formulas import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
+from pipeline.results.scoring.rows import CLASS_SCORES, MEAN_SCORES, class_scores, mean_scores
 from pipeline.results.statistics.scores import iou_per_class, mean_iou
 
 CLASSES = 4

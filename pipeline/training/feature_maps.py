@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,16 +18,19 @@ from torch import Tensor
 
 from model.dilated.front_end import CONV_NAMES, HEAD_CELLS
 from model.dilated.network import DilatedNetwork
+from model.files.checkpoint import from_bytes
 from model.prediction.dense_prediction import score_map
 from model.prediction.geometry import score_map_size
 from model.prediction.window_input import WindowInput
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
+from pipeline.training.config import TrainConfig
+from pipeline.training.engine.initial_weights import initial_network
 from pipeline.training.engine.stages import evaluating
 from pipeline.training.recipes.schema import StageInput
-from pipeline.training.samples.sources import Images
+from pipeline.training.samples.sources import Images, Sources
 
-__all__ = ["Key", "MapCache"]
+__all__ = ["FeaturePrecompute", "Key", "MapCache", "Task", "map_caches"]
 
 # Index of an image in its split, and whether the image is mirrored.
 Key = tuple[int, bool]
@@ -159,3 +163,69 @@ def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
         for tensor in network.front_end.get_submodule(name).state_dict().values():
             content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
+
+
+# One map to compute: split, index of the image in the split, and whether the image is mirrored.
+Task = tuple[Literal["train", "val"], int, bool]
+
+
+def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
+    """Return the map caches that a recipe uses, by kind, keyed by the current weights of `network`."""
+    recipe = config.recipe
+    root = config.maps or config.output
+    caches = dict[StageInput, MapCache]()
+    precision = "bfloat16" if config.gpus_per_worker else "float32"
+    if recipe.frozen_convolutions:
+        caches["features"] = MapCache(storage, root, network, "features", precision=precision)
+    if "context" in recipe.stages and recipe.stage_input("context") == "scores":
+        caches["scores"] = MapCache(storage, root, network, "scores", caches.get("features"), precision)
+    return caches
+
+
+class FeaturePrecompute:
+    """Computation of all maps of one kind for the images of a run.
+
+    Args:
+        config: Configuration of the run.
+        kind: Kind of the maps, `features` (conv5_3 maps) or `scores`.
+        storage: Storage of images, weights and maps.
+        device: Device that computes the maps; None: the CPU.
+    """
+
+    def __init__(
+        self, config: TrainConfig, kind: StageInput, storage: Storage, device: torch.device | None = None
+    ) -> None:
+        self._config = config
+        self._sources = Sources(config, storage)
+        # Only the context stage uses score maps; conv5_3 maps serve every stage.
+        self._learned = self._sources.of("context") if kind == "scores" else self._sources.all
+        network = _network(config, kind, storage).to(device or torch.device("cpu"))
+        self._cache = map_caches(config, storage, network.to(memory_format=torch.channels_last))[kind]
+
+    def missing(self) -> list[Task]:
+        """Return the tasks that are not computed yet: validation images first, which are never mirrored."""
+        mirrors = (False, True) if self._config.recipe.mirror else (False,)
+        tasks: list[Task] = [("val", *key) for key in self._cache.missing(self._sources.working_val, [False])]
+        return [*tasks, *(("train", *key) for key in self._cache.missing(self._learned, mirrors))]
+
+    def compute(self, tasks: Sequence[Task], on_map: Callable[[], None] = lambda: None) -> None:
+        """Compute the maps of some tasks and write them to the cache.
+
+        Args:
+            tasks: Tasks to compute.
+            on_map: Callback after each map.
+        """
+        for split in ("val", "train"):
+            keys = [(index, mirror) for name, index, mirror in tasks if name == split]
+            self._cache.fill(self._images(split), keys, on_map)
+
+    def _images(self, split: str) -> Images:
+        return self._sources.working_val if split == "val" else self._learned
+
+
+def _network(config: TrainConfig, kind: StageInput, storage: Storage) -> DilatedNetwork:
+    """Return the network that computes the maps: the initial one, or the one after the last front-end stage."""
+    before = [stage for stage in config.recipe.stages if stage in ("front_end", "fine_tune")]
+    if kind == "features" or not before:
+        return initial_network(config.recipe, storage)[0]
+    return from_bytes(storage.read(join(config.output, "stages", f"{before[-1]}.safetensors")))

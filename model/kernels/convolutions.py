@@ -1,22 +1,126 @@
-"""Dilated convolution in a transform domain, on the CPU: less arithmetic than the direct one, same result.
-
-Dilation d divides a map into d·d interleaved sub-grids on which the convolution has no dilation. Each sub-grid is cut
-into overlapping tiles (overlap-save); `model.kernels.transforms` has the mathematics of a tile. Channels are last in
-memory throughout, so that every copy moves whole vectors.
-"""
+"""Convolutions for CPUs: im2col for dilated filters, and Winograd's minimal filtering by tiles for 3×3 filters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.kernels.transforms import Transform
+__all__ = ["Transform", "TransformConvolution", "fourier", "im2col_conv2d", "pays", "winograd"]
 
-__all__ = ["TransformConvolution", "pays"]
+
+def im2col_conv2d(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Compute `layer(maps)` for a layer without padding or stride.
+
+    The gathered values take k·k times the memory of the part of `maps` that has the size of the output.
+
+    Args:
+        layer: Convolution with a k x k kernel and dilation d.
+        maps: Input, (N, F, H, W).
+
+    Returns:
+        Output, (N, C, H - d(k - 1), W - d(k - 1)), channels last in memory.
+    """
+    dilation = layer.dilation[0]
+    side = layer.kernel_size[0]
+    rows, columns = (length - dilation * (side - 1) for length in maps.shape[2:])
+    vectors = maps.permute(0, 2, 3, 1)
+    taps = [
+        vectors[:, down : down + rows, right : right + columns]
+        for down in range(0, side * dilation, dilation)
+        for right in range(0, side * dilation, dilation)
+    ]
+    # The k·k shifted views side by side: (N, rows, columns, k·k·F); the weight becomes (C, k·k·F).
+    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
+    return functional.linear(torch.cat(taps, dim=3), weight, layer.bias).permute(0, 3, 1, 2)
+
+
+# Finite interpolation points of the Winograd transform.
+_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Matrices of a transform for one size of tile, float32.
+
+    Attributes:
+        outputs: Rows and columns of outputs of a tile, m.
+        taps: Rows of the window, and its columns, r.
+        forward: Matrix from pixels to bins, (bins · parts, tile pixels).
+        kernel: Matrix from taps to bins, (bins · parts, taps²).
+        inverse: Matrix from bins to outputs, (outputs, bins · parts).
+        parts: Numbers per bin: 1 for real bins; 2 for complex bins, real then imaginary part.
+    """
+
+    outputs: tuple[int, int]
+    taps: int
+    forward: Tensor
+    kernel: Tensor
+    inverse: Tensor
+    parts: int
+
+    @property
+    def bins(self) -> int:
+        """Number of bins, that is, of products per tile and pair of channels."""
+        return len(self.forward) // self.parts
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of input pixels of a tile, n."""
+        rows, columns = self.outputs
+        return rows + self.taps - 1, columns + self.taps - 1
+
+
+def winograd() -> Transform:
+    """Return the Winograd transform F(4x4, 3x3): 4 x 4 outputs of a 3 x 3 window."""
+    outputs = 4
+    taps = 3
+    size = outputs + taps - 1
+    interpolation = np.linalg.inv(_evaluation(size))
+    # Each matrix is the Kronecker product of its one-dimensional matrix for rows and for columns.
+    axes = interpolation.T, _evaluation(taps), _evaluation(outputs).T
+    forward, kernel, inverse = (_matrix(np.kron(axis, axis)) for axis in axes)
+    return Transform((outputs, outputs), taps, forward, kernel, inverse, parts=1)
+
+
+def fourier(outputs: tuple[int, int], taps: int) -> Transform:
+    """Return the discrete Fourier transform for tiles of `outputs` (rows, columns) and windows of `taps` x `taps`."""
+    rows, columns = (length + taps - 1 for length in outputs)
+    bins = [(u, v) for u in range(rows) for v in range(columns) if (u, v) <= (-u % rows, -v % columns)]
+    # Bins that are their own conjugate count once, the others twice.
+    weights = [(1 if (u, v) == (-u % rows, -v % columns) else 2) / (rows * columns) for u, v in bins]
+
+    def waves(height: int, width: int, sign: int) -> NDArray[np.float64]:
+        """Return cosines and signed sines of each bin at each pixel, (2 · bins, height · width)."""
+        down, right = np.mgrid[:height, :width]
+        angles = [2 * np.pi * (u * down / rows + v * right / columns).ravel() for u, v in bins]
+        return np.stack([[np.cos(angle), sign * np.sin(angle)] for angle in angles]).reshape(2 * len(bins), -1)
+
+    inverse = waves(*outputs, -1) * np.repeat(weights, 2)[:, None]
+    # The kernel has the opposite sign, because a correlation multiplies by the conjugate.
+    matrices = waves(rows, columns, -1), waves(taps, taps, 1), inverse.T
+    forward, kernel, back = (_matrix(values) for values in matrices)
+    return Transform(outputs, taps, forward, kernel, back, parts=2)
+
+
+def _evaluation(length: int) -> NDArray[np.float64]:
+    """Return the matrix from a polynomial's `length` coefficients to its values at the points.
+
+    The last row is the point at infinity and gives the leading coefficient.
+    """
+    finite = np.vander(_POINTS, length, increasing=True)
+    return np.vstack([finite, np.eye(length)[-1]])
+
+
+def _matrix(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
 
 # Tiles at a time, by parts of a bin: few enough that intermediate results stay in the cache (1, real bins) or small
 # (2, complex bins).

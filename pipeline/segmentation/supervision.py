@@ -1,4 +1,4 @@
-"""Ledger of the attempts at shards: finished shards, attempts that died, and the images that killed them.
+"""Supervision of shards: events, attempts with blame for images that kill a process, exclusive access, and a watchdog.
 
 A process that dies (a crash in a decoder, out of memory, a hang that was cut short) cannot report the cause. So the
 attempt that follows a death is isolated: it records each stage of each image before the stage starts. An image in which
@@ -7,14 +7,47 @@ isolated attempts died often enough is quarantined: it becomes an error row, and
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import IncompleteRun
-from pipeline.segmentation.supervision.progress import Counts
+from pipeline.segmentation.progress import Counts
 
-__all__ = ["Attempt", "Ledger"]
+__all__ = ["Attempt", "Ledger", "ReadWriteLock", "ShardObserver", "Watchdog"]
+
+
+class ShardObserver:
+    """Observer of the events of a shard; this default ignores them.
+
+    Attributes:
+        quarantined: Stage at which earlier attempts died, by position of the image in the shard. The segmenter writes
+            an error row for such an image without touching it.
+        overlapping: Whether later images load, and earlier ones are labeled, while the network runs. Otherwise one
+            stage of one image runs at a time, so that a process that dies has one suspect.
+    """
+
+    quarantined: Mapping[int, str] = {}
+    overlapping = True
+
+    def image(self, ok: bool) -> None:
+        """Record that an image is done; `ok` is False if it became an error row."""
+
+    def stage(self, position: int, name: str) -> None:
+        """Record that a stage of the image at `position` starts; stages of several images overlap if `overlapping`."""
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        """Surround work that may hang; the yielded function must be called whenever a part of the work is done."""
+        yield lambda: None
+
 
 # The run gives up when this many attempts at one shard have died outside any image.
 _UNEXPLAINED = 8
@@ -144,3 +177,89 @@ class Ledger:
         state.deaths[position] += 1
         if state.deaths[position] >= self._most:
             state.quarantined[position] = stage
+
+
+class ReadWriteLock:
+    """Exclusive and shared access to the worker process; threads that wait for exclusive access have priority."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = self._wanting = 0
+        self._alone = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold shared access; wait while another thread holds exclusive access or waits for it."""
+        with self._changed:
+            # Waiting for exclusive access blocks new shared access, which could otherwise delay it without end.
+            self._changed.wait_for(lambda: not self._alone and not self._wanting)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold exclusive access, so that the cause is known if the process dies."""
+        with self._changed:
+            self._wanting += 1
+            self._changed.wait_for(lambda: not self._alone and not self._inside)
+            self._wanting -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+logger = logging.getLogger(__name__)
+_EXIT_CODE = 70
+_LOOK_SECONDS = 1.0
+
+
+class Watchdog:
+    """Time limit for the steps that run in this process, at most one in each thread.
+
+    Args:
+        seconds: Seconds that a step may take; after that the process ends, with the stacks of all threads on standard
+            error.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._steps: dict[int, tuple[str, float]] = {}
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[], None]]:
+        """Watch a step; each call of the yielded function restarts the step's time limit."""
+        key = threading.get_ident()
+
+        def renew() -> None:
+            self._steps[key] = name, time.monotonic()
+
+        renew()
+        try:
+            yield renew
+        finally:
+            self._steps.pop(key, None)
+
+    def _watch(self) -> None:
+        """Check all steps about once a second; end the process if one takes too long."""
+        while True:
+            # No Python thread runs while a library keeps the interpreter's lock, but this timer needs no lock. It is
+            # set again in every round, so it expires only if this thread itself cannot run.
+            faulthandler.dump_traceback_later(self._seconds + 2 * _LOOK_SECONDS, exit=True)
+            now = time.monotonic()
+            # The list is a copy, because other threads start and end steps meanwhile.
+            for name, since in list(self._steps.values()):
+                if now - since > self._seconds:
+                    logger.error("%s took longer than %g seconds: this process ends", name, self._seconds)
+                    faulthandler.dump_traceback(sys.__stderr__ or 2)
+                    os._exit(_EXIT_CODE)
+            time.sleep(min(_LOOK_SECONDS, self._seconds / 2))

@@ -21,7 +21,7 @@ from pipeline.data.labels import decode_label
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.segmentation.config import SegmentConfig, labels_of
-from pipeline.segmentation.supervision.observer import ShardObserver
+from pipeline.segmentation.supervision import ShardObserver
 
 __all__ = ["ImageError", "Loaded", "Loader", "Row", "batch_by_shape", "image_stage"]
 

@@ -1,8 +1,10 @@
-"""Folder of a data set, examined piece by piece, with one listing for all files of a sub-folder."""
+"""Files of a data set: listing below a prefix, lists that name files, and search by relative path."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,7 +12,7 @@ from pipeline.data.filesystems import normalise
 from pipeline.data.storage import ObjectInfo, Storage, join
 from pipeline.errors import ConfigError, ObjectMissing
 
-__all__ = ["DataFolder", "Files"]
+__all__ = ["DataFolder", "Files", "absolute", "look_up"]
 
 # Object infos from a listing, by URI.
 Files = dict[str, ObjectInfo]
@@ -108,3 +110,45 @@ def _list_names(filesystem: Any, path: str) -> list[str]:
 
 def _exists(filesystem: Any, path: str) -> bool:
     return bool(filesystem.exists(path))
+
+
+# Up to this number, files of one folder are looked up one by one; for more, the folder is listed.
+_FEW = 8
+_THREADS = 16
+
+
+def absolute(folder: DataFolder, path: str) -> str:
+    """Return the URI of a path in a folder's file: a URI, an absolute path, or one relative to the folder."""
+    return normalise(path) if "://" in path or path.startswith("/") else folder.uri(path.removeprefix("./"))
+
+
+def look_up(storage: Storage, uris: Iterable[str]) -> Files:
+    """Return the object infos of files by URI; files that do not exist are left out."""
+    by_folder: dict[str, list[str]] = {}
+    for uri in uris:
+        by_folder.setdefault(uri.rpartition("/")[0], []).append(uri)
+    work: list[Callable[[], Files]] = []
+    # The last listed folder; at first a text with which no URI starts.
+    listed = "\0"
+    # Sorted order puts a folder before its sub-folders, which its listing includes.
+    for folder, members in sorted((f"{name}/", members) for name, members in by_folder.items()):
+        if folder.startswith(listed):
+            continue
+        if len(members) > _FEW:
+            listed = folder
+            work.append(partial(_all, storage, folder))
+        else:
+            work += [partial(_one, storage, uri) for uri in members]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {uri: info for found in pool.map(lambda task: task(), work) for uri, info in found.items()}
+
+
+def _all(storage: Storage, folder: str) -> Files:
+    return {info.uri: info for info in storage.list(folder)}
+
+
+def _one(storage: Storage, uri: str) -> Files:
+    try:
+        return {uri: storage.info(uri)}
+    except ObjectMissing:
+        return {}

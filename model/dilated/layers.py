@@ -1,4 +1,4 @@
-"""Dropout with a mask that depends on the sample only: it is the same in any batch and on any worker."""
+"""Layers that the front end and the context module share: ReLU, and dropout with a generator per sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SampleDropout"]
+__all__ = ["SampleDropout", "truncate"]
 
 
 class SampleDropout(nn.Module):
@@ -44,3 +44,8 @@ class SampleDropout(nn.Module):
         for values, generator in zip(mask, self.generators, strict=True):
             values.bernoulli_(kept, generator=generator)
         return maps * mask.div_(kept)
+
+
+def truncate(maps: Tensor) -> Tensor:
+    """Return max(maps, 0); without gradients it overwrites `maps`, which saves a pass over new memory."""
+    return functional.relu(maps, inplace=not torch.is_grad_enabled())

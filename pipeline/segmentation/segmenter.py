@@ -23,16 +23,15 @@ from model.prediction.geometry import MIN_WINDOW
 from model.prediction.label_map import LabelMap
 from model.prediction.streams import PendingTensors, Streams
 from model.prediction.window_input import WindowInput
-from pipeline.ahead import prefetch_map
+from pipeline.concurrency import prefetch_map
 from pipeline.data.labels import encode_confidence, encode_mask
 from pipeline.data.storage import Storage
 from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.results.schema.schemas import predictions_schema
 from pipeline.results.statistics.scores import Matrix, class_counts, mean_iou, pixel_accuracy
-from pipeline.segmentation.actor.concurrency import SEQUENTIAL, Concurrency
-from pipeline.segmentation.actor.loading import ImageError, Loaded, Loader, Row, batch_by_shape, image_stage
-from pipeline.segmentation.config import SegmentConfig
-from pipeline.segmentation.supervision.observer import ShardObserver
+from pipeline.segmentation.config import SEQUENTIAL, Concurrency, SegmentConfig
+from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, batch_by_shape, image_stage
+from pipeline.segmentation.supervision import ShardObserver
 
 __all__ = ["Segmenter", "ShardResult"]
 

@@ -1,1 +1,0 @@
-"""Work of one actor: images are loaded, predicted, labeled and encoded."""

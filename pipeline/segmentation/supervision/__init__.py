@@ -1,1 +1,0 @@
-"""Supervision of attempts: blame, exclusive turns, watchdog and progress."""

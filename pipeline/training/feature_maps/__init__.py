@@ -1,1 +1,0 @@
-"""Feature maps and score maps of whole images, computed once and cached."""
