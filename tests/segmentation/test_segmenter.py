@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline.segmentation.actor import segmenter as module
 
 from model.prediction.dense_prediction import predict, score_maps
 from pipeline.data.labels import decode_mask
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import StorageError
+from pipeline.segmentation import segmenter as module
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.supervision import ShardObserver
 from tests.segmentation.support import (

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline.segmentation.actor import segmenter as module
 from torch import Tensor
 
 from model.prediction.streams import PendingTensors, Stream, Streams
 from pipeline.data.manifest import build_manifest
+from pipeline.segmentation import segmenter as module
 from pipeline.segmentation.config import Concurrency
 from pipeline.segmentation.segmenter import Segmenter
 from tests.segmentation.support import Inputs, config_of, narrow_network, segment, without_time, write_inputs
