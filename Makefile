@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+# The slowest tests are listed at the end; PYTEST=... passes options, such as -x or -k name.
+PYTEST ?=
 
-.PHONY: help demo test test-jobs test-modules hosts chaos bench lint format clean
+.PHONY: help demo check check-tests test test-jobs test-modules hosts chaos bench lint format clean
 
 ## This list.
 help:
@@ -12,22 +15,36 @@ help:
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
+	touch $(DEMO_STAMP) $(STAMP)
+
+# The demo needs none of the packages that only tests use.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $(DEMO_STAMP)
 
 ## A fresh machine to a finished main job: sample bucket, training, segmentation, report.
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/python -m demo
+
+## Style, types, import rules, and all tests without Ray, S3, browser or compiler: under a minute.
+check: $(STAMP)
+	$(MAKE) --no-print-directory --jobs=2 lint check-tests
+
+check-tests: $(STAMP)
+	$(BIN)/python -m pytest -m "not cluster and not services and not compiler" $(PYTEST)
 
 ## All tests, on real parts. Jobs on clusters often wait, so all other tests run beside them.
 test: $(STAMP)
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs test-modules
+	@echo "Jobs on clusters (one line per test) and tests of modules (dots) run side by side; the slowest tests end the lists."
+	$(MAKE) --no-print-directory --jobs=2 test-jobs test-modules
 
 test-jobs: $(STAMP)
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -u -m pytest -m cluster -vv $(PYTEST)
 
 test-modules: $(STAMP)
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -u -m pytest -m "not cluster" $(PYTEST)
 
 ## Training and segmenting on real hosts that get lost (docs/hosts.md): network namespaces, so root is needed.
 hosts: $(STAMP)

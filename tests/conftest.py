@@ -26,6 +26,13 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a real service, so that `make check` leaves them out."""
+    for item in items:
+        if {"object_store", "browser"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("services")
+
+
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
     """Start one SeaweedFS for the whole session."""

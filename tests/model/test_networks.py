@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from demo.street.scene import VOID, draw_scene
 from model.dilated.context import (
     CONTEXT_DILATIONS,
     LARGE_MULTIPLIERS,
@@ -167,6 +168,47 @@ def test_noise_breaks_ties_between_maps_of_one_predecessor() -> None:
     assert not torch.equal(first[0], first[1])
     assert float(first[0, 0, 1, 1]) == pytest.approx(0.5)
     assert 0.008 < first[:, :, 0, 0].std() < 0.012
+
+
+@pytest.mark.parametrize("classes", [11, 19, 21])
+def test_a_fresh_large_module_stays_close_to_the_identity(classes: int) -> None:
+    # Labels of a drawn scene; with more classes than it has, a checkerboard of regions tells the classes apart.
+    labels = torch.from_numpy(draw_scene(3)[1].astype(np.int64))[4::8, 4::8]
+    rows, columns = torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")
+    labels = (torch.where(labels == VOID, 0, labels) + 11 * ((rows // 15 + columns // 15) % 2)) % classes
+    one_hot = torch.nn.functional.one_hot(labels, classes).permute(2, 0, 1)[None].float()
+    # Score maps as a good front end makes them: a part of a cell's scores belongs to the classes around it.
+    generator = torch.Generator().manual_seed(0)
+    scores = 3 * one_hot + 5 * torch.nn.functional.avg_pool2d(one_hot, 3, 1, 1)
+    scores += 0.3 * torch.randn(scores.shape, generator=generator)
+    kept, lost, distance = [], [], []
+    for seed in range(3):
+        module = ContextModule(classes, multipliers=LARGE_MULTIPLIERS)
+        initialise_identity(module, generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():
+            ours = module(scores)
+        identity = scores.clamp(min=0)
+        before, after, target = scores.argmax(1), ours.argmax(1), labels[None]
+        kept.append((before == after).float().mean())
+        lost.append(naive_mean_iou(before, target) - naive_mean_iou(after, target))
+        distance.append(((ours - identity).square().mean() / identity.square().mean()).sqrt())
+    assert np.mean(kept) >= 0.985 and np.mean(lost) <= 0.02 and np.mean(distance) <= 0.25
+
+
+def naive_mean_iou(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    ious = []
+    for index in target.unique():
+        both = (predicted == index) & (target == index)
+        either = (predicted == index) | (target == index)
+        ious.append(float(both.sum()) / float(either.sum()))
+    return float(np.mean(ious))
+
+
+def test_the_first_scores_do_not_depend_on_the_width() -> None:
+    for fc7 in (64, 4096):
+        final = FrontEnd(5, FrontEndWidths(conv=(4,) * 13, fc6=8, fc7=fc7)).final.weight
+        # The reference code: 0.001 at 4,096 channels; the deviation of a sum of fc7 products is the same elsewhere.
+        assert float(final.std()) * fc7**0.5 == pytest.approx(0.001 * 64, rel=0.2)
 
 
 def test_random_initialisation_is_not_the_identity() -> None:
