@@ -25,7 +25,7 @@ from pipeline.segmentation.config import SegmentConfig
 def main(arguments: list[str]) -> None:
     """Segment the bucket and print the scores, or print the forecast with --dry-run."""
     config = parse(SegmentConfig, arguments, __doc__)
-    if config.dry_run:
+    if config.plan:
         from pipeline.segmentation.runs.forecast import forecast
 
         print(forecast(config).text())

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
 from pipeline.data.storage import Storage
 
 # One storage for all tests: making an S3 client takes a quarter of a second, and the session has one server.
 STORAGE = Storage()
+# `make chaos` runs sweeps in full; `make test` takes a few of their cases.
+EXHAUSTIVE = os.environ.get("EXHAUSTIVE") == "1"
+
+Case = TypeVar("Case")
+
+
+def sampled(cases: Sequence[Case], count: int) -> Sequence[Case]:
+    """Return `count` evenly spread cases, the first and the last among them; all cases in a full sweep."""
+    if EXHAUSTIVE or len(cases) <= count:
+        return cases
+    return [cases[number * (len(cases) - 1) // (count - 1)] for number in range(count)]
+
+
+def examples(count: int) -> int:
+    """Return a sixth of `count` examples, or all of them in a full sweep."""
+    return count if EXHAUSTIVE else count // 6

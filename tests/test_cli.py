@@ -48,7 +48,7 @@ def test_help_reads_as_the_docstring_and_explains_every_option(name: str) -> Non
     # Commands keep their lines, and prose is wrapped.
     docstring = importlib.import_module(f"jobs.{cli._JOBS[name]}").__doc__ or ""
     command = next(paragraph for paragraph in docstring.split("\n\n") if paragraph.startswith("    "))
-    assert f"\n{command}\n" in done.stdout
+    assert f"\n{command}\n" in done.stdout and all(len(line) <= 120 for line in command.splitlines())
     lines = done.stdout.replace(command, "").splitlines()
     assert all(len(line) <= 100 for line in lines if not line.startswith("usage:"))
     # Every option states its default in words, or that it is required.

@@ -64,13 +64,13 @@ def segment_bucket(config: SegmentConfig) -> dict[str, Any]:
         Content of `_SUCCESS.json`: among others `images`, `errors` and `mean_iou` (0–1, or None without labels).
 
     Raises:
-        ConfigError: If the run cannot work, or `dry_run` is set: `pipeline.forecast` estimates a run.
+        ConfigError: If the run cannot work, or `plan` is set: `pipeline.forecast` estimates a run.
         RunConflict: If the output belongs to another run.
         IncompleteRun: If no cluster answers, the run does not end, or too many images failed.
         StorageError: If storage fails.
     """
-    if config.dry_run:
-        raise ConfigError("dry_run is set: call pipeline.forecast, which estimates a run and starts nothing")
+    if config.plan:
+        raise ConfigError("plan is set: call pipeline.forecast, which estimates a run and starts nothing")
     connect()
     return segmentation.segment_bucket(config, check_resources, run_shards)
 

@@ -69,7 +69,7 @@ class SegmentConfig(BaseModel):
     """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
     limit: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
     """Largest number of images, the first ones in order of URI."""
-    dry_run: Annotated[bool, tyro.conf.arg(name="plan", aliases=("--dry-run",))] = False
+    plan: Annotated[bool, tyro.conf.arg(name="dry-run", aliases=("--plan",))] = False
     """Print the run's reads, writes and estimated time, then exit; nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest fraction of images that may fail, 0 to 1; if more fail, nothing is committed."""
