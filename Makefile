@@ -33,7 +33,7 @@ check: $(STAMP)
 	$(MAKE) --no-print-directory --jobs=2 lint check-tests
 
 check-tests: $(STAMP)
-	$(BIN)/python -m pytest -m "not cluster and not services and not compiler" $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 -m "not cluster and not services and not slow" $(PYTEST)
 
 ## All tests, on real parts. Jobs on clusters often wait, so all other tests run beside them.
 test: $(STAMP)

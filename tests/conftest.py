@@ -26,11 +26,30 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+# Folders and modules whose tests train, label or damage many images, draw scenes, or start processes.
+_SLOW = ("chaos/", "compatibility/", "demo/", "training/test_trainer", "training/test_loop", "training/test_own_")
+_SLOW += ("training/test_dry_run", "training/test_run", "model/test_host_memory", "segmentation/test_watchdog")
+_SLOW += (
+    "results/report/",
+    "results/comparison/test_compare",
+    "segmentation/test_streams",
+    "segmentation/test_segmenter",
+)
+_SLOW += ("segmentation/test_run", "model/test_vgg16", "model/test_dense_prediction", "model/test_preparation")
+_SLOW += ("data/test_datasets_coco.py::test_memory", "data/annotations/test_coco.py::test_any_wrong_value")
+_SLOW += ("data/annotations/test_label_studio.py::test_a_megapixel", "data/annotations/test_paint.py::test_neither")
+_SLOW += ("model/test_checkpoint.py::test_loading", "model/test_fused_upsample_argmax.py::test_who")
+_SLOW += ("training/test_sampling.py::test_another", "training/preparation/test_survey.py::test_a_dry")
+_SLOW += ("test_cli", "test_dry_run", "test_library", "test_usage", "test_active_learning", "test_scale", "test_import")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a real service, so that `make check` leaves them out."""
+    """Mark the tests that use a real service or take long, so that `make check` leaves them out."""
     for item in items:
-        if {"object_store", "browser"} & {*getattr(item, "fixturenames", ())}:
+        if {"object_store", "browser"} & {*getattr(item, "fixturenames", ())} or "[s3" in item.name:
             item.add_marker("services")
+        if item.nodeid.removeprefix("tests/").startswith(_SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ Case = TypeVar("Case")
 
 
 def sampled(cases: Sequence[Case], count: int) -> Sequence[Case]:
-    """Return `count` evenly spread cases, the first and the last among them; all cases in a full sweep."""
+    """Return `count` evenly spread cases, the first and, of several, the last among them; all cases in a full sweep."""
     if EXHAUSTIVE or len(cases) <= count:
         return cases
-    return [cases[number * (len(cases) - 1) // (count - 1)] for number in range(count)]
+    return [cases[number * (len(cases) - 1) // max(1, count - 1)] for number in range(count)]
 
 
 def examples(count: int) -> int:

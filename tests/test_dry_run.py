@@ -115,9 +115,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, bucket: str)
         check_target(Storage(), str(tmp_path / "file" / "folder"))
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--plan"])
-def test_segmentation_is_estimated_without_ray(tmp_path: Path, option: str) -> None:
-    arguments = [*write_inputs(str(tmp_path), 3).arguments(), option]
+def test_segmentation_is_estimated_without_ray(tmp_path: Path) -> None:
+    arguments = [*write_inputs(str(tmp_path), 3).arguments(), "--dry-run"]
     code = f"import sys, json; from jobs.segment_bucket import main; code = main({json.dumps(arguments)}); "
     code += "assert 'ray' not in sys.modules; sys.exit(code)"
     before = files_below(tmp_path)
@@ -135,7 +134,7 @@ def test_the_alias_of_dry_run_fills_the_same_field(monkeypatch: pytest.MonkeyPat
             return ""
 
     monkeypatch.setattr(
-        "pipeline.segmentation.runs.forecast.forecast", lambda config: seen.append(config.dry_run) or Text()
+        "pipeline.segmentation.runs.forecast.forecast", lambda config: seen.append(config.plan) or Text()
     )
     inputs = ["--images", "a", "--checkpoint", "b", "--output", "c"]
     assert segment_bucket.main([*inputs, "--dry-run"]) == segment_bucket.main([*inputs, "--plan"]) == 0

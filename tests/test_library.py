@@ -83,7 +83,7 @@ def test_train_from_a_configuration_alone(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_dry_run_never_becomes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = pipeline.SegmentConfig.model_validate({**write_inputs(str(tmp_path), 1).config, "dry_run": True})
+    config = pipeline.SegmentConfig.model_validate({**write_inputs(str(tmp_path), 1).config, "plan": True})
     with pytest.raises(ConfigError, match=r"pipeline\.forecast"):
         pipeline.segment_bucket(config)
     assert pipeline.forecast(config).images == 1 and not (tmp_path / "out").exists()

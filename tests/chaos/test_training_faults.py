@@ -16,13 +16,14 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.runs import lease, run
 from pipeline.training.runs.run import train
 from tests.chaos.fault_proxy import Fault, FaultProxy, random_weather
+from tests.shared import EXHAUSTIVE
 from tests.training.support import assert_same_training, run_here, run_phase_here, small_recipe, write_data
 
 SEED = int(os.environ.get("CHAOS_SEED", "20"))
 QUICK = RetryPolicy(attempts=3, first_delay=0.005, max_delay=0.01)
 SHARE = 0.15
 MOST_SUBMISSIONS = 40
-ENDS = 3
+ENDS = 12 if EXHAUSTIVE else 2
 
 
 @pytest.fixture(autouse=True)
