@@ -21,6 +21,8 @@ METADATA_KEY = "dilated_context"
 FORMAT = 1
 FORMAT_2 = 2
 FAMILY = "dilated"
+# First bytes of what torch.save writes: a zip archive since version 1.6, a bare pickle before.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02")
 # A file may come from anyone and contain anything. These limits bound the work and the messages that it can cause.
 _MAX_HEADER = 4 * 2**20  # bytes
 _LONGEST_NAME, _LONGEST_MESSAGE = 100, 200  # characters
@@ -73,10 +75,16 @@ def header_of(data: bytes) -> bytes:
     """Return the header of a safetensors file: JSON, not parsed yet, after a check of its length.
 
     Raises:
-        CheckpointError: If the file has less than 8 bytes, or the header is longer than 4 MiB or than the file.
+        CheckpointError: If the file is a pickle or has less than 8 bytes, or if the header is longer than 4 MiB or than
+            the file.
     """
     if len(data) < 8:
         raise CheckpointError(f"{len(data)} bytes are not a safetensors file: give a checkpoint of this project")
+    if data.startswith(_PICKLES):
+        raise CheckpointError(
+            "it is a PyTorch pickle (.pth, .pt), which can run code and is never loaded: load it where you trust it, "
+            "and write its tensors with safetensors.torch.save_file"
+        )
     (length,) = struct.unpack("<Q", data[:8])
     if length > min(_MAX_HEADER, len(data) - 8):
         raise CheckpointError(

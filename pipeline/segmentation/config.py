@@ -69,6 +69,8 @@ class SegmentConfig(BaseModel):
     """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
     limit: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
     """Largest number of images, the first ones in order of URI."""
+    allow_empty: bool = False
+    """Commit a run without images instead of refusing it; implied by --since."""
     plan: Annotated[bool, tyro.conf.arg(name="dry-run", aliases=("--plan",))] = False
     """Print the run's reads, writes and estimated time, then exit; nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05

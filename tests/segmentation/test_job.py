@@ -47,7 +47,7 @@ def test_one_image_through_ray_job_submit(cluster: Cluster, bucket: str, capfd: 
 
 def test_no_image(cluster: Cluster, bucket: str) -> None:
     inputs = write_inputs(bucket, 0)
-    done = run_job(cluster, JOB, inputs.arguments(labels=None))
+    done = run_job(cluster, JOB, [*inputs.arguments(labels=None), "--allow-empty"])
     assert done.code == 0, done.err
     assert Run(join(bucket, "out")).success["images"] == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,22 +14,20 @@ from model.dilated.network import NetworkSpec
 from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
 from model.prediction.views import PLAIN
-from pipeline.data.labels import decode_label
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest, ManifestTable
 from pipeline.data.storage import Storage
 from pipeline.errors import (
     ConfigError,
-    DecodeError,
     ObjectMissing,
     RunConflict,
     StorageError,
     StorageUnavailable,
-    UnknownClasses,
 )
 from pipeline.results.schema.schemas import TABLE_FORMAT
 from pipeline.results.tables import Run
 from pipeline.segmentation.config import SegmentConfig, labels_of, setting_differences
+from pipeline.segmentation.runs.input_checks import check_inputs
 from pipeline.segmentation.runs.shards import FrozenFile, frozen_files
 
 __all__ = ["BaseRuns", "Plan", "earlier_runs", "make_plan"]
@@ -118,10 +115,6 @@ def _rows(run: Run, folder: str, columns: Sequence[str]) -> Iterator[dict[str, A
         yield from table.select(columns).to_pylist()
 
 
-# Labels that are decoded before the run starts.
-_LOOKED_AT = 4
-
-
 @dataclass(frozen=True)
 class Plan:
     """Plan of one run; two submissions with equal identities are the same run and leave the same files.
@@ -176,7 +169,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         storage: Storage of the checkpoint, the inputs and the earlier runs.
 
     Raises:
-        ConfigError: If a value cannot work; the message names the value and the remedy.
+        ConfigError: If a value cannot work, or there is no input; the message names the value and the remedy.
         IncompleteRun: If the run that `--since` names is not committed.
         RunConflict: If that run has another network or other settings.
         StorageUnavailable: If storage does not answer.
@@ -201,7 +194,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     except CheckpointError as error:
         raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
     _check_settings(config, spec)
-    _check_labels(config, spec, manifest, storage)
+    check_inputs(config, spec, manifest, storage)
     ingredients["manifest"] = manifest.digest()
     if earlier is None or manifest.changes is None:
         return Plan(config, spec, manifest, ingredients)
@@ -245,25 +238,3 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
             f"label space {space.name} has {len(space.classes)} classes, the checkpoint {len(spec.classes)}: "
             "choose the label space that the network was trained with"
         )
-
-
-def _check_labels(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, storage: Storage) -> None:
-    """Decode the first labels; raise ConfigError if none of them has the network's classes.
-
-    The remaining labels would then hardly have them either, and every labeled image would become an error row.
-    """
-    space = labels_of(config, spec)
-    labelled = (uri for table in manifest.tables() for uri in table["label_uri"].to_pylist() if uri is not None)
-    refused = []
-    for uri in itertools.islice(labelled, _LOOKED_AT):
-        try:
-            data = storage.read(uri)
-            decode_label(data, len(spec.classes), spec.ignore_label, space, max_pixels=config.max_pixels, name=uri)
-            return
-        except UnknownClasses as error:
-            refused.append(str(error))
-        except (DecodeError, ObjectMissing):
-            # One bad file becomes an error row later; it is no evidence about the other files.
-            return
-    if refused:
-        raise ConfigError(f"the labels contradict the checkpoint's {len(spec.classes)} classes: {refused[0]}")
