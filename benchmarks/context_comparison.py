@@ -25,7 +25,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
 from pipeline.training.recipes.registry import recipe
 from pipeline.training.recipes.schema import Recipe, StageConfig
-from pipeline.training.runs.local import train_here
+from pipeline.training.runs.run import train_here
 
 VARIANTS = ("front_end", "basic", "large", "random", "joint", "front_end_longer")
 _NONE = StageConfig()

@@ -40,7 +40,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import NETWORK_FILE, Hooks
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.registry import recipe
-from pipeline.training.runs.local import train_here
+from pipeline.training.runs.run import train_here
 from pipeline.training.samples.sources import Images, Sources
 
 _TERA = 1e12

@@ -24,8 +24,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.recipes.registry import recipe
 from pipeline.training.runs.checkpoints import Phase
 from pipeline.training.runs.lease import Lease
-from pipeline.training.runs.local import train_here
-from pipeline.training.runs.run import train
+from pipeline.training.runs.run import train, train_here
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

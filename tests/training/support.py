@@ -20,7 +20,7 @@ from pipeline.training.engine.trainer import NETWORK_FILE, Hooks, Trainer
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig, StageName
 from pipeline.training.runs.checkpoints import Phase
-from pipeline.training.runs.local import compute_maps, run_phases, train_here
+from pipeline.training.runs.run import compute_maps, run_phases, train_here
 from tests.segmentation.support import png
 from tests.shared import STORAGE
 

@@ -24,8 +24,7 @@ from pipeline.training.engine.validation import validate
 from pipeline.training.engine.world import World
 from pipeline.training.feature_maps import map_caches
 from pipeline.training.recipes.registry import recipe
-from pipeline.training.runs.local import train_here
-from pipeline.training.runs.run import train
+from pipeline.training.runs.run import train, train_here
 from pipeline.training.samples.sources import Sources
 from tests.shared import STORAGE
 from tests.training.own_data import (

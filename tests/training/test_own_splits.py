@@ -17,7 +17,7 @@ from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.exports.export import Request, export_run
 from pipeline.training.config import TrainConfig
-from pipeline.training.runs.local import train_here
+from pipeline.training.runs.run import train_here
 from pipeline.training.samples.sources import Sources
 from tests.segmentation.support import png
 from tests.shared import STORAGE

@@ -12,8 +12,16 @@ from pipeline.results.exports.coco import write_coco
 from pipeline.results.exports.cvat import write_cvat
 from pipeline.results.exports.geojson import polygon_libraries, write_geojson
 from pipeline.results.exports.label_studio import write_label_studio
-from pipeline.results.exports.masks import Classes, Exported, Order, chosen_classes, chosen_masks, refuse_unknown_order
-from pipeline.results.exports.png import write_color_png, write_index_png
+from pipeline.results.exports.masks import (
+    Classes,
+    Exported,
+    Order,
+    chosen_classes,
+    chosen_masks,
+    refuse_unknown_order,
+    write_color_png,
+    write_index_png,
+)
 from pipeline.results.exports.target import Target
 from pipeline.results.tables import Run
 

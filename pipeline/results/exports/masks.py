@@ -1,8 +1,9 @@
-"""Masks that an export writes: choice, order and names of the images."""
+"""Masks of a run in a chosen order, with their classes, and the two exports as PNG files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -11,13 +12,24 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from PIL import Image
 
-from pipeline.data.labels import decode_mask
+from pipeline.data.labels import decode_mask, encode_values
 from pipeline.errors import ConfigError
+from pipeline.results.exports.target import Target
 from pipeline.results.statistics.top import Top
 from pipeline.results.tables import Run
 
-__all__ = ["Classes", "Exported", "Order", "chosen_classes", "chosen_masks", "refuse_unknown_order"]
+__all__ = [
+    "Classes",
+    "Exported",
+    "Order",
+    "chosen_classes",
+    "chosen_masks",
+    "refuse_unknown_order",
+    "write_color_png",
+    "write_index_png",
+]
 
 
 @dataclass(frozen=True)
@@ -198,3 +210,45 @@ def _without_extension(path: str) -> str:
     # Parts like `..` are removed, because a path must not lead out of the folder of the export.
     parts = [part for part in PurePosixPath(path).parts if part not in ("..", "/")]
     return str(PurePosixPath(*parts).with_suffix(""))
+
+
+def write_index_png(
+    masks: Iterable[Exported], classes: Classes, target: Target, values: Sequence[int] | None = None
+) -> int:
+    """Write the stored palette PNGs, byte for byte, whose values are class ids; classes not chosen stay in them.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
+        values: Value of each class, by class id, for gray files in the values of label files; None: class ids.
+
+    Returns:
+        Number of images that were written.
+    """
+    count = 0
+    for each in masks:
+        target.write(f"{each.name}.png", each.png if values is None else encode_values(each.mask, values))
+        count += 1
+    return count
+
+
+def write_color_png(masks: Iterable[Exported], classes: Classes, target: Target) -> int:
+    """Write RGB PNGs in the colors of the palette; pixels of classes that were not chosen are black.
+
+    Args:
+        masks: Segmented images.
+        classes: Classes of the run.
+        target: Folder of the export.
+
+    Returns:
+        Number of images that were written.
+    """
+    palette = classes.palette()
+    count = 0
+    for each in masks:
+        sink = io.BytesIO()
+        Image.fromarray(np.take(palette, each.mask, axis=0)).save(sink, "PNG")
+        target.write(f"{each.name}.png", sink.getvalue())
+        count += 1
+    return count

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipeline.results.report.class_rows import ClassRow, PaperFigures
 from pipeline.results.report.heat_map import HeatMap
 from pipeline.results.report.survey import Bar
-from pipeline.results.scoring.calibration import Bin
+from pipeline.results.scoring.measures import Bin
 from pipeline.results.statistics.bootstrap import Interval
 
 __all__ = ["confusion_plot", "distribution_plot", "iou_plot", "reliability_plot"]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pipeline.concurrency import prefetch_map
 from pipeline.data.labels import decode_mask
 from pipeline.errors import IncompleteRun
-from pipeline.results.scoring.boundary import boundary_counts
-from pipeline.results.scoring.calibration import LEVELS, calibration_counts
+from pipeline.results.scoring.measures import LEVELS, boundary_counts, calibration_counts
 from pipeline.results.sources import Sources
 from pipeline.results.statistics.scores import Matrix, class_counts, confusion_matrix
 from pipeline.results.tables import Run

@@ -11,9 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.results.scoring import schemas
-from pipeline.results.scoring.boundary import boundary_width
-from pipeline.results.scoring.calibration import calibration_error, reliability
 from pipeline.results.scoring.counts import Counts, ScoredImage
+from pipeline.results.scoring.measures import boundary_width, calibration_error, reliability
 from pipeline.results.statistics.bootstrap import Resampling, interval
 from pipeline.results.statistics.scores import Floats, mean_of_defined, quotients
 

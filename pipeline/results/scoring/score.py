@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from pipeline.data.storage import Storage, join
 from pipeline.results.schema.encoding import parquet_bytes, read_parquet
-from pipeline.results.scoring.calibration import Bin
 from pipeline.results.scoring.counts import Counts, ScoredImage, has_confidence_maps, scored_parts
+from pipeline.results.scoring.measures import Bin
 from pipeline.results.scoring.rows import class_table, image_class_table, image_table, reliability_table, run_table
 from pipeline.results.statistics.bootstrap import Interval, Resampling
 from pipeline.results.tables import Run

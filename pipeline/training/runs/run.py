@@ -1,4 +1,4 @@
-"""Driver of a training run: checks the configuration, claims the output, and runs all phases with retries."""
+"""Driver of a training run: checks, the claim of the output, and all phases with retries; the same in one process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from pipeline.errors import (
     WorkerPreempted,
 )
 from pipeline.training.config import TrainConfig
-from pipeline.training.engine.trainer import NETWORK_FILE
+from pipeline.training.engine.trainer import NETWORK_FILE, Hooks, Trainer
+from pipeline.training.engine.world import World
+from pipeline.training.feature_maps import FeaturePrecompute
 from pipeline.training.preparation.claim import claim, resume_or_prepare
+from pipeline.training.recipes.schema import StageName
 from pipeline.training.runs.checkpoints import Phase, current_phase, newest_place
 from pipeline.training.runs.lease import Lease
 from pipeline.training.samples.sources import Sources
 
-__all__ = ["check_data", "train"]
+__all__ = ["check_data", "compute_maps", "run_phases", "train", "train_here"]
 
 logger = logging.getLogger(__name__)
 # Pause before a retry: this many seconds for each failure in a row, up to a limit.
@@ -131,3 +134,33 @@ def check_data(config: TrainConfig, storage: Storage) -> tuple[TrainConfig, Sour
         raise
     except StorageError as error:
         raise ConfigError(str(error)) from error
+
+
+def train_here(config: TrainConfig, storage: Storage, hooks: Hooks | None = None, world: World | None = None) -> None:
+    """Train from the newest checkpoint to the end as the only worker; unlike a job, this claims no output.
+
+    Args:
+        config: Configuration of the run.
+        storage: Storage for all reads and writes.
+        hooks: Callbacks of the worker; None: no callbacks.
+        world: Device of the worker; None: the CPU.
+    """
+    alone = world or World()
+    run_phases(config, storage, alone, lambda stages: Trainer(config, alone, storage, hooks).run(stages))
+
+
+def run_phases(
+    config: TrainConfig, storage: Storage, world: World, run_stages: Callable[[tuple[StageName, ...]], object]
+) -> None:
+    """Run all phases until the final network exists: maps in this process, stages by `run_stages`."""
+    while not storage.exists(join(config.output, NETWORK_FILE)):
+        phase = current_phase(config.recipe, storage, config.output)
+        compute_maps(config, phase, storage, world)
+        run_stages(phase.stages)
+
+
+def compute_maps(config: TrainConfig, phase: Phase, storage: Storage, world: World) -> None:
+    """Compute the missing maps of a phase on this worker's device."""
+    for kind in phase.feature_maps:
+        work = FeaturePrecompute(config, kind, storage, world.device)
+        work.compute(work.missing())

@@ -14,7 +14,7 @@ from pipeline.results.report.class_rows import ClassRow, paper_figures
 from pipeline.results.report.plots import distribution_plot, iou_plot, reliability_plot
 from pipeline.results.report.report import write_report
 from pipeline.results.report.survey import Distribution
-from pipeline.results.scoring.calibration import Bin
+from pipeline.results.scoring.measures import Bin
 from pipeline.results.scoring.score import score_run
 from tests.results.run_builders import write_run
 from tests.segmentation.support import config_of, run_here, write_inputs

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion
 
-from pipeline.results.scoring.boundary import boundary_counts, boundary_region, boundary_width
+from pipeline.results.scoring.measures import boundary_counts, boundary_region, boundary_width
 
 CLASSES = 3
 VOID = 255

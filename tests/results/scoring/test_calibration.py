@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.classification import binary_calibration_error
 
-from pipeline.results.scoring.calibration import calibration_counts, calibration_error, reliability
+from pipeline.results.scoring.measures import calibration_counts, calibration_error, reliability
 
 CLASSES = 3
 VOID = 255

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from jobs.score import main
 from pipeline.data.labels import decode_label, decode_mask
-from pipeline.results.scoring.boundary import boundary_counts
+from pipeline.results.scoring.measures import boundary_counts
 from pipeline.results.scoring.score import score_run
 from pipeline.results.statistics.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
 from pipeline.results.tables import Run
