@@ -92,12 +92,23 @@ class Step:
         # Step 2: accumulate gradients over the micro-batches. cuDNN's kernel search pays off only for crops, which have
         # one size; whole images vary in shape.
         self.optimizer.zero_grad(set_to_none=True)
+        device = self.world.device
+        weights = None if self.weights is None else self.weights.to(device)
+        losses = []
         with torch.backends.cudnn.flags(enabled=True, benchmark=self.recipe.stage(self.stage).crop is not None):
-            losses = [self._backward(batch, divisor) for batch in batches]
-        loss = torch.stack([*losses, torch.zeros((), device=self.world.device)]).sum()
-        regroup = torch.tensor(float(self.should_regroup()), device=self.world.device)
+            for batch in batches:
+                # Dropout is the only random step. A generator per sample makes it resumable without saved state.
+                generators = [_generator(sample.seed, device) for sample in batch.samples]
+                self.network.front_end.dropout.generators = generators
+                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    scores = self._scores(batch.inputs)
+                loss = summed_loss(scores, batch.target, self.network.spec.ignore_label, weights)[0]
+                (loss / divisor).sum().backward()
+                losses.append(loss.detach())
+        own_loss = torch.stack([*losses, torch.zeros((), device=device)]).sum()
+        regroup = torch.tensor(float(self.should_regroup()), device=device)
         # Step 3: sum the loss over all workers. The flag travels in the same message, at no extra cost.
-        total, regrouping = self.world.sum(torch.stack([loss, regroup])).tolist()
+        total, regrouping = self.world.sum(torch.stack([own_loss, regroup])).tolist()
         mean = total / float(divisor)
         if not math.isfinite(mean):
             pairs = zip(losses, batches, strict=True)
@@ -131,19 +142,6 @@ class Step:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         target = torch.stack([sample.target for sample in samples])
         return Batch(to_device(inputs, device), to_device(target, device), samples)
-
-    def _backward(self, batch: Batch, divisor: Tensor) -> Tensor:
-        """Add the gradients of a micro-batch, and return its summed loss, not divided."""
-        device = self.world.device
-        spec = self.network.spec
-        # Dropout is the only random step here. A generator per sample makes it resumable without saved state.
-        self.network.front_end.dropout.generators = [_generator(sample.seed, device) for sample in batch.samples]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            scores = self._scores(batch.inputs)
-        weights = None if self.weights is None else self.weights.to(device)
-        loss = summed_loss(scores, batch.target, spec.ignore_label, weights)[0]
-        (loss / divisor).sum().backward()
-        return loss.detach()
 
     def _scores(self, inputs: Tensor) -> Tensor:
         """Return scores (N, C, h, w) at stride 8, or at every pixel if the network ends in a deconvolution."""
