@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.data.images import decode_image
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import join
-from pipeline.errors import PipelineError
+from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, PipelineError
 from pipeline.results.tables import Run
 
 __all__ = ["Sources"]
@@ -70,13 +70,16 @@ class Sources:
             label_uri: URI of the label; None for an image without a label.
 
         Returns:
-            (H, W) uint8 class ids; None if `label_uri` is None or the label cannot be read anymore.
+            (H, W) uint8 class ids; None if `label_uri` is None, or the label is gone, was replaced, or is damaged.
+
+        Raises:
+            StorageError: If storage does not answer or refuses access, which is no property of this label.
         """
         if label_uri is None:
             return None
         try:
             data = self._storage.read(label_uri)
             return decode_label(data, self._classes, self._ignore_label, self._space)
-        except PipelineError as error:
+        except (ObjectMissing, ObjectChanged, DecodeError) as error:
             logger.warning("cannot read %s anymore: %s", label_uri, error)
             return None

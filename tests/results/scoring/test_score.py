@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,8 +15,11 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import binary_calibration_error
 
+from jobs import verify as verify_job
 from jobs.score import main
 from pipeline.data.labels import decode_label, decode_mask
+from pipeline.data.storage import Storage
+from pipeline.errors import AccessDenied
 from pipeline.results.scoring.measures import boundary_counts
 from pipeline.results.scoring.score import score_run
 from pipeline.results.statistics.bootstrap import class_ious, interval, mean_ious, resampled_sums, score_counts
@@ -136,6 +141,25 @@ def test_labels_that_changed_or_are_gone_are_left_out(tmp_path: Path) -> None:
     assert [Path(uri).name for uri in scoring.left_out.examples] == ["0001.png", "0003.png"]
     assert "was changed" in scoring.text() and "without --confidence-maps" in scoring.text()
     assert query(Run(output), "reliability.parquet") == []
+
+
+@pytest.mark.parametrize("job", [main, verify_job.main])
+def test_storage_that_refuses_labels_is_one_sentence_and_no_lost_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: Callable[[list[str]], int]
+) -> None:
+    output = write_run(tmp_path)
+    read = Storage.read
+
+    def refuse(storage: Storage, uri: str, **options: Any) -> bytes:
+        if "/labels/" in uri:
+            raise AccessDenied(f"cannot read {uri}: access denied; check the credentials")
+        return read(storage, uri, **options)
+
+    monkeypatch.setattr(Storage, "read", refuse)
+    assert job([output]) == 3
+    told = capsys.readouterr()
+    assert told.err.count("access denied") == 1 and "left out" not in told.out
+    assert not (Path(output) / "scores").exists()
 
 
 def test_a_run_without_labels_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
