@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.dilated.layers import truncate
+from model.dilated.layers import relu
+from model.precision import score_precision
 
 __all__ = [
     "CONTEXT_DILATIONS",
@@ -79,15 +80,16 @@ class ContextModule(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return the scores with context: (N, C, h, w) → (N, C, h, w)."""
-        maps = scores
-        if self.padding == "input":
-            maps = functional.pad(maps, [sum(self.dilations)] * 4)
-        for layer, dilation in zip(self.layers, self.dilations, strict=True):
-            if self.padding == "layer":
-                maps = functional.pad(maps, [dilation] * 4)
-            maps = truncate(layer(maps))
-        # Table 1: the last layer has no truncation, so scores may be negative.
-        return self.ctx_final(maps)
+        with score_precision(scores.device):
+            maps = scores.to(self.ctx_final.weight.dtype)
+            if self.padding == "input":
+                maps = functional.pad(maps, [sum(self.dilations)] * 4)
+            for layer, dilation in zip(self.layers, self.dilations, strict=True):
+                if self.padding == "layer":
+                    maps = functional.pad(maps, [dilation] * 4)
+                maps = relu(layer(maps))
+            # Table 1: the last layer has no truncation, so scores may be negative.
+            return self.ctx_final(maps)
 
     @property
     def layers(self) -> list[nn.Conv2d]:

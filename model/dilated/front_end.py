@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from model.dilated.layers import SampleDropout, truncate
+from model.dilated.layers import SampleDropout, relu
 from model.kernels.convolutions import im2col_conv2d
+from model.precision import score_precision
 
 __all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
 
@@ -121,19 +122,16 @@ class FrontEnd(nn.Module):
     def _block(self, maps: Tensor, block: int) -> Tensor:
         """Apply the convolutions of a block (1 to 5) and, after the first three blocks, the max pooling."""
         for layer in range(1, _BLOCKS[block - 1] + 1):
-            maps = truncate(self.get_submodule(f"conv{block}_{layer}")(maps))
+            maps = relu(self.get_submodule(f"conv{block}_{layer}")(maps))
         # Caffe rounds pooled sizes up; rounding down would lose a column of the 1640-pixel KITTI release.
         return functional.max_pool2d(maps, 2, 2, ceil_mode=True) if block <= _POOLED_BLOCKS else maps
 
     def head(self, features: Tensor) -> Tensor:
         """Return the scores of conv5_3 maps: (N, F, h + 24, w + 24) → (N, C, h, w)."""
-        maps = self.dropout(truncate(self._fc6(features)))
-        maps = self.dropout(truncate(self.fc7(maps)))
-        if maps.dtype == self.final.weight.dtype:
-            return self.final(maps)
-        # Autocast is active; scores rounded to bfloat16 would change labels.
-        with torch.autocast(maps.device.type, enabled=False):
-            return self.final(maps.float())
+        maps = self.dropout(relu(self._fc6(features)))
+        maps = self.dropout(relu(self.fc7(maps)))
+        with score_precision(maps.device):
+            return self.final(maps.to(self.final.weight.dtype))
 
     def _fc6(self, features: Tensor) -> Tensor:
         """Apply fc6 in the way that is fast on the device: (N, F, h + 24, w + 24) → (N, fc6, h, w)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SampleDropout", "truncate"]
+__all__ = ["SampleDropout", "relu"]
 
 
 class SampleDropout(nn.Module):
@@ -46,6 +46,6 @@ class SampleDropout(nn.Module):
         return maps * mask.div_(kept)
 
 
-def truncate(maps: Tensor) -> Tensor:
+def relu(maps: Tensor) -> Tensor:
     """Return max(maps, 0); without gradients it overwrites `maps`, which saves a pass over new memory."""
     return functional.relu(maps, inplace=not torch.is_grad_enabled())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.dilated.network import DilatedNetwork, NetworkSpec
 from model.errors import PredictionError
+from model.precision import front_end_precision
 from model.prediction import reference_geometry
 from model.prediction.averaging import average_labels
 from model.prediction.geometry import plan_windows
@@ -178,7 +179,7 @@ def score_maps(
     (cells,) = {image.cells for image in images}
     parameter = next(network.parameters())
     windows = plan_windows(*cells, max_window)
-    with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
+    with front_end_precision(parameter.device):
         parts = []
         for window in windows:
             # N batches of (1, 3, h, w) -> (N, 3, h, w); a single image is not copied.
@@ -192,7 +193,6 @@ def score_maps(
         whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
         for window, part in zip(windows, parts, strict=True):
             whole[:, :, *window.cells] = part
-    # Outside autocast: the context module costs little, and the labels depend on its precision.
     scores = network.add_context(whole).float()
     on_window()
     return scores

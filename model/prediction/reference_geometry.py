@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from model.dilated.network import DilatedNetwork
 from model.errors import PredictionError
+from model.precision import front_end_precision
 from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
 from model.prediction.label_map import LabelMap, check_target
 from model.prediction.upsampling import cells_needed, labels_from_scores
@@ -95,7 +96,7 @@ def _scores_by_tile(
 def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]) -> Tensor:
     """Return the scores of a tile, (3, H, W) → (C, h, w) float32, and refuse values that are not finite."""
     parameter = next(network.parameters())
-    with torch.autocast(parameter.device.type, torch.bfloat16, enabled=parameter.device.type == "cuda"):
+    with front_end_precision(parameter.device):
         scores = network(tile[None].to(parameter))[0].float()
     if not bool(torch.isfinite(scores).all()):
         raise PredictionError(f"a tile of {tile.shape[1]}×{tile.shape[2]} pixels gives NaN or infinite scores")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.dilated.network import Upsampling
+from model.precision import score_precision
 from model.prediction.geometry import OUTPUT_STRIDE, score_map_size
 from model.prediction.label_map import Counted, LabelMap, check_target, count_bands, to_label_map
 
@@ -81,8 +82,7 @@ def deconvolve(scores: Tensor) -> Tensor:
     kernel = (ramp[:, None] * ramp).expand(scores.shape[1], 1, width, width)
     classes = scores.shape[1]
     padding = OUTPUT_STRIDE // 2
-    # Autocast would round the convolution's input, and so every pixel's scores, to bfloat16.
-    with torch.autocast(scores.device.type, enabled=False):
+    with score_precision(scores.device):
         return functional.conv_transpose2d(
             scores.float(), kernel, stride=OUTPUT_STRIDE, padding=padding, groups=classes
         )

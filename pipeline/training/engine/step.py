@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.dilated.loss import summed_loss, valid_weight
 from model.dilated.network import DilatedNetwork
+from model.precision import front_end_precision
 from model.prediction.streams import to_device
 from model.prediction.upsampling import deconvolve
 from pipeline.errors import PipelineError
@@ -100,7 +101,7 @@ class Step:
                 # Dropout is the only random step. A generator per sample makes it resumable without saved state.
                 generators = [_generator(sample.seed, device) for sample in batch.samples]
                 self.network.front_end.dropout.generators = generators
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                with front_end_precision(device):
                     scores = self._scores(batch.inputs)
                 loss = summed_loss(scores, batch.target, self.network.spec.ignore_label, weights)[0]
                 (loss / divisor).sum().backward()

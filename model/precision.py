@@ -1,0 +1,31 @@
+"""Precision of the arithmetic: one rule for training, prediction and reference geometry.
+
+On a GPU, the front end up to fc7 multiplies in bfloat16 and adds in float32. Its last layer, the context module, the
+losses and the upsampling use float32 without TF32, because the rounding of scores decides labels. On a CPU, everything
+uses the type of the weights, which is float32 outside tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+__all__ = ["front_end_precision", "score_precision"]
+
+
+def front_end_precision(device: torch.device) -> torch.autocast:
+    """Return the context in which a network runs: bfloat16 on a GPU, and the type of the weights on a CPU.
+
+    On a GPU, this also turns TF32 off in the process: cuDNN would otherwise use it for float32 convolutions by default.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def score_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which scores are computed: the type of the weights, also inside `front_end_precision`."""
+    # The meta device, which computes shapes only, has no autocast.
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
