@@ -33,10 +33,11 @@ def test_the_last_layer_of_the_front_end_keeps_its_precision() -> None:
     features = torch.rand(1, 5, HEAD_CELLS + 3, HEAD_CELLS + 2)
     inputs = []
     front_end.final.register_forward_pre_hook(lambda layer, given: inputs.append(given[0]))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        scores = front_end.head(features)
-    assert scores.dtype == inputs[0].dtype == torch.float32
-    expected = torch.nn.functional.conv2d(inputs[0], front_end.final.weight, front_end.final.bias)
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = front_end.head(features)
+        assert scores.dtype == inputs[0].dtype == torch.float32
+        expected = torch.nn.functional.conv2d(inputs[0], front_end.final.weight, front_end.final.bias)
     assert torch.equal(scores, expected)
 
 
