@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import verify as job
+from pipeline.data.images import LARGEST_MAX_PIXELS
 from pipeline.results.schema.encoding import parquet_bytes
+from pipeline.results.sources import Sources
+from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.run_builders import relist, write_run
+from tests.shared import png_header
 
 Rows = list[dict[str, Any]]
 
@@ -41,6 +45,18 @@ def test_labels_that_are_gone_are_counted_not_failed(tmp_path: Path) -> None:
     (tmp_path / "labels/0000.png").unlink()
     verdict = verify(output)
     assert verdict.ok and verdict.labels_unread == 1
+
+
+def test_inputs_of_every_size_that_max_pixels_allows_are_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: files that end after their header are refused as truncated, not for their size."""
+    sources = Sources(Run(write_run(tmp_path)))
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(LARGEST_MAX_PIXELS // 10, 10))
+    assert sources.image(str(path)) is None
+    assert sources.read_label(str(path)) is None
+    assert [record.getMessage().count("truncated") for record in caplog.records] == [1, 1]
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Rows], Any], str]] = {
