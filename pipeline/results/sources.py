@@ -14,6 +14,7 @@ from pipeline.data.images import LARGEST_MAX_PIXELS, decode_image
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import join
 from pipeline.errors import PipelineError
+from pipeline.results.schema.encoding import part_order
 from pipeline.results.tables import Run
 
 __all__ = ["Sources"]
@@ -37,7 +38,8 @@ class Sources:
 
         The table is read on first use and then kept.
         """
-        parts = sorted(info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
+        uris = (info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
+        parts = sorted(uris, key=part_order)
         return pa.concat_tables(
             [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
         )
