@@ -18,6 +18,7 @@ __all__ = [
     "ProcessDied",
     "RunConflict",
     "StorageError",
+    "StorageOutOfMemory",
     "StorageUnavailable",
     "UnknownClasses",
     "WorkerPreempted",
@@ -94,6 +95,10 @@ class StorageError(PipelineError):
 
 class StorageUnavailable(StorageError):
     """Storage that gave no valid answer in any attempt; a later run may succeed."""
+
+
+class StorageOutOfMemory(StorageError, MemoryError):
+    """Object that does not fit into the memory of this process; other objects may."""
 
 
 class AccessDenied(StorageError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -26,3 +28,9 @@ def sampled(cases: Sequence[Case], count: int) -> Sequence[Case]:
 def examples(count: int) -> int:
     """Return a sixth of `count` examples, or all of them in a full sweep."""
     return count if EXHAUSTIVE else count // 6
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a gray 8-bit PNG that ends after its header: a reader refuses it as truncated, or for its size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))

@@ -60,6 +60,8 @@ class WindowInput:
         """Return a window's pixels as a batch, (1, 3, h, w) float32 on the device, channels last in memory."""
         if self._ready is not None and self._ready[0] == window:
             return self._ready[1].wait()[0]
+        # Other windows than the prepared one mean that memory ran out with it: it is not needed again.
+        self._ready = None
         rows = self._rows[window.pixels[0]]
         columns = self._columns[window.pixels[1]]
         top = int(rows.min())

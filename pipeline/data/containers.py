@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from pipeline.data.tiff import check_tiff, exif_orientation
 from pipeline.errors import DecodeError
 
-__all__ = ["Screened", "check_size", "has_all_rows", "screen"]
+__all__ = ["LARGEST_MAX_PIXELS", "MAX_PIXELS", "Screened", "check_size", "has_all_rows", "screen"]
+
+# Pixels of the largest image, width × height, unless a caller sets another limit.
+MAX_PIXELS = 100_000_000
+# Largest limit that a caller may set: Pillow refuses larger images. Masks have as many pixels as their images, so a
+# reader of masks must accept this size, whatever limit the run had.
+LARGEST_MAX_PIXELS = 178_956_970
 
 _PIECES = 2**18  # largest number of chunks or segments in a file
 _SCANS = 100  # largest number of scans in a JPEG: each costs a pass over the whole picture, whatever its length

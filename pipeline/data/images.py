@@ -21,16 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data.containers import check_size, has_all_rows, screen
+from pipeline.data.containers import LARGEST_MAX_PIXELS, MAX_PIXELS, check_size, has_all_rows, screen
 from pipeline.data.tiff import apply_orientation
 from pipeline.errors import DecodeError
 
-__all__ = ["FORMATS", "HAS_HEIF", "MAX_PIXELS", "decode_image", "normalize_decode_error", "open_image"]
+__all__ = [
+    "FORMATS",
+    "HAS_HEIF",
+    "LARGEST_MAX_PIXELS",
+    "MAX_PIXELS",
+    "decode_image",
+    "normalize_decode_error",
+    "open_image",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF")
 # True if HEIC photographs can be decoded, which needs the extra `heic`.
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
-MAX_PIXELS = 100_000_000
 _DIRECT = frozenset({"RGB", "L", "1", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "RGBX", "La", "RGBa"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 # Largest useful file: 8 bytes per pixel (four channels of 16 bits), and 64 MiB of metadata.
@@ -49,7 +56,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     Args:
         data: Bytes of the whole file.
         max_pixels: Largest number of pixels, width × height; a larger image is refused before a pixel is decoded.
-            Pillow itself refuses images above 178,956,970 pixels.
+            Pillow itself refuses images above `LARGEST_MAX_PIXELS`.
 
     Returns:
         (H, W, 3) uint8 RGB.

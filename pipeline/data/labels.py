@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.images import MAX_PIXELS, normalize_decode_error, open_image
+from pipeline.data.images import LARGEST_MAX_PIXELS, MAX_PIXELS, normalize_decode_error, open_image
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.data.tiff import apply_orientation
 from pipeline.errors import DecodeError, UnknownClasses
@@ -125,11 +125,13 @@ def encode_confidence(confidence: NDArray[np.uint8]) -> bytes:
 def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """Return the ids or confidences, (H, W) uint8, in a file of `encode_mask` or `encode_confidence`.
 
+    Masks of all images that `--max-pixels` can accept are read.
+
     Raises:
         DecodeError: If it is not such a file.
     """
     with normalize_decode_error():
-        image, _ = open_image(data, ("PNG",), MAX_PIXELS)
+        image, _ = open_image(data, ("PNG",), LARGEST_MAX_PIXELS)
     if image.mode not in ("P", "L"):
         raise DecodeError(f"a mask is a palette or grey PNG, this one is {image.mode}")
     return np.array(image)

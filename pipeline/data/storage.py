@@ -30,7 +30,7 @@ from pipeline.data.filesystems import (
     require_bucket,
     split,
 )
-from pipeline.errors import ObjectChanged, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.errors import ObjectChanged, ObjectMissing, StorageError, StorageOutOfMemory, StorageUnavailable
 
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "VerifiedReader", "join"]
 
@@ -316,6 +316,9 @@ class Storage:
             return request(filesystem, path)
         except (StorageError, Transient):
             raise
+        except MemoryError as error:
+            # Storage is not to blame, and another attempt would need as much memory.
+            raise StorageOutOfMemory(f"cannot {action} {uri}: out of memory") from error
         except Exception as error:
             raise classify(error, action, uri) from error
 

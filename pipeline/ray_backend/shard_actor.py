@@ -23,6 +23,7 @@ from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
 from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.failures import end_if_context_is_broken
 from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.supervision import Attempt, Ledger, ReadWriteLock, ShardObserver, Watchdog
@@ -134,10 +135,17 @@ class ShardActor:
             return self._work(shard, attempt)
 
     def _work(self, shard: int, attempt: Attempt) -> dict[str, Any]:
-        """Segment the images of a shard and write its part; return the receipt."""
+        """Segment the images of a shard and write its part; return the receipt.
+
+        The process ends if its CUDA context broke: no later image of this process could be predicted.
+        """
         task = self._task
         observer = _Reporter(task.board, shard, attempt, self._watchdog)
-        result = self._segmenter.segment(self._manifest.rows(shard), observer)
+        try:
+            result = self._segmenter.segment(self._manifest.rows(shard), observer)
+        except RuntimeError as error:
+            end_if_context_is_broken(error)
+            raise
         observer.images_done()
         data = part_bytes(result.table, result.confusion, shard, task.identity)
         # The first PUT wins; a later writer (a retry, a zombie, another driver) discards its result.

@@ -126,7 +126,7 @@ TABLES = (
         "The column `confidence` exists only in runs with `--confidence-maps`. `error_type` is one of:\n\n"
         "- `missing`: the image or its label does not exist.\n"
         "- `changed`: the image was replaced after the run listed its inputs.\n"
-        "- `DecodeError`: the image or its label cannot be read.\n"
+        "- `DecodeError`: the image or its label cannot be read, or does not fit into memory.\n"
         "- `UnknownClasses`: the label contains values that belong to no class.\n"
         "- `PredictionError`: the network gives scores that are not finite, or runs out of memory.\n"
         "- `ProcessDied`: the image repeatedly crashed or hung the worker process ([reliability.md](reliability.md)).",

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.data.images import decode_image
+from pipeline.data.images import LARGEST_MAX_PIXELS, decode_image
 from pipeline.data.labels import decode_label
 from pipeline.data.storage import join
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, PipelineError
+from pipeline.results.schema.encoding import part_order
 from pipeline.results.tables import Run
 
 __all__ = ["Sources"]
@@ -37,7 +38,8 @@ class Sources:
 
         The table is read on first use and then kept.
         """
-        parts = sorted(info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
+        uris = (info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
+        parts = sorted(uris, key=part_order)
         return pa.concat_tables(
             [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
         )
@@ -50,7 +52,7 @@ class Sources:
     def image(self, image_uri: str) -> NDArray[np.uint8] | None:
         """Return an image as (H, W, 3) uint8 RGB; None if it cannot be read or decoded anymore."""
         try:
-            return decode_image(self._storage.read(image_uri))
+            return decode_image(self._storage.read(image_uri), max_pixels=LARGEST_MAX_PIXELS)
         except PipelineError as error:
             logger.warning("cannot read %s anymore: %s", image_uri, error)
             return None
@@ -79,7 +81,9 @@ class Sources:
             return None
         try:
             data = self._storage.read(label_uri)
-            return decode_label(data, self._classes, self._ignore_label, self._space)
+            # The run may have had a higher limit than the default; the label has the size of an image that it accepted.
+            limit = LARGEST_MAX_PIXELS
+            return decode_label(data, self._classes, self._ignore_label, self._space, max_pixels=limit)
         except (ObjectMissing, ObjectChanged, DecodeError) as error:
             logger.warning("cannot read %s anymore: %s", label_uri, error)
             return None

@@ -22,7 +22,7 @@ from pipeline.data.label_spaces import LabelSpace, label_space, network_label_sp
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, IncompleteRun, ObjectMissing
-from pipeline.results.schema.encoding import read_parquet
+from pipeline.results.schema.encoding import part_order, read_parquet
 from pipeline.results.schema.schemas import PREDICTIONS, TABLE_FORMAT
 
 __all__ = ["RUN_FILE", "SUCCESS", "Run"]
@@ -201,7 +201,10 @@ class Run:
         return position
 
     def _parts(self, folder: str) -> list[tuple[str, int]]:
-        return [(entry["path"], entry["rows"]) for entry in self.success["files"] if entry["path"].startswith(folder)]
+        """Return path and number of rows of each file below a folder, in the order of the manifest."""
+        found = [(entry["path"], entry["rows"]) for entry in self.success["files"] if entry["path"].startswith(folder)]
+        # Earlier versions listed the files in the order of their names as text.
+        return sorted(found, key=lambda part: part_order(part[0]))
 
     def _frames(self, folder: str, columns: list[str] | None) -> pd.DataFrame:
         tables = list(self.tables(folder, columns))

@@ -30,6 +30,7 @@ from pipeline.results.schema.derived import (
     errors_table,
     image_scores_table,
 )
+from pipeline.results.schema.encoding import part_order
 from pipeline.results.schema.schemas import IMAGE_SCORES, PREDICTIONS
 from pipeline.results.sources import Sources
 from pipeline.results.statistics.scores import mean_iou, pixel_accuracy
@@ -224,7 +225,7 @@ class _Verification:
         return next(self._read_all(path), None)
 
     def _read_all(self, prefix: str) -> Iterator[pa.Table]:
-        for path in sorted(entry["path"] for entry in self._run.success["files"]):
+        for path in sorted((entry["path"] for entry in self._run.success["files"]), key=part_order):
             if path.startswith(prefix) and (data := self._read(path)) is not None:
                 yield _table(data)
 

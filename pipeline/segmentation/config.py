@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from pipeline.data.containers import LARGEST_MAX_PIXELS, MAX_PIXELS
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
 from pipeline.options import option
@@ -75,7 +76,7 @@ class SegmentConfig(BaseModel):
     """Print the run's reads, writes and estimated time, then exit; nothing is started or written."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest fraction of images that may fail, 0 to 1; if more fail, nothing is committed."""
-    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=LARGEST_MAX_PIXELS)] = MAX_PIXELS
     """Largest image in pixels; larger ones become error rows before they are decoded."""
     step_seconds: Annotated[float, Field(gt=0)] = 100.0
     """Seconds that decoding an image, or one window of the network, may take before the process is ended."""

@@ -21,6 +21,7 @@ from pipeline.data.labels import decode_label
 from pipeline.data.storage import Storage
 from pipeline.errors import DecodeError, ObjectChanged, ObjectMissing, ProcessDied
 from pipeline.segmentation.config import SegmentConfig, labels_of
+from pipeline.segmentation.failures import out_of_memory
 from pipeline.segmentation.supervision import ShardObserver
 
 __all__ = ["ImageError", "Loaded", "Loader", "Row", "batch_by_shape", "image_stage"]
@@ -106,15 +107,25 @@ class Loader:
         if row["label_uri"]:
             observer.stage(position, "label")
             label = image_stage("label", lambda: self._label(row["label_uri"], image, observer))
+        source = image_stage("predict", lambda: self._source(image))
         size = (image.shape[0], image.shape[1])
-        return Loaded(position, row["image_uri"], size, self._source(image), label, time.perf_counter() - started)
+        return Loaded(position, row["image_uri"], size, source, label, time.perf_counter() - started)
 
     def _source(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | tuple[WindowInput, ...]:
         """Return the network input of a (H, W, 3) image, one per view; for `reference` geometry the image."""
         if self._config.geometry == "reference":
             return image
+        try:
+            return self._inputs(image, self._stream)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        # Without a stream, windows are cut when the network needs them; those may be smaller ones. The except block has
+        # ended, so its traceback no longer keeps the input that did not fit.
+        return self._inputs(image, None)
+
+    def _inputs(self, image: NDArray[np.uint8], stream: Stream | None) -> tuple[WindowInput, ...]:
         window = self._config.window
-        stream = self._stream
         return tuple(network_input(self._network, view.of(image), window, stream) for view in self._views)
 
     def _fetch(self, row: Row) -> bytes:
@@ -141,17 +152,24 @@ class Loader:
 
 
 def image_stage(name: str, work: Callable[[], Any]) -> Any:
-    """Return the result of `work`; an exception that is the image's own fault becomes an ImageError of stage `name`.
+    """Return the result of `work`; an exception that concerns one image becomes an ImageError of stage `name`.
 
     All other exceptions, such as those of an unavailable storage, pass through.
 
     Raises:
-        ImageError: If the image or label is missing, changed or not decodable, or cannot be predicted.
+        ImageError: If the image or label is missing, changed or not decodable, cannot be predicted, or needs more
+            memory than there is.
     """
     try:
         return work()
     except (DecodeError, PredictionError, ObjectMissing, ObjectChanged) as error:
         raise ImageError(name, error) from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    # Raised outside the except block: as the cause, the error and its traceback would keep the image's memory in use.
+    kind = PredictionError if name == "predict" else DecodeError
+    raise ImageError(name, kind("out of memory"))
 
 
 def batch_by_shape(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
@@ -197,4 +215,5 @@ def _outcome(loading: Future[Loaded]) -> Loaded | ImageError:
     try:
         return loading.result()
     except ImageError as error:
-        return error
+        # Frames of the traceback hold the image, which would stay in memory until its row is written.
+        return error.with_traceback(None)

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from model.dilated.network import DilatedNetwork
 from model.errors import PredictionError
@@ -22,7 +20,6 @@ from model.prediction.dense_prediction import label_map, predict, score_maps
 from model.prediction.geometry import MIN_WINDOW
 from model.prediction.label_map import LabelMap
 from model.prediction.streams import PendingTensors, Streams
-from model.prediction.window_input import WindowInput
 from pipeline.concurrency import prefetch_map
 from pipeline.data.labels import encode_confidence, encode_mask
 from pipeline.data.storage import Storage
@@ -30,6 +27,7 @@ from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.results.schema.schemas import predictions_schema
 from pipeline.results.statistics.scores import Matrix, class_counts, mean_iou, pixel_accuracy
 from pipeline.segmentation.config import SEQUENTIAL, Concurrency, SegmentConfig
+from pipeline.segmentation.failures import out_of_memory
 from pipeline.segmentation.loading import ImageError, Loaded, Loader, Row, batch_by_shape, image_stage
 from pipeline.segmentation.supervision import ShardObserver
 
@@ -158,33 +156,74 @@ class Segmenter:
         for image in batch:
             observer.stage(image.position, "predict")
         with observer.step(f"predicting {batch[0].uri}{more}") as renew:
-            try:
-                labels = image_stage("predict", lambda: self._predict(batch, renew))
-            except ImageError as error:
-                return [error] * len(batch)
+            outcomes = self._predict_within_memory(batch, renew)
         share = (time.perf_counter() - started) / len(batch)
-        return [_Scored(label, image.seconds + share) for label, image in zip(labels, batch, strict=True)]
+        return [
+            outcome if isinstance(outcome, ImageError) else _Scored(outcome, image.seconds + share)
+            for outcome, image in zip(outcomes, batch, strict=True)
+        ]
 
     def _finish(self, item: tuple[Row, _Scored | ImageError], observer: ShardObserver) -> tuple[dict[str, Any], Matrix]:
         """Label and encode an image; return its columns and its (C, C) confusion matrix, zeros without a label."""
         row, scored = item
+        if isinstance(scored, ImageError):
+            return self._failed(row, scored)
         started = time.perf_counter()
         try:
-            if isinstance(scored, ImageError):
-                raise scored
             # On a GPU, this call waits until the network has computed the scores.
             with observer.step(f"labelling {row['image_uri']}"):
-                columns, counts = self._columns(image_stage("predict", scored.label))
+                columns, counts = image_stage("predict", lambda: self._columns(scored.label()))
         except ImageError as error:
-            logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
-            return {"status": "error", **_error_columns(error)}, self._no_counts()
+            return self._failed(row, error)
         return {"status": "ok", **columns, "seconds": scored.seconds + time.perf_counter() - started}, counts
+
+    def _failed(self, row: Row, error: ImageError) -> tuple[dict[str, Any], Matrix]:
+        """Return the columns of a failed image, and zeros for its confusion matrix."""
+        logger.info("%s failed at %s: %s", row["image_uri"], error.stage, error)
+        return {"status": "error", **_error_columns(error)}, self._no_counts()
 
     def _no_counts(self) -> Matrix:
         return np.zeros((len(self._classes), len(self._classes)), np.int64)
 
-    def _predict(self, items: Sequence[Loaded], on_window: Callable[[], None]) -> list[Callable[[], LabelMap]]:
-        """Run the network on a batch; return a function for each image that computes its label map in any thread."""
+    def _predict_within_memory(
+        self, batch: Sequence[Loaded], on_window: Callable[[], None]
+    ) -> list[Callable[[], LabelMap] | ImageError]:
+        """Run the network on a batch; out of memory, try again with less at a time.
+
+        Returns:
+            For each image a function that computes its label map in any thread, or the error of the image.
+        """
+        window = self._config.window
+        while True:
+            try:
+                return [*self._predict(batch, window, on_window)]
+            except PredictionError as error:
+                return [ImageError("predict", error.with_traceback(None)) for _ in batch]
+            except (MemoryError, RuntimeError) as error:
+                # Other runtime errors are no fault of the images.
+                if not out_of_memory(error):
+                    raise
+            # The next attempt starts after the except block: until then, the traceback keeps all tensors of the failed
+            # one alive. First fewer images, then smaller windows, since both need less memory.
+            if len(batch) > 1:
+                logger.warning("out of memory, trying %d images one by one", len(batch))
+                return [outcome for image in batch for outcome in self._predict_within_memory([image], on_window)]
+            if window == MIN_WINDOW or self._config.geometry == "reference":
+                tried = "" if self._config.geometry == "reference" else f" even with windows of {window} pixels"
+                return [ImageError("predict", PredictionError(f"out of memory{tried}"))]
+            window = max(MIN_WINDOW, window // 2)
+            logger.warning("out of memory, trying windows of %d pixels", window)
+
+    def _predict(
+        self, items: Sequence[Loaded], window: int, on_window: Callable[[], None]
+    ) -> list[Callable[[], LabelMap]]:
+        """Run the network on a batch; return a function for each image that computes its label map in any thread.
+
+        Args:
+            items: Images whose score maps have one size.
+            window: Longest side of a front-end window, pixels, margin included; `image` geometry only.
+            on_window: Callback after each window.
+        """
         inputs = [item.source for item in items if isinstance(item.source, tuple)]
         # Images of `reference` geometry have no network input: each is a batch of its own, and is labeled here.
         if not inputs:
@@ -201,7 +240,10 @@ class Segmenter:
         stream = self._streams.network
         with stream.use():
             # Inputs by image and view -> by view: one view of all images is one batch of the network.
-            of_views = [self._scores(sources, on_window) for sources in zip(*inputs, strict=True)]
+            of_views = [
+                score_maps(self._network, sources, max_window=window, on_window=on_window).unbind()
+                for sources in zip(*inputs, strict=True)
+            ]
             # Scores by view and image -> by image: each image is labeled on its own, in another stream.
             of_images = [stream.record(scores) for scores in zip(*of_views, strict=True)]
         return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
@@ -217,29 +259,6 @@ class Segmenter:
                 confidence=self._config.confidence_maps,
                 target=item.label,
             )
-
-    def _scores(self, sources: Sequence[WindowInput], on_window: Callable[[], None]) -> Sequence[Tensor]:
-        """Return the score map (C, rows, columns) of each input; out of memory, try again with less at a time.
-
-        Raises:
-            PredictionError: If one image with the smallest windows is still out of memory.
-        """
-        window = self._config.window
-        while True:
-            try:
-                return score_maps(self._network, sources, max_window=window, on_window=on_window).unbind()
-            except (MemoryError, RuntimeError) as error:
-                # First fewer images, then smaller windows, since both need less memory. Other runtime errors are no
-                # fault of the images, and pass through.
-                if not _out_of_memory(error):
-                    raise
-                if len(sources) > 1:
-                    logger.warning("out of memory, trying %d images one by one", len(sources))
-                    return [scores for source in sources for scores in self._scores([source], on_window)]
-                if window == MIN_WINDOW:
-                    raise PredictionError(f"out of memory even with windows of {window} pixels") from error
-                window = max(MIN_WINDOW, window // 2)
-                logger.warning("out of memory, trying windows of %d pixels", window)
 
     def _columns(self, prediction: LabelMap) -> tuple[dict[str, Any], Matrix]:
         """Return the columns of a segmented image and its (C, C) confusion matrix, zeros without a label."""
@@ -264,8 +283,3 @@ def _error_columns(error: ImageError) -> dict[str, str]:
     names: dict[type[Exception], str] = {ObjectMissing: "missing", ObjectChanged: "changed"}
     kind = names.get(type(error.cause), type(error.cause).__name__)
     return {"error_stage": error.stage, "error_type": kind, "error_message": str(error)}
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # Torch's CPU allocator has no exception type of its own; only the text tells its errors apart.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

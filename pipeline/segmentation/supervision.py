@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import IncompleteRun
 from pipeline.segmentation.progress import Counts
 
-__all__ = ["Attempt", "Ledger", "ReadWriteLock", "ShardObserver", "Watchdog"]
+__all__ = ["Attempt", "Ledger", "ReadWriteLock", "ShardObserver", "Watchdog", "end_process"]
 
 
 class ShardObserver:
@@ -222,6 +222,18 @@ _EXIT_CODE = 70
 _LOOK_SECONDS = 1.0
 
 
+def end_process(reason: str, exit_now: Callable[[int], object] = os._exit) -> None:
+    """End this process at once, with the stacks of all threads on standard error.
+
+    Args:
+        reason: Clause for the log.
+        exit_now: Function of the exit code that ends the process without cleanup.
+    """
+    logger.error("%s: this process ends", reason)
+    faulthandler.dump_traceback(sys.__stderr__ or 2)
+    exit_now(_EXIT_CODE)
+
+
 class Watchdog:
     """Time limit for the steps that run in this process, at most one in each thread.
 
@@ -259,7 +271,5 @@ class Watchdog:
             # The list is a copy, because other threads start and end steps meanwhile.
             for name, since in list(self._steps.values()):
                 if now - since > self._seconds:
-                    logger.error("%s took longer than %g seconds: this process ends", name, self._seconds)
-                    faulthandler.dump_traceback(sys.__stderr__ or 2)
-                    os._exit(_EXIT_CODE)
+                    end_process(f"{name} took longer than {self._seconds:g} seconds")
             time.sleep(min(_LOOK_SECONDS, self._seconds / 2))

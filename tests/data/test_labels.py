@@ -24,6 +24,8 @@ from pipeline.data.labels import (
     label_values,
 )
 from pipeline.errors import ConfigError, DecodeError, UnknownClasses
+from pipeline.segmentation.config import SegmentConfig
+from tests.shared import png_header
 
 VOC = LABEL_SPACES["voc"]
 
@@ -207,3 +209,20 @@ def test_values_of_label_files_are_written_back(ids: np.ndarray, wide: bool) -> 
     assert np.array_equal(decode_label(data, 3, 255, space), ids)
     assert Image.open(io.BytesIO(data)).mode == ("I;16" if wide else "L")
     assert label_space("cityscapes_label_ids").file_values()[:3] == (7, 8, 11)
+
+
+def test_every_mask_that_max_pixels_allows_is_read_again() -> None:
+    """Limit: encoder and decoder share one; a file that ends after its header shows which sizes pass it."""
+    (most,) = (bound.le for bound in SegmentConfig.model_fields["max_pixels"].metadata if hasattr(bound, "le"))
+    assert most % 10 == 0
+    with pytest.raises(DecodeError, match="truncated"):
+        decode_mask(png_header(most // 10, 10))
+    with pytest.raises(DecodeError, match="more than the limit"):
+        decode_mask(png_header(most // 10 + 1, 10))
+
+
+def test_a_mask_above_the_default_limit_is_read_again() -> None:
+    """Limit: a run with a higher `--max-pixels` than the default of 100 million."""
+    labels = np.zeros((10_000, 10_001), np.uint8)
+    labels[-1, -1] = 1
+    assert np.array_equal(decode_mask(encode_mask(labels, VOC.palette)), labels)

@@ -74,11 +74,13 @@ def write_run(
     changed: Change = lambda index, mask: mask,
     relabelled: Change = lambda index, label: label,
     image_names: Sequence[str] | None = None,
+    first_shard: int = 0,
 ) -> str:
     """Write a committed run; return its output folder.
 
     `labels` "some" labels every other image. `changed` and `relabelled` give other masks and labels than those of the
-    scene. `image_names` are sorted paths without extension.
+    scene. `image_names` are sorted paths without extension. `first_shard` is the number of the first part; no
+    part before it exists.
     """
     output = directory / name
     files: dict[str, tuple[bytes, int]] = {}
@@ -97,7 +99,7 @@ def write_run(
         )
         entries.append(entry)
         parts.append((row, confusion))
-    for shard, start in enumerate(range(0, images, shard_images)):
+    for shard, start in enumerate(range(0, images, shard_images), first_shard):
         chunk = parts[start : start + shard_images]
         table = pa.Table.from_pylist([row for row, _ in chunk], schema=schemas.PREDICTIONS)
         total += sum((counts for _, counts in chunk if counts is not None), np.zeros((5, 5), np.int64))

@@ -17,7 +17,7 @@ from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.results.schema import schemas
 from pipeline.results.schema.derived import ClassSums, class_scores_table, image_scores_table
-from pipeline.results.schema.encoding import parquet_bytes, read_parquet
+from pipeline.results.schema.encoding import parquet_bytes, part_order, read_parquet
 from pipeline.results.tables import Run
 from tests.results.run_builders import CLASSES, PALETTE, RUN_ID, scene, write_run
 
@@ -40,6 +40,31 @@ def test_masks_come_in_order_and_without_failures(output: str) -> None:
     found = list(Run(output).masks())
     assert [Path(uri).stem for uri, _ in found] == ["0000", "0001", "0003", "0004", "0006"]
     assert all(np.array_equal(mask, scene(int(Path(uri).stem))[2]) for uri, mask in found)
+
+
+def test_parts_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Limit: from part 1,000,000 on, names as text sort in another order than the manifest."""
+    plain = write_run(tmp_path, name="plain")
+    output = write_run(tmp_path, first_shard=999_999)
+    names = [entry["path"] for entry in Run(output).success["files"] if entry["path"].startswith("predictions/")]
+    assert ["part-1000000" in name for name in names] == [True, False, False], "listed as text, as version 0.1.0 did"
+    run = Run(output)
+    uris = list(run.manifest()["image_uri"])
+    assert uris == sorted(uris) == list(run.predictions()["image_uri"])
+    assert run.image_scores().equals(Run(plain).image_scores())
+    assert [uri for uri, _ in run.masks()] == [uri for uri, _ in Run(plain).masks()]
+    for index in (0, 3, 6):
+        assert np.array_equal(run.mask(uris[index]), scene(index)[2])
+        assert run.row("predictions/", index, ["image_uri"]) == run.row("manifest/", index, ["image_uri"])
+
+
+def test_fewer_than_a_million_parts_sort_as_their_names_do() -> None:
+    """Limit: the list of committed files of such runs keeps its bytes."""
+    parts = [f"predictions/part-{number:06d}-ab.parquet" for number in (99, 0, 999_999, 7)]
+    paths = ["errors.parquet", *parts, "changes/part-000000.parquet", "class_scores.parquet"]
+    assert sorted(paths, key=part_order) == sorted(paths)
+    beyond = [f"s3://b/part-9/out/manifest/part-{number:06d}.parquet" for number in (1_000_000, 10_000_000, 999_999)]
+    assert sorted(beyond, key=part_order) == [beyond[2], *beyond[:2]]
 
 
 def test_a_failed_and_an_unknown_image_have_no_mask(output: str) -> None:

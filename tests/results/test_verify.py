@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import verify as job
+from pipeline.data.images import LARGEST_MAX_PIXELS
 from pipeline.results.schema.encoding import parquet_bytes
+from pipeline.results.sources import Sources
+from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.run_builders import relist, write_run
+from tests.shared import png_header
 
 Rows = list[dict[str, Any]]
 
@@ -36,11 +40,29 @@ def test_a_sound_run_passes(tmp_path: Path, options: dict[str, Any]) -> None:
     assert verdict.ok, verdict.text()
 
 
+def test_a_run_with_a_million_shards_passes(tmp_path: Path) -> None:
+    """Limit: names of parts as text sort in another order than the manifest."""
+    verdict = verify(write_run(tmp_path, first_shard=999_999))
+    assert verdict.ok and verdict.images == 5, verdict.text()
+
+
 def test_labels_that_are_gone_are_counted_not_failed(tmp_path: Path) -> None:
     output = write_run(tmp_path)
     (tmp_path / "labels/0000.png").unlink()
     verdict = verify(output)
     assert verdict.ok and verdict.labels_unread == 1
+
+
+def test_inputs_of_every_size_that_max_pixels_allows_are_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limit: files that end after their header are refused as truncated, not for their size."""
+    sources = Sources(Run(write_run(tmp_path)))
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(LARGEST_MAX_PIXELS // 10, 10))
+    assert sources.image(str(path)) is None
+    assert sources.read_label(str(path)) is None
+    assert [record.getMessage().count("truncated") for record in caplog.records] == [1, 1]
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Rows], Any], str]] = {

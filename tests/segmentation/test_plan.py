@@ -15,10 +15,11 @@ from demo.object_store import ObjectStore
 from model.files.checkpoint import to_bytes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, RunConflict
+from pipeline.results.schema.encoding import parquet_bytes
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.runs.claim import claim
 from pipeline.segmentation.runs.plan import make_plan
-from pipeline.segmentation.runs.shards import ShardReader, part_rows
+from pipeline.segmentation.runs.shards import ShardReader, manifest_difference, part_rows
 from tests.segmentation.support import Inputs, config_of, narrow_network, picture, png, write_inputs
 from tests.shared import STORAGE
 
@@ -83,6 +84,15 @@ def test_the_frozen_manifest_lies_in_files_of_whole_shards(
     rows = [row for shard in range(plan.shards) for row in reader.rows(shard)]
     assert rows == list(plan.manifest.rows()) and len(rows) == 5
     assert len(STORAGE.list(join(plan.config.output, "manifest"))) == len(plan.frozen_files()) == files
+
+
+def test_a_manifest_of_a_million_files_does_not_differ_from_itself(inputs: Inputs) -> None:
+    """Limit: both manifests are merged in the order of their rows, which is not that of the file names as text."""
+    plan = make_plan(config_of(inputs), STORAGE)
+    for number, start in ((999_999, 0), (1_000_000, 3)):
+        data = parquet_bytes(plan.manifest.slice(start, 3))
+        STORAGE.write(join(plan.config.output, f"manifest/part-{number:06d}.parquet"), data)
+    assert "0 new, 0 gone, 0 changed" in manifest_difference(STORAGE, plan.config.output, plan.manifest)
 
 
 @given(st.integers(1, 10_000))

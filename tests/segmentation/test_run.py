@@ -15,9 +15,10 @@ from pipeline.data.storage import join
 from pipeline.errors import IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
+from pipeline.segmentation.runs import commit as commit_module
 from pipeline.segmentation.runs.plan import Plan, make_plan
 from pipeline.segmentation.runs.run import segment_bucket
-from pipeline.segmentation.runs.shards import part_bytes, part_uri
+from pipeline.segmentation.runs.shards import part_bytes, part_name, part_uri
 from tests.segmentation.support import (
     CLASSES,
     Inputs,
@@ -101,6 +102,15 @@ def test_a_second_commit_changes_nothing(bucket: str) -> None:
     STORAGE.delete(join(bucket, "out", "class_scores.parquet"))
     submit(inputs)
     assert {info.uri: info.version for info in STORAGE.list(join(bucket, "out"))} == before
+
+
+def test_committed_files_are_listed_by_number(bucket: str) -> None:
+    """Limit: from part 1,000,000 on, names as text sort in another order than the shards."""
+    plan = make_plan(config_of(write_inputs(bucket, 1)), STORAGE)
+    names = [f"predictions/{part_name(shard, plan.identity)}" for shard in (999_999, 1_000_000, 1_000_001)]
+    totals = commit_module._Totals(len(plan.spec.classes))
+    totals.files = [{"path": path} for path in sorted(names)]
+    assert [entry["path"] for entry in commit_module._success(plan, totals, 0)["files"]] == names != sorted(names)
 
 
 def test_a_missing_part_commits_nothing(bucket: str) -> None:

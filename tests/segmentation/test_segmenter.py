@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +17,12 @@ import torch
 from PIL import Image
 
 from model.prediction.dense_prediction import predict, score_maps
+from model.prediction.window_input import WindowInput
 from pipeline.data.labels import decode_mask
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import StorageError
+from pipeline.segmentation import loading
 from pipeline.segmentation import segmenter as module
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.supervision import ShardObserver
@@ -202,6 +206,131 @@ def test_out_of_memory_is_answered_with_fewer_images_and_smaller_windows(
 def test_an_image_that_never_fits_is_an_error_row(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     batches_of(monkeypatch, lambda images, window: False)
     assert set(segment(inputs, batch_images=2)["error_stage"].to_pylist()) == {"predict"}
+
+
+def test_a_retry_starts_after_the_tensors_of_the_failed_attempt_are_gone(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: activations of the failed batch that a traceback keeps alive, so that no smaller window fits either."""
+    whole = segment(inputs)
+    kept: list[weakref.ref[torch.Tensor]] = []
+    retries: list[tuple[int, int]] = []
+
+    def failing(network: object, images: list[object], *, max_window: int, **options: object) -> object:
+        if kept:
+            retries.append((len(images), max_window))
+        assert [tensor for tensor in kept if tensor() is not None] == []
+        if len(images) > 1 or max_window > 400:
+            activations = torch.zeros(1000)
+            kept.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score_maps(network, images, max_window=max_window, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "score_maps", failing)
+    # The collector must not be needed: torch's allocator does not start it.
+    gc.disable()
+    try:
+        table = segment(inputs, window=900, batch_images=2)
+    finally:
+        gc.enable()
+    assert (1, 900) in retries and (1, 450) in retries and (1, 380) in retries
+    assert table["mask"].equals(whole["mask"])
+
+
+def test_an_image_that_never_fits_leaves_its_batch_alone(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit: memory that one image of a batch needs, and the others do not."""
+    whole = segment(inputs).to_pylist()
+
+    def failing(network: object, images: list[WindowInput], **options: object) -> object:
+        if any(np.array_equal(image._image, picture(1)) for image in images):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score_maps(network, images, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "score_maps", failing)
+    rows = segment(inputs, batch_images=2).to_pylist()
+    assert [row["error_stage"] for row in rows] == [None, "predict", None, None, None]
+    assert [row["mask"] for row in rows if row["mask"]] == [whole[index]["mask"] for index in (0, 2, 3, 4)]
+
+
+# What allocators raise: numpy and Python, torch on a GPU, and torch on a CPU.
+NO_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["host", "gpu", "torch on a CPU"])
+@pytest.mark.parametrize(
+    ("owner", "function", "stage", "kind"),
+    [
+        (Storage, "read", "fetch", "DecodeError"),
+        (loading, "decode_image", "decode", "DecodeError"),
+        (loading, "decode_label", "label", "DecodeError"),
+        (loading, "network_input", "predict", "PredictionError"),
+        (module, "label_map", "predict", "PredictionError"),
+        (module, "encode_mask", "predict", "PredictionError"),
+    ],
+)
+def test_out_of_memory_anywhere_is_the_error_of_one_image(
+    inputs: Inputs,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    function: str,
+    stage: str,
+    kind: str,
+    error: Exception,
+) -> None:
+    """Limit: memory outside the network; the run goes on, and the neighbors stay as they are."""
+    whole = segment(inputs).to_pylist()
+    work = getattr(owner, function)
+    manifest = list(build_manifest(STORAGE, f"{inputs.root}/images", f"{inputs.root}/labels").rows())
+    # One image at a time, so that calls of a function come in the order of the images.
+    observer = _Noting(overlapping=False)
+
+    def failing(*args: object, **options: object) -> object:
+        if [place for place, _ in observer.stages][-1] == 1 and (stage == "predict" or observer.stages[-1][1] == stage):
+            raise error
+        return work(*args, **options)
+
+    monkeypatch.setattr(owner, function, failing)
+    segmenter = Segmenter(narrow_network(), config_of(inputs), "run", STORAGE)
+    rows = segmenter.segment(manifest, observer).table.to_pylist()
+    assert [(row["error_stage"], row["error_type"]) for row in rows] == [
+        (None, None),
+        (stage, kind),
+        *[(None, None)] * 3,
+    ]
+    assert "out of memory" in rows[1]["error_message"]
+    assert [row["mask"] for row in rows if row["mask"]] == [whole[index]["mask"] for index in (0, 2, 3, 4)]
+
+
+def test_an_object_that_does_not_fit_is_the_error_of_its_image(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit: memory while a body is read; it is not a failure of storage, and is not tried again."""
+    storage = Storage(RetryPolicy(attempts=2, first_delay=0.01, max_delay=0.02))
+    manifest = list(build_manifest(storage, f"{inputs.root}/images").rows())
+    kind = type(storage.filesystem(inputs.root)[0])
+    read = kind.cat_file
+
+    def failing(self: object, path: str, *args: object, **options: object) -> bytes:
+        if path.endswith("00001.png"):
+            raise MemoryError
+        return read(self, path, *args, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(kind, "cat_file", failing)
+    table = Segmenter(narrow_network(), config_of(inputs), "run", storage).segment(manifest).table
+    assert table["error_stage"].to_pylist() == [None, "fetch", None, None, None]
+
+
+def test_input_that_does_not_fit_whole_is_cut_into_windows(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit: memory for the network input of a whole image, which is prepared ahead of the network."""
+    whole = segment(inputs)
+
+    def failing(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(WindowInput, "prepare", failing)
+    assert segment(inputs)["mask"].equals(whole["mask"])
 
 
 class _Noting(ShardObserver):

@@ -12,7 +12,7 @@ from model.dilated.network import DilatedNetwork, build_network
 from pipeline.data.storage import join
 from pipeline.training.engine.stages import build_optimizer, trainable
 from pipeline.training.recipes.schema import Recipe
-from pipeline.training.runs.checkpoints import Position, newest, restore_optimizer, save_state
+from pipeline.training.runs.checkpoints import Position, newest, newest_place, restore_optimizer, save_state
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 
@@ -65,6 +65,20 @@ def test_the_newest_two_stay(tmp_path: object) -> None:
         save(output, recipe, setup(recipe), iteration)
     names = [info.uri.rsplit("/", 1)[1] for info in STORAGE.list(output)]
     assert names == ["03-joint-0000010.safetensors", "03-joint-0000100.safetensors"]
+
+
+def test_ten_million_iterations_are_newer_than_fewer(tmp_path: object) -> None:
+    """Limit: names pad the iteration to seven digits, so their order as text changes here."""
+    recipe = small_recipe()
+    output = str(tmp_path)
+    made = setup(recipe)
+    for iteration in (9_999_998, 9_999_999, 10_000_000):
+        save(output, recipe, made, iteration)
+    state = newest(STORAGE, output, recipe.digest())
+    assert state is not None and state.position.iteration == 10_000_000
+    assert newest_place(STORAGE, output) == (3, 10_000_000)
+    names = {info.uri.rsplit("/", 1)[1] for info in STORAGE.list(output)}
+    assert names == {"03-joint-9999999.safetensors", "03-joint-10000000.safetensors"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

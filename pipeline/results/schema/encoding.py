@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,24 @@ import pyarrow.parquet as pq
 
 from pipeline.data.storage import Storage
 
-__all__ = ["MASK_ROWS_PER_GROUP", "parquet_bytes", "read_parquet"]
+__all__ = ["MASK_ROWS_PER_GROUP", "parquet_bytes", "part_order", "read_parquet"]
 
 # A reader must fetch a whole row group to see one mask.
 MASK_ROWS_PER_GROUP = 100
 _PNG_COLUMNS = frozenset({"mask.bytes", "confidence.bytes"})
+# Number of a part, in the last component of a path.
+_PART_NUMBER = re.compile(r"(?<=/part-)\d+(?=[^/]*$)")
+
+
+def part_order(path: str) -> str:
+    """Return the sort key of a file of a run, which orders the parts of a table by their numbers.
+
+    Names pad the number to six digits, so from 1,000,000 on their order as text is not the order of the rows.
+
+    Args:
+        path: Path or URI of the file.
+    """
+    return _PART_NUMBER.sub(lambda number: number[0].zfill(20), path)
 
 
 def parquet_bytes(

@@ -21,7 +21,7 @@ from pipeline.results.schema.derived import (
     errors_table,
     image_scores_table,
 )
-from pipeline.results.schema.encoding import parquet_bytes
+from pipeline.results.schema.encoding import parquet_bytes, part_order
 from pipeline.results.schema.schemas import ERRORS, TABLE_FORMAT
 from pipeline.results.statistics.scores import Matrix, mean_iou, pixel_accuracy
 from pipeline.results.tables import SUCCESS
@@ -214,5 +214,5 @@ def _success(plan: Plan, totals: _Totals, errors: int) -> dict[str, Any]:
         "palette": [list(colour) for colour in plan.spec.palette],
         "ignore_label": plan.spec.ignore_label,
         **since,
-        "files": sorted(totals.files, key=lambda entry: entry["path"]),
+        "files": sorted(totals.files, key=lambda entry: part_order(entry["path"])),
     }

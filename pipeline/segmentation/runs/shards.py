@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.data.manifest_table import FrozenTable, Manifest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
-from pipeline.results.schema.encoding import MASK_ROWS_PER_GROUP, parquet_bytes
+from pipeline.results.schema.encoding import MASK_ROWS_PER_GROUP, parquet_bytes, part_order
 from pipeline.results.statistics.scores import Matrix
 
 __all__ = [
@@ -121,7 +121,7 @@ def manifest_difference(storage: Storage, output: str, manifest: Manifest) -> st
     Returns:
         Clause for an error message, with the numbers of new, gone and changed images and one example.
     """
-    parts = sorted(info.uri for info in storage.list(join(output, "manifest")))
+    parts = sorted((info.uri for info in storage.list(join(output, "manifest"))), key=part_order)
     before = (row for uri in parts for row in _table(storage, uri).to_pylist())
     counts = {"new": 0, "gone": 0, "changed": 0}
     examples = dict[str, str]()

@@ -32,7 +32,8 @@ __all__ = [
     "save_state",
 ]
 
-# Stage number, stage name and iteration; the padding makes names sort in the order of training.
+# Stage number, stage name and iteration, padded to seven digits. From 10,000,000 iterations on, the order of names as
+# text is not the order of training.
 CHECKPOINT_NAME = re.compile(r"(\d\d)-([a-z_]+)-(\d{7,})\.safetensors")
 
 
@@ -70,9 +71,21 @@ def current_phase(recipe: Recipe, storage: Storage, output: str) -> Phase:
 
 def newest_place(storage: Storage, output: str) -> tuple[int, int] | None:
     """Return stage number and iteration of the newest checkpoint, read from its name; None if there is none."""
-    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list(join(output, "checkpoints"))]
-    found = [match for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
-    return max(((int(match[1]), int(match[3])) for match in found), default=None)
+    uris = _by_age(storage, join(output, "checkpoints"))
+    return _place(uris[0]) if uris else None
+
+
+def _by_age(storage: Storage, folder: str) -> list[str]:
+    """Return the URIs of all checkpoints, newest first: by stage, then by iteration."""
+    places = {info.uri: _place(info.uri) for info in storage.list(folder)}
+    found = [(place, uri) for uri, place in places.items() if place is not None]
+    return [uri for _, uri in sorted(found, reverse=True)]
+
+
+def _place(uri: str) -> tuple[int, int] | None:
+    """Return stage number and iteration in the name of a checkpoint; None if the object is not one."""
+    match = CHECKPOINT_NAME.fullmatch(uri.rsplit("/", 1)[-1])
+    return None if match is None else (int(match[1]), int(match[3]))
 
 
 logger = logging.getLogger(__name__)
@@ -200,9 +213,3 @@ def restore_optimizer(
                 # AdamW keeps its step counter on the CPU; all other state is on the device of the parameter.
                 place = value if slot == "step" else value.to(parameter.device)
                 optimizer.state[parameter][slot] = place.clone()
-
-
-def _by_age(storage: Storage, folder: str) -> list[str]:
-    """Return the URIs of all checkpoints, newest first; their names sort by stage and iteration."""
-    found = [info.uri for info in storage.list(folder) if CHECKPOINT_NAME.fullmatch(info.uri.rsplit("/", 1)[-1])]
-    return sorted(found, reverse=True)

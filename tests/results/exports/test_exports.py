@@ -273,3 +273,11 @@ def test_an_empty_run_gives_empty_files(tmp_path: Path) -> None:
     export(run, tmp_path / "cvat", "cvat")
     assert ElementTree.parse(tmp_path / "cvat/annotations.xml").getroot().find("image") is None
     assert chosen_classes(run, None).chosen == tuple(range(len(CLASSES)))
+
+
+def test_masks_of_a_million_shards_come_in_the_order_of_the_manifest(tmp_path: Path) -> None:
+    """Limit: names of parts as text sort in another order than the manifest."""
+    many = Run(write_run(tmp_path, name="many", first_shard=999_999))
+    few = Run(write_run(tmp_path, name="few"))
+    found = [(each.name, each.png) for each in chosen_masks(many)]
+    assert found == [(each.name, each.png) for each in chosen_masks(few)] != []
