@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -80,63 +79,3 @@ def test_the_process_ends_with_the_code_of_a_hang() -> None:
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 70 and "illegal memory access" in done.stderr
-
-
-# Run in a process of its own, whose address space is limited to what windows of 618 pixels need, and 30 MiB more.
-_LIMITED = """
-    import resource, sys
-    import torch
-    from model.dilated.front_end import FrontEndWidths
-    from pipeline.data.manifest import build_manifest
-    from pipeline.segmentation import segmenter as module
-    from pipeline.segmentation.supervision import ShardObserver
-    from tests.segmentation import support
-    from tests.shared import STORAGE
-
-    torch.set_num_threads(1)
-    # The second convolution needs most memory, while the result of the first one is alive.
-    support.WIDTHS = FrontEndWidths((16, 32, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4), 6, 6)
-    network = support.narrow_network()
-    inputs = support.write_inputs(sys.argv[1], 0)
-    STORAGE.write(f"{inputs.root}/images/0.png", support.png(support.picture(0, 480, 480)))
-    windows = []
-    score_maps = module.score_maps
-
-    def recording(*args, max_window, **options):
-        windows.append(max_window)
-        # Smaller windows take minutes, and are not needed.
-        assert max_window >= 618, windows
-        return score_maps(*args, max_window=max_window, **options)
-
-    module.score_maps = recording
-    observer = ShardObserver()
-    observer.overlapping = False
-
-    def row(window):
-        config = support.config_of(inputs, labels=None, window=window)
-        rows = list(build_manifest(STORAGE, config.images).rows())
-        (found,) = module.Segmenter(network, config, "run", STORAGE).segment(rows, observer).table.to_pylist()
-        return found["mask"], found["error_message"]
-
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
-
-    row(618)
-    peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmPeak"))
-    limit(peak * 1024 + 30 * 2**20)
-    scarce = row(1236)
-    limit(resource.RLIM_INFINITY)
-    assert windows == [618, 1236, 618], windows
-    assert scarce == row(1236) and scarce[0] is not None, scarce[1]
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc of Linux")
-def test_an_image_gets_the_windows_that_fit_into_memory(tmp_path: object) -> None:
-    """Limit: real memory, which the failed attempt must have given back before the next one."""
-    # The sizes of large blocks are then the only memory that changes, and freed blocks go back at once.
-    allocator = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1000000", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(_LIMITED), str(tmp_path)]
-    environment = {**os.environ, **allocator}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
