@@ -28,7 +28,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 demo: $(DEMO_STAMP)
 	$(BIN)/python -m demo
 
-## Style, types, import rules, and all tests without Ray, S3, browser or compiler: under a minute.
+## Style, types, import rules, and all tests without Ray, S3, browser or compiler: a minute or two.
 check: $(STAMP)
 	$(MAKE) --no-print-directory --jobs=2 lint check-tests
 
