@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
-from pipeline.data.annotations.paint import paint_labels
+from pipeline.data.annotations.paint import plan_painting
 from pipeline.data.class_files import ClassRow, classes_csv
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import decode_mask
@@ -155,7 +155,9 @@ def choose_and_annotate(
     storage.write(annotations, json.dumps(annotated).encode())
     classes = join(scenes, "start", "classes.csv")
     # The void border of a scene belongs to no class, like pixels that an annotator leaves out.
-    paint_labels(annotations, join(output, "data"), images=None, classes=classes, uncovered="ignore", storage=storage)
+    plan_painting(
+        annotations, join(output, "data"), images=None, classes=classes, uncovered="ignore", storage=storage
+    ).paint()
 
 
 def _annotated(number: int, task: dict[str, Any], truth: str, storage: Storage) -> dict[str, Any]:

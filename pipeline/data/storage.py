@@ -35,7 +35,7 @@ from pipeline.errors import ObjectChanged, ObjectMissing, StorageError, StorageO
 __all__ = ["ObjectInfo", "RetryPolicy", "Storage", "VerifiedReader", "join"]
 
 
-class Stated(Protocol):
+class ObjectHeader(Protocol):
     """Size and version of an object, as storage states them."""
 
     @property
@@ -57,7 +57,13 @@ class VerifiedReader:
         self._without_digests: set[str] = set()
 
     def read(
-        self, filesystem: Any, path: str, uri: str, look: Callable[[], Stated], size: int | None, version: str | None
+        self,
+        filesystem: Any,
+        path: str,
+        uri: str,
+        look: Callable[[], ObjectHeader],
+        size: int | None,
+        version: str | None,
     ) -> bytes:
         """Attempt to read an object, and check its bytes.
 

@@ -27,10 +27,6 @@ _CONTEXT_TEXTS = (
     "device-side assert",
     "CUDA error",
 )
-# Older versions of torch raise a plain RuntimeError.
-_ACCELERATOR_ERRORS: tuple[type[BaseException], ...] = tuple(
-    kind for kind in (getattr(torch, "AcceleratorError", None),) if kind is not None
-)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -44,7 +40,7 @@ def context_is_broken(error: BaseException) -> bool:
     """Return whether an error leaves the CUDA context of this process unusable."""
     if out_of_memory(error):
         return False
-    if isinstance(error, _ACCELERATOR_ERRORS):
+    if isinstance(error, torch.AcceleratorError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CONTEXT_TEXTS)
 

@@ -34,7 +34,7 @@ from pipeline.data.planned_files import PlannedFiles, check_target
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 
-__all__ = ["Painted", "PaintingPlan", "paint_labels", "plan_painting"]
+__all__ = ["Painted", "PaintingPlan", "plan_painting"]
 
 _Counts = NDArray[np.int64]
 _THREADS = 4
@@ -184,19 +184,6 @@ class PaintingPlan:
             pairs=_write_pairs(self.placed, self.prefix, storage),
             unlocated=any(image.uri is None for image in self.placed),
         )
-
-
-def paint_labels(
-    source: str,
-    output: str,
-    *,
-    images: str | None,
-    classes: str | None,
-    uncovered: Literal["background", "ignore"],
-    storage: Storage,
-) -> Painted:
-    """Paint annotations into `labels/*.png`; see `plan_painting` for the arguments and `PaintingPlan.paint`."""
-    return plan_painting(source, output, images=images, classes=classes, uncovered=uncovered, storage=storage).paint()
 
 
 def plan_painting(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.annotations.paint import Painted, paint_labels
+from pipeline.data.annotations.paint import Painted, plan_painting
 from pipeline.data.storage import join
 from tests.shared import STORAGE
 
@@ -29,7 +29,8 @@ def paint(
     classes: str | None = None,
     uncovered: Literal["background", "ignore"] = "background",
 ) -> Painted:
-    return paint_labels(str(source), str(output), images=images, classes=classes, uncovered=uncovered, storage=STORAGE)
+    plan = plan_painting(str(source), str(output), images=images, classes=classes, uncovered=uncovered, storage=STORAGE)
+    return plan.paint()
 
 
 def read_png(output: str | Path, name: str) -> NDArray[Any]:
