@@ -12,7 +12,7 @@ import torch
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.segmentation.runs.plan import make_plan
-from tests.segmentation.support import config_of, label, png, write_inputs
+from tests.segmentation.support import config_of, label, picture, png, run_here, write_inputs
 
 STORAGE = Storage()
 
@@ -40,6 +40,14 @@ def test_labels_of_which_none_pairs_are_refused_with_the_name_looked_for(tmp_pat
     for part in (f"{tmp_path}/labels", f"{tmp_path}/images", f"{tmp_path}/labels/00000 with the suffix"):
         assert part in str(told.value)
     assert make_plan(config_of(inputs, labels=None), STORAGE).manifest.num_rows == 3
+
+
+def test_new_images_may_wait_for_their_labels(tmp_path: Path) -> None:
+    inputs = write_inputs(str(tmp_path), 2)
+    run_here(config_of(inputs))
+    STORAGE.write(join(inputs.root, "images", "later.png"), png(picture(7)))
+    later = config_of(inputs, output=str(tmp_path / "later"), since=str(tmp_path / "out"))
+    assert make_plan(later, STORAGE).manifest.num_rows == 1
 
 
 def test_images_without_a_label_are_counted_and_three_are_named(

@@ -35,7 +35,8 @@ def check_inputs(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, s
 
     Raises:
         ConfigError: If there is no image (without `allow_empty`, `since` or a limit of 0), if no label pairs with an
-            image, or if the first labels have other classes than the network.
+            image (without `since`: new images may wait for their labels), or if the first labels have other classes
+            than the network.
     """
     if not manifest.num_rows:
         if not config.allow_empty and config.since is None and config.limit != 0:
@@ -46,17 +47,17 @@ def check_inputs(config: SegmentConfig, spec: NetworkSpec, manifest: Manifest, s
             )
         return
     if config.labels is not None:
-        _check_pairs(config.images, config.labels, manifest)
+        _check_pairs(config.images, config.labels, manifest, refuse=config.since is None)
     _check_classes(config, spec, manifest, storage)
 
 
-def _check_pairs(images: str, labels: str, manifest: Manifest) -> None:
-    """Raise ConfigError if no image has a label, and log a warning if some have none."""
+def _check_pairs(images: str, labels: str, manifest: Manifest, *, refuse: bool) -> None:
+    """Raise ConfigError if no image has a label and `refuse` is set; otherwise log how many images have none."""
     missing = sum(table["label_uri"].null_count for table in manifest.tables())
     if not missing:
         return
     named = list(itertools.islice(_unlabelled(manifest), _MOST_NAMED))
-    if missing == manifest.num_rows:
+    if refuse and missing == manifest.num_rows:
         root = normalise(images).rstrip("/")
         relative = named[0].removeprefix(f"{root}/") if named[0].startswith(f"{root}/") else named[0].rpartition("/")[2]
         wanted = join(normalise(labels), relative.rpartition(".")[0])
