@@ -50,9 +50,10 @@ test-modules: $(STAMP)
 hosts: $(STAMP)
 	$(BIN)/python -m tests.hosts
 
-## Sweeps over every damaged file and every request, then ten minutes of random faults; MINUTES and SEED to choose.
+## Sweeps over every damaged file, request and order of deaths, then ten minutes of random faults; MINUTES and SEED to choose.
 chaos: $(STAMP)
-	EXHAUSTIVE=1 $(BIN)/python -m pytest tests/chaos/test_hostile_images.py tests/chaos/test_runs_without_ray.py
+	EXHAUSTIVE=1 $(BIN)/python -m pytest tests/chaos/test_hostile_images.py tests/chaos/test_runs_without_ray.py \
+		tests/chaos/test_poison.py tests/segmentation/test_blame.py
 	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 ## The short set of measurements beside their peers (docs/performance.md has the long one); quiet cores, 15 minutes.

@@ -11,7 +11,12 @@ import contextlib
 
 import torch
 
-__all__ = ["front_end_precision", "score_precision"]
+__all__ = ["front_end_dtype", "front_end_precision", "score_precision"]
+
+
+def front_end_dtype(device: str) -> torch.dtype:
+    """Return the type in which the front end multiplies on a kind of device, such as `cpu` or `cuda`."""
+    return torch.bfloat16 if device == "cuda" else torch.float32
 
 
 def front_end_precision(device: torch.device) -> torch.autocast:
@@ -22,7 +27,7 @@ def front_end_precision(device: torch.device) -> torch.autocast:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    return torch.autocast(device.type, front_end_dtype("cuda"), enabled=device.type == "cuda")
 
 
 def score_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:

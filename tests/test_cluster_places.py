@@ -1,4 +1,4 @@
-"""Tests of the number of processes that fit, each on one node and never spread over several."""
+"""Tests of what is asked of the cluster: the number of processes that fit on its nodes, and the nodes that are gone."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def test_places(monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, expec
     monkeypatch.setattr(cluster, "draining", lambda: {"leaving"})
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     assert cluster.count_actor_slots(cpus, gpus) == expected
+
+
+def test_departed_nodes_by_the_reason_of_their_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The numbers are Ray's: unspecified, expected termination, unexpected termination, preempted, idle.
+    nodes = [{"NodeID": f"dead-{reason}", "Alive": False, "DeathReason": reason} for reason in range(5)]
+    nodes.append({"NodeID": "draining", "Alive": True, "DeathReason": 0})
+    nodes.append({"NodeID": "alive", "Alive": True, "DeathReason": 0})
+    monkeypatch.setattr(cluster, "draining", lambda: {"draining"})
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    departed = cluster.departed_nodes()
+    assert departed.left == {"draining", "dead-1", "dead-3", "dead-4"}
+    assert departed.lost == {"dead-0", "dead-2"}

@@ -7,8 +7,21 @@ import math
 
 import ray
 import ray._private.state
+from ray.core.generated.common_pb2 import NodeDeathInfo
 
-__all__ = ["configure_ray_data", "count_actor_slots", "describe_cluster", "draining", "memory_share"]
+from pipeline.segmentation.supervision import DepartedNodes
+
+__all__ = [
+    "configure_ray_data",
+    "count_actor_slots",
+    "departed_nodes",
+    "describe_cluster",
+    "draining",
+    "memory_share",
+]
+
+# Reasons for a node's death that nobody announced.
+_UNEXPECTED = {NodeDeathInfo.UNSPECIFIED, NodeDeathInfo.UNEXPECTED_TERMINATION}
 
 
 def count_actor_slots(cpus: float, gpus: float) -> int:
@@ -39,6 +52,17 @@ def draining() -> set[str]:
     Such nodes are still alive, but Ray schedules nothing new on them.
     """
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def departed_nodes() -> DepartedNodes:
+    """Return the nodes that left, are about to leave, or were lost.
+
+    Ray states why a dead node died, except that a preempted machine may be gone before its deadline: it then counts as
+    lost, unless it was seen while it was draining.
+    """
+    dead = {node["NodeID"]: node["DeathReason"] for node in ray.nodes() if not node["Alive"]}
+    lost = frozenset(node for node, reason in dead.items() if reason in _UNEXPECTED)
+    return DepartedNodes(frozenset(draining() | (dead.keys() - lost)), lost)
 
 
 def describe_cluster() -> str:

@@ -22,6 +22,7 @@ from model.kernels.preparation import prepare
 from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
+from pipeline.ray_backend.cluster import departed_nodes
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.failures import end_if_context_is_broken
 from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
@@ -51,7 +52,7 @@ def start_ledger_actor(config: SegmentConfig) -> Any:
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger)
-    return board.remote(config.image_attempts)
+    return board.remote(config.image_attempts, departed_nodes)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class ShardActor:
         self._manifest = ShardReader(self._storage, config.output, config.shard_images)
         self._watchdog = Watchdog(config.step_seconds)
         self._turns = ReadWriteLock()
+        self._node = ray.get_runtime_context().get_node_id()
 
     def network(self, checkpoint: bytes) -> DilatedNetwork:
         """Build the network from the bytes of a checkpoint, prepared for the device that predicts."""
@@ -124,15 +126,17 @@ class ShardActor:
         """
         shard = int(row["shard"])
         with self._turns.shared():
-            attempt = self._begin(shard)
-            if attempt is None:
-                return {"shard": shard, "images": 0, "created": False}
-            if not attempt.isolated:
+            attempt = self._begin(shard, exclusive=False)
+            if attempt is not None and not attempt.isolated:
                 return self._work(shard, attempt)
         # No other shard may run beside an isolated attempt: if the process dies, the recorded image must be the cause.
         # Shared access is released first, because exclusive access waits for all who have it.
-        with self._turns.exclusive():
-            return self._work(shard, attempt)
+        if attempt is not None:
+            with self._turns.exclusive():
+                attempt = self._begin(shard, exclusive=True)
+                if attempt is not None:
+                    return self._work(shard, attempt)
+        return {"shard": shard, "images": 0, "created": False}
 
     def _work(self, shard: int, attempt: Attempt) -> dict[str, Any]:
         """Segment the images of a shard and write its part; return the receipt.
@@ -154,8 +158,12 @@ class ShardActor:
         task.board.end.remote(shard)
         return {"shard": shard, "images": result.table.num_rows, "created": created}
 
-    def _begin(self, shard: int) -> Attempt | None:
+    def _begin(self, shard: int, *, exclusive: bool) -> Attempt | None:
         """Start the shard's next attempt in the ledger; return an ordinary attempt if the ledger does not answer.
+
+        Args:
+            shard: Number of the shard.
+            exclusive: Whether this thread has exclusive access to the process.
 
         Returns:
             Instructions for the attempt; None if the shard has ended.
@@ -164,7 +172,8 @@ class ShardActor:
             IncompleteRun: If the ledger gives up on the shard.
         """
         try:
-            attempt: Attempt | None = ray.get(self._task.board.begin.remote(shard), timeout=_ANSWER_SECONDS)
+            answer = self._task.board.begin.remote(shard, self._node, exclusive=exclusive)
+            attempt: Attempt | None = ray.get(answer, timeout=_ANSWER_SECONDS)
         except PipelineError:
             raise
         except ray.exceptions.RayError:

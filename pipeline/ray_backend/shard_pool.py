@@ -126,6 +126,7 @@ def _watch(plan: Plan, shards: list[int], board: Any, dataset: ray.data.Dataset)
 def _read(board: Any, last: Counts) -> Counts:
     """Return the ledger's counts, or the `last` ones if it does not answer: the display must never end a run."""
     try:
+        board.look_at_nodes.remote()
         counts: Counts = ray.get(board.counts.remote(), timeout=5)
     except ray.exceptions.RayError:
         return last

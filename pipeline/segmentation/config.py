@@ -22,7 +22,7 @@ from dataclasses import dataclass
 __all__ = ["SEQUENTIAL", "Concurrency", "SegmentConfig", "labels_of", "setting_differences"]
 
 # Defaults that an identity leaves out, so that runs that began before these settings existed keep their identity.
-_UNUSED: dict[str, Any] = {"flip": False, "scales": [1.0]}
+_UNUSED: dict[str, Any] = {"flip": False, "scales": [1.0], "device": "cpu", "precision": "float32"}
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -58,8 +58,8 @@ class SegmentConfig(BaseModel):
     """Images per shard, which becomes one part file; a shard is started over when its actor dies."""
     window: Annotated[int, Field(ge=380)] = 1236
     """Longest side of a front-end window in pixels, 372 of them margin; bounds memory, changes no result."""
-    batch_images: Annotated[Annotated[int, Field(ge=1, le=64)] | None, option("INT", "8 on a GPU, 1 on a CPU")] = None
-    """Largest batch of the network, in images of one size and shard."""
+    batch_images: Annotated[Annotated[int, Field(ge=1, le=64)] | None, option("INT", "8")] = None
+    """Largest batch of the network on a GPU, in images of one size and shard; a CPU predicts one by one."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
     """GiB for the weights of a CPU actor's faster convolutions, at most half of its CPUs' share of memory; 0: none."""
     compile: bool = False
@@ -110,8 +110,15 @@ class SegmentConfig(BaseModel):
         """Return the settings that can change a pixel, a column or a file name; equal runs have equal settings."""
         names = ("geometry", "label_space", "confidence_maps", "shard_images", "max_pixels")
         settings = {name: getattr(self, name) for name in names}
-        later = {"flip": self.flip, "scales": list(self.scales)}
+        later = {"flip": self.flip, "scales": list(self.scales), **self.device_settings()}
         return settings | {name: value for name, value in later.items() if value != _UNUSED[name]}
+
+    def device_settings(self) -> dict[str, str]:
+        """Return the kind of device that predicts, and the precision of its front end; both decide labels."""
+        from model.precision import front_end_dtype
+
+        device = "cuda" if self.gpus_per_actor else "cpu"
+        return {"device": device, "precision": str(front_end_dtype(device)).removeprefix("torch.")}
 
     def views(self, resize: WorkingSize | None = None) -> tuple[View, ...]:
         """Return the views of each image that are averaged, for a network that was trained at this working size."""
@@ -160,12 +167,12 @@ class Concurrency:
 
     @classmethod
     def of(cls, config: SegmentConfig, *, on_gpu: bool) -> Concurrency:
-        """Return the limits that suit the device; `batch_images` of the configuration overrides the batch size."""
-        # Batch: an H200 is a quarter slower with one image than with eight; on a CPU, one image occupies all cores.
+        """Return the limits that suit the device."""
+        # Batch: an H200 is a quarter slower with one image than with eight. On a CPU, one image occupies all cores, and
+        # images alone make isolated attempts compute the same bits as ordinary ones.
         # Threads: a GPU predicts hundreds of images a second, so several GETs must be in progress at any time.
         # Shards: a GPU finishes a shard of 64 images before Ray delivers the next one.
-        batch, threads, shards = (8, 8, 4) if on_gpu else (1, 2, 2)
-        batch = config.batch_images or batch
+        batch, threads, shards = (config.batch_images or 8, 8, 4) if on_gpu else (1, 2, 2)
         # While the network runs on one batch, the next one is loaded completely and the previous one is finished.
         return cls(batch, max(4, 2 * batch), threads, shards)
 

@@ -71,6 +71,7 @@ class Segmenter:
         run_id: Value of the column `run_id`.
         storage: Storage of images and labels.
         streams: Streams of the device that predicts; None: new ones.
+        overlap: Limits of the work in progress; None: those that suit the device.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Segmenter:
         run_id: str,
         storage: Storage,
         streams: Streams | None = None,
+        overlap: Concurrency | None = None,
     ) -> None:
         device = next(network.parameters()).device
         self._network = network
@@ -90,7 +92,7 @@ class Segmenter:
         self._views = config.views(network.spec.resize)
         self._classes = network.spec.classes
         self._schema = predictions_schema(config.confidence_maps)
-        self._overlap = Concurrency.of(config, on_gpu=device.type == "cuda")
+        self._overlap = overlap or Concurrency.of(config, on_gpu=device.type == "cuda")
         self._turn = threading.Lock()
 
     def segment(self, rows: Sequence[Row], observer: ShardObserver | None = None) -> ShardResult:

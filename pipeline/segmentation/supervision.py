@@ -14,14 +14,14 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import IncompleteRun
 from pipeline.segmentation.progress import Counts
 
-__all__ = ["Attempt", "Ledger", "ReadWriteLock", "ShardObserver", "Watchdog", "end_process"]
+__all__ = ["Attempt", "DepartedNodes", "Ledger", "ReadWriteLock", "ShardObserver", "Watchdog", "end_process"]
 
 
 class ShardObserver:
@@ -69,24 +69,51 @@ class Attempt:
     quarantined: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class DepartedNodes:
+    """Nodes that can be the cause of a death.
+
+    Attributes:
+        left: Ids of nodes that left the cluster on purpose, or are about to (preemption, scaling down).
+        lost: Ids of nodes that died without notice.
+    """
+
+    left: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Death:
+    """End of an attempt without a result.
+
+    Attributes:
+        node: Id of the node on which the attempt ran.
+        place: Position and stage that the attempt recorded last; None outside the images, and for ordinary attempts,
+            which record nothing.
+    """
+
+    node: str
+    place: tuple[int, str] | None
+
+
 @dataclass
 class _Shard:
     """State of a shard that has not ended.
 
     Attributes:
         number: Number of the newest attempt; 0 before the first one.
+        node: Id of the node on which the newest attempt runs; None if its death is recorded already.
         place: Position and stage that the newest attempt recorded last; None outside the images.
-        unexplained: Number of attempts that died outside any image.
-        deaths: Number of attempts that died in an image, by its position in the shard.
+        deaths: Deaths of all attempts, the oldest first.
         quarantined: Stage in which the process died, by position of the image in the shard.
         images: Number of images that the newest attempt has done, failed ones included.
         errors: Number of images that failed in the newest attempt.
     """
 
     number: int = 0
+    node: str | None = None
     place: tuple[int, str] | None = None
-    unexplained: int = 0
-    deaths: Counter[int] = field(default_factory=Counter)
+    deaths: list[_Death] = field(default_factory=list)
     quarantined: dict[int, str] = field(default_factory=dict)
     images: int = 0
     errors: int = 0
@@ -95,18 +122,34 @@ class _Shard:
 class Ledger:
     """Record of the attempts at all shards, kept in one process that outlives the workers.
 
+    A death counts if its node is still alive. A death on a node that left on purpose counts for nothing, and so do the
+    deaths on the first node of a shard that was lost: the shard is simply tried again. From the second lost node on,
+    deaths count, because an image may be the reason why nodes die.
+
     Args:
         most: Number of isolated attempts that die in one image before it is quarantined.
+        departed_nodes: Function that returns the nodes that are gone or going.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, departed_nodes: Callable[[], DepartedNodes] = DepartedNodes) -> None:
         self._most = most
+        self._departed_nodes = departed_nodes
+        self._departed = DepartedNodes()
         self._open: dict[int, _Shard] = {}
         self._ended: set[int] = set()
         self._images = self._errors = self._heartbeats = 0
 
-    def begin(self, shard: int) -> Attempt | None:
+    def begin(self, shard: int, node: str = "", *, exclusive: bool = True) -> Attempt | None:
         """Start the next attempt at a shard and return its instructions; None if the shard has ended already.
+
+        An isolated attempt starts, and counts, only with exclusive access to its process. Otherwise a death that
+        another shard caused would be held against this one, which was only waiting.
+
+        Args:
+            shard: Number of the shard.
+            node: Id of the node on which the attempt runs.
+            exclusive: Whether the caller has exclusive access to its process. If it has not, and the next attempt is
+                an isolated one, nothing starts: the caller must get exclusive access and call again.
 
         Raises:
             IncompleteRun: If too many attempts died, and no image is to blame.
@@ -115,14 +158,18 @@ class Ledger:
             return None
         state = self._open.setdefault(shard, _Shard())
         # A shard is begun again only because its last attempt died: nothing else reports a death.
-        if state.number:
-            self._blame(shard, state)
-        state.number += 1
+        if state.node is not None:
+            state.deaths.append(_Death(state.node, state.place))
+            state.node = state.place = None
         # The new attempt starts from the first image, so the counts of the last one are dropped.
-        state.place = None
-        state.images = 0
-        state.errors = 0
-        return Attempt(state.number, state.number > 1, dict(state.quarantined))
+        state.images = state.errors = 0
+        deaths = self._counting_deaths(state)
+        self._judge(shard, state, deaths)
+        attempt = Attempt(state.number + 1, bool(deaths), dict(state.quarantined))
+        if exclusive or not attempt.isolated:
+            state.number = attempt.number
+            state.node = node
+        return attempt
 
     def record_stage(self, shard: int, number: int, place: tuple[int, str] | None) -> None:
         """Record the (position, stage) that an attempt is about to start; None: all its images are done."""
@@ -154,29 +201,47 @@ class Ledger:
         errors = self._errors + sum(state.errors for state in self._open.values())
         return Counts(images, errors, len(self._ended), self._heartbeats)
 
+    def look_at_nodes(self) -> None:
+        """Take note of the nodes that are about to leave: of a dead node, the cluster may not tell why it died."""
+        now = self._departed_nodes()
+        left = self._departed.left | now.left
+        self._departed = DepartedNodes(left, now.lost - left)
+
     def _current(self, shard: int, number: int) -> _Shard | None:
         """Return the state of a shard, or None, which discards the report, if a newer attempt has started."""
         state = self._open.get(shard)
         return state if state is not None and state.number == number else None
 
-    def _blame(self, shard: int, state: _Shard) -> None:
-        """Attribute the death of the newest attempt to the image that it recorded last.
+    def _counting_deaths(self, state: _Shard) -> list[_Death]:
+        """Return the deaths of a shard for which its node is not the likely cause, by what is known now."""
+        if not state.deaths:
+            return []
+        self.look_at_nodes()
+        spared = next((death.node for death in state.deaths if death.node in self._departed.lost), None)
+        return [death for death in state.deaths if death.node not in self._departed.left and death.node != spared]
+
+    def _judge(self, shard: int, state: _Shard, deaths: Sequence[_Death]) -> None:
+        """Quarantine the images in which enough attempts died.
 
         Raises:
             IncompleteRun: If too many attempts died outside any image.
         """
-        if state.place is None:
-            state.unexplained += 1
-            if state.unexplained >= _UNEXPLAINED:
-                raise IncompleteRun(
-                    f"{state.unexplained} processes ended while they worked on shard {shard}, outside any image: look "
-                    "at the cluster (memory, nodes that come and go), then submit the same command again"
-                )
-            return
-        position, stage = state.place
-        state.deaths[position] += 1
-        if state.deaths[position] >= self._most:
-            state.quarantined[position] = stage
+        outside = sum(death.place is None for death in deaths)
+        if outside >= _UNEXPLAINED:
+            raise IncompleteRun(
+                f"{outside} processes ended while they worked on shard {shard}, outside any image: look "
+                "at the cluster (memory, nodes that come and go), then submit the same command again"
+            )
+        nodes_of = defaultdict[int, list[str]](list)
+        for death in deaths:
+            if death.place is not None:
+                position, stage = death.place
+                nodes = nodes_of[position]
+                nodes.append(death.node)
+                # Deaths with a node that was lost are evidence only if they happened on two nodes.
+                alive = [node for node in nodes if node not in self._departed.lost]
+                if len(alive) >= self._most or (len(nodes) >= self._most and len(set(nodes)) > 1):
+                    state.quarantined.setdefault(position, stage)
 
 
 class ReadWriteLock:

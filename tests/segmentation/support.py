@@ -19,7 +19,7 @@ from model.kernels.preparation import prepare
 from model.prediction.streams import Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import Concurrency, SegmentConfig
 from pipeline.segmentation.runs.plan import Plan
 from pipeline.segmentation.runs.run import segment_bucket
 from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
@@ -147,7 +147,9 @@ def segment(
     """Return the `predictions` of the given rows, or of all inputs, made by a segmenter alone."""
     config = config_of(inputs, **changes)
     chosen = list(build_manifest(STORAGE, config.images, config.labels).rows()) if rows is None else rows
-    return Segmenter(narrow_network(), config, "run", STORAGE, streams).segment(chosen).table
+    # Only a GPU predicts in batches; its limits hold on a CPU too.
+    overlap = Concurrency.of(config, on_gpu=config.batch_images is not None)
+    return Segmenter(narrow_network(), config, "run", STORAGE, streams, overlap).segment(chosen).table
 
 
 def without_time(table: pa.Table) -> pa.Table:

@@ -47,6 +47,7 @@ def test_identity_ignores_what_cannot_change_a_pixel(inputs: Inputs) -> None:
         {"labels": None},
         {"flip": True},
         {"scales": (0.5, 1.0)},
+        {"gpus_per_actor": 0.5},
     ],
 )
 def test_identity_follows_what_changes_the_tables(inputs: Inputs, change: dict[str, object]) -> None:
@@ -54,7 +55,9 @@ def test_identity_follows_what_changes_the_tables(inputs: Inputs, change: dict[s
 
 
 def test_views_that_are_not_asked_for_leave_identities_as_they_were(inputs: Inputs) -> None:
-    assert not {"flip", "scales"} & set(config_of(inputs, flip=False, scales=(1.0,)).identity_settings())
+    assert not {"flip", "scales", "device", "precision"} & set(
+        config_of(inputs, flip=False, scales=(1.0,)).identity_settings()
+    )
     assert identity(inputs, scales=(0.5, 1.0)) == identity(inputs, scales=(1.0, 0.5))
     assert identity(inputs, scales=(0.5, 1.0)) != identity(inputs, scales=(0.5,))
 
@@ -62,6 +65,15 @@ def test_views_that_are_not_asked_for_leave_identities_as_they_were(inputs: Inpu
 def test_what_an_earlier_run_had_in_use_is_named_too(inputs: Inputs) -> None:
     claim(make_plan(config_of(inputs, scales=(0.5, 1.0)), STORAGE), STORAGE)
     with pytest.raises(RunConflict, match=r"scales was \[0.5, 1.0\], now \[1.0\]"):
+        claim(make_plan(config_of(inputs), STORAGE), STORAGE)
+
+
+def test_a_run_of_another_device_is_refused_by_name(inputs: Inputs) -> None:
+    """Its labels were computed in another precision."""
+    claim(make_plan(config_of(inputs, gpus_per_actor=1.0), STORAGE), STORAGE)
+    settings = json.loads(STORAGE.read(join(inputs.root, "out", "run.json")))["settings"]
+    assert (settings["device"], settings["precision"]) == ("cuda", "bfloat16")
+    with pytest.raises(RunConflict, match="device was 'cuda', now 'cpu'; precision was 'bfloat16', now 'float32'"):
         claim(make_plan(config_of(inputs), STORAGE), STORAGE)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.prediction.streams import PendingTensors, Stream, Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.segmentation import segmenter as module
-from pipeline.segmentation.config import Concurrency
+from pipeline.segmentation.config import SEQUENTIAL, Concurrency
 from pipeline.segmentation.segmenter import Segmenter
 from tests.segmentation.support import Inputs, config_of, narrow_network, segment, without_time, write_inputs
 from tests.shared import STORAGE
@@ -124,7 +124,12 @@ def test_a_gpu_has_a_whole_batch_ahead(inputs: Inputs) -> None:
     on_gpu = Concurrency.of(config_of(inputs), on_gpu=True)
     assert on_gpu.ahead >= 2 * on_gpu.batch > 2 and on_gpu.threads > 2 and on_gpu.shards > 2
     assert Concurrency.of(config_of(inputs), on_gpu=False).batch == 1
-    assert Concurrency.of(config_of(inputs, batch_images=5), on_gpu=False).batch == 5
+    assert Concurrency.of(config_of(inputs, batch_images=5), on_gpu=True).batch == 5
+
+
+def test_attempts_on_a_cpu_predict_the_same_batches(inputs: Inputs) -> None:
+    """An isolated attempt must compute the same bits as an ordinary one."""
+    assert Concurrency.of(config_of(inputs, batch_images=5), on_gpu=False).batch == SEQUENTIAL.batch == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

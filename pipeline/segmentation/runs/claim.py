@@ -71,7 +71,7 @@ def _run_json(plan: Plan) -> bytes:
         "run_id": plan.run_id,
         "identity": plan.identity,
         "ingredients": plan.ingredients,
-        "settings": config.model_dump(),
+        "settings": {**config.model_dump(), **config.device_settings()},
         "checkpoint": {"uri": config.checkpoint, "sha256": plan.ingredients["checkpoint"]},
         "network": {"classes": plan.spec.classes, **labels, "provenance": dict(plan.spec.provenance)},
         "manifest": {"rows": plan.manifest.num_rows, "digest": plan.ingredients["manifest"]},
