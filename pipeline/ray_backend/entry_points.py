@@ -35,13 +35,13 @@ def connect(*, log_to_driver: bool = True) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        # Ray's core reports every actor pool of Ray Data as an error in this process. The level is set only for an
-        # existing cluster, because a cluster started below would inherit it.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray's core reports every actor pool of Ray Data as an error in this process. A cluster that starts below inherits
+    # the level; whoever has to look into such a cluster sets the variable.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
+        # Without an address, Ray would try for minutes to reach the last cluster of this machine, even if that died.
+        ray.init(address or "local", logging_level="warning", configure_logging=False, log_to_driver=log_to_driver)
     except Exception as error:
         # Ray raises many types here, bare exceptions among them; none is an error of the job.
         problem = "Ray did not start on this machine" if address is None else f"no Ray cluster answers at {address}"

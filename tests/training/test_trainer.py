@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.engine.trainer import Hooks
 from pipeline.training.engine.validation import validate
 from pipeline.training.engine.world import World
+from pipeline.training.feature_maps import map_caches
 from pipeline.training.recipes.schema import NetworkConfig, Recipe
 from pipeline.training.samples.dataset import LabelledImages
 from pipeline.training.samples.samplers import sampler
@@ -241,9 +243,15 @@ def test_frozen_convolutions_stay_and_maps_are_computed_once(data: str, tmp_path
     assert all(torch.equal(one, other) for one, other in zip(kept, given, strict=True))
 
 
-def test_validation_from_cached_maps_is_that_of_the_images(data: str, tmp_path: Path) -> None:
-    recipe = frozen_recipe(tmp_path)
+def test_validation_from_cached_maps_is_that_of_the_images(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = frozen_recipe(tmp_path, validate_every=2)
+    caches = Mock(wraps=map_caches)
+    monkeypatch.setattr("pipeline.training.engine.trainer.map_caches", caches)
     run(recipe, data, str(tmp_path / "run"))
+    # A cache digests all weights, so the steps and the validations of a stage share one.
+    assert caches.call_count == len(recipe.stages)
     network = from_bytes((tmp_path / "run/network.safetensors").read_bytes())
     images = LabelledImages(STORAGE, data, "val", label_space("street_scenes"))
     recorded = json.loads((tmp_path / "run/metrics.json").read_text())["joint"]

@@ -71,6 +71,7 @@ class Trainer:
         self._world = world
         self._storage = storage
         self._hooks = hooks or Hooks()
+        self._caches: dict[StageName, MapCache] = {}
         self._sources = Sources(config, storage)
         self._network, self._weights = initial_network(self._recipe, storage)
         self._network.to(world.device).to(memory_format=torch.channels_last)
@@ -161,9 +162,14 @@ class Trainer:
         return Step(self._network, stage, self._recipe, optimizer, self._world, weights, should_regroup, compiled)
 
     def _cache(self, stage: StageName) -> MapCache | None:
-        """Return the cache of the maps on which a stage learns, keyed by the current weights; None for images."""
+        """Return the cache of the maps on which a stage learns; None for images."""
         kind = self._recipe.stage_input(stage)
-        return None if kind == "images" else map_caches(self._config, self._storage, self._network)[kind]
+        if kind == "images":
+            return None
+        # One cache serves the whole stage: the weights before its maps do not learn, and a digest reads all of them.
+        if stage not in self._caches:
+            self._caches[stage] = map_caches(self._config, self._storage, self._network)[kind]
+        return self._caches[stage]
 
     def _end_stage(self, position: Position, optimizer: torch.optim.Optimizer, summaries: Summaries) -> Position:
         """Validate on the whole split, write the stage's network, and return the position that follows."""
