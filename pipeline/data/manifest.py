@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -185,22 +185,33 @@ def _named(file: IO[bytes], suffix: str, uri: str) -> Iterator[tuple[str, str | 
     """Yield (image, label) of each row of a manifest file.
 
     Raises:
-        ConfigError: If the content does not match the file's suffix, or there is no column `image_uri`.
+        ConfigError: If the content does not match the file's suffix, there is no column `image_uri`, or a row has no
+            text there.
     """
     try:
-        if suffix in (".txt", ".lst"):
-            yield from ((line, None) for line in (raw.decode().strip() for raw in file) if line)
-        elif suffix in (".jsonl", ".ndjson"):
-            for row in (json.loads(raw) for raw in file if raw.strip()):
-                yield str(row["image_uri"]), row.get("label_uri")
-        else:
-            for batch in pq.ParquetFile(file).iter_batches() if suffix == ".parquet" else pyarrow.csv.open_csv(file):
-                yield from _columns(batch)
+        for number, (image, label) in enumerate(_stored_rows(file, suffix), start=1):
+            if not isinstance(image, str) or not image:
+                raise ConfigError(
+                    f"row {number} of {uri} has the `image_uri` {image!r}: give it the URI of an image, or remove it"
+                )
+            yield image, label
     except (pa.ArrowException, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{uri} is not a manifest with a column `image_uri`: {error}") from error
 
 
-def _columns(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
+def _stored_rows(file: IO[bytes], suffix: str) -> Iterator[tuple[Any, str | None]]:
+    """Yield (image, label) of each row as the file has them; the image may be null or no text."""
+    if suffix in (".txt", ".lst"):
+        yield from ((line, None) for line in (raw.decode().strip() for raw in file) if line)
+    elif suffix in (".jsonl", ".ndjson"):
+        for row in (json.loads(raw) for raw in file if raw.strip()):
+            yield row["image_uri"], row.get("label_uri")
+    else:
+        for batch in pq.ParquetFile(file).iter_batches() if suffix == ".parquet" else pyarrow.csv.open_csv(file):
+            yield from _columns(batch)
+
+
+def _columns(batch: pa.RecordBatch) -> Iterator[tuple[Any, str | None]]:
     """Return (image, label) of each row of a batch; the label column is optional."""
     images = batch.column("image_uri").to_pylist()
     labels = batch.column("label_uri").to_pylist() if "label_uri" in batch.schema.names else [None] * len(images)
