@@ -68,6 +68,10 @@ class SegmentConfig(BaseModel):
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
     since: Annotated[str | None, option("URI", "no earlier run; all images are segmented")] = None
     """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
+    relabeled: bool = False
+    """With --since: also segment and score unchanged images whose label file has changed since then."""
+    retry_errors: bool = False
+    """With --since: also segment unchanged images whose newest row is an error."""
     limit: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
     """Largest number of images, the first ones in order of URI."""
     allow_empty: bool = False
