@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.manifest_table import IDENTITY_COLUMNS, FrozenTable, Manifest
+from pipeline.data.frozen_table import FrozenTable
+from pipeline.data.manifest_table import IDENTITY_COLUMNS, Manifest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
 from pipeline.results.schema.encoding import MASK_ROWS_PER_GROUP, parquet_bytes, part_order
