@@ -34,8 +34,8 @@ _HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}) | (
     _HEIC_SUFFIXES if HAS_HEIF else frozenset()
 )
-# Endings that annotation tools append to an image's name to form the name of its label.
-_LABEL_ENDINGS = ("_mask", "_label", "_seg")
+# Endings that annotation tools, and CamVid's release (`_L`), append to an image's name to form the name of its label.
+_LABEL_ENDINGS = ("_mask", "_label", "_seg", "_L")
 _TABLES = frozenset({".parquet", ".csv", ".jsonl", ".ndjson", ".txt", ".lst"})
 _LOOKUP_THREADS = 32
 _LOOKUP_BATCH = 1024
@@ -101,8 +101,8 @@ def pair_labels(
 ) -> dict[str, str]:
     """Return the label URI of each image whose relative path without extension a label shares.
 
-    Labels may also end in `_mask`, `_label` or `_seg`, or keep the image's extension, as in `0001.jpg.png`. Images
-    without a label are absent from the result.
+    Labels may also end in `_mask`, `_label`, `_seg` or `_L`, or keep the image's extension, as in `0001.jpg.png`.
+    Images without a label are absent from the result.
 
     Args:
         images_root: Prefix to which the paths of the images are relative.

@@ -86,7 +86,7 @@ class Run:
         # Without a label space in its settings, the run read labels by the classes of its network.
         keys = ("classes", "palette", "ignore_label")
         own = {**info.get("network", {}), **{key: self.success[key] for key in keys}}
-        return label_space(named) if named else network_label_space(own)
+        return label_space(named).ordered_as(self.classes) if named else network_label_space(own)
 
     def class_scores(self) -> pd.DataFrame:
         """Return the `class_scores` table: one row per class."""

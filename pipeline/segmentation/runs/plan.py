@@ -246,7 +246,7 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
         )
     if config.label_space is None:
         return
-    if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl")):
+    if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl", ".ndjson")):
         raise ConfigError(f"--label-space {config.label_space} has no effect without labels: give --labels or drop it")
     space = labels_of(config, spec)
     if len(space.classes) != len(spec.classes):
