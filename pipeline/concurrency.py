@@ -93,7 +93,7 @@ def iterate_in_background(work: Callable[[Callable[[Item], None]], Any], poll_se
         Each item in the order of the `put` calls, and None whenever `poll_seconds` pass without an item.
 
     Raises:
-        Exception: If `work` raises; the same exception is raised in the caller's loop.
+        BaseException: If `work` raises, be it SystemExit; the same exception is raised in the caller's loop.
     """
     items: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -101,7 +101,8 @@ def iterate_in_background(work: Callable[[Callable[[Item], None]], Any], poll_se
         try:
             work(lambda item: items.put(("item", item)))
             items.put(("end", None))
-        except Exception as error:
+        except BaseException as error:
+            # Without a last entry in the queue, the caller would wait forever.
             items.put(("error", error))
 
     # A daemon thread does not keep the process alive if the caller leaves before the work ends.

@@ -28,15 +28,17 @@ def test_items_come_in_order_and_silence_as_none() -> None:
     assert [item for item in seen if item is not None] == [1, 2] and None in seen
 
 
-def test_an_error_reaches_the_caller_after_what_came_before_it() -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_error_reaches_the_caller_after_what_came_before_it(error: type[BaseException]) -> None:
     def work(put: Callable[[int], None]) -> None:
         put(1)
-        raise ValueError("broken")
+        raise error("broken")
 
-    seen = []
-    with pytest.raises(ValueError, match="broken"):
-        seen.extend(iterate_in_background(work, 5.0))
-    assert seen == [1]
+    iterator = iterate_in_background(work, 5.0)
+    assert next(iterator) == 1
+    with pytest.raises(error, match="broken"):
+        # After five seconds without the error, the iterator would yield None.
+        next(iterator)
 
 
 class Wrapped(Exception):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -26,6 +28,7 @@ __all__ = [
     "Transient",
     "already_there",
     "classify",
+    "find_local",
     "get_object",
     "join",
     "normalise",
@@ -35,6 +38,7 @@ __all__ = [
     "split",
 ]
 
+logger = logging.getLogger(__name__)
 # Bytes per second. A request whose average rate is lower is aborted.
 SLOWEST = 100_000
 # Keys of every listing, even that of an empty bucket.
@@ -205,6 +209,38 @@ def open_filesystem(protocol: str) -> Any:
         return fsspec.filesystem(protocol, **options)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"no storage for `{protocol}://` ({error}): use s3://, gs://, file:// or a path") from error
+
+
+def find_local(root: str) -> dict[str, dict[str, Any]]:
+    """Return name, size and time of all files below a local folder, by path, through links to files and to folders.
+
+    A link to a folder above itself, a link that leads nowhere, and a folder that cannot be read are left out; a log
+    line counts them.
+    """
+    found = dict[str, dict[str, Any]]()
+    passed_over = list[str]()
+    # Each path comes with the identities of the folders above it: one of them again is a circle.
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(Path(root), frozenset())]
+    while waiting:
+        path, above = waiting.pop()
+        try:
+            status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if stat.S_ISREG(status.st_mode):
+                entry = {"name": str(path), "type": "file", "size": status.st_size, "mtime": status.st_mtime}
+                found[str(path)] = entry
+            elif identity in above:
+                passed_over.append(f"{path} (a link to a folder above it)")
+            elif stat.S_ISDIR(status.st_mode):
+                inside = above | {identity}
+                waiting += ((child, inside) for child in path.iterdir())
+        except OSError as error:
+            # A file may disappear during the listing, and the root may not exist.
+            if not isinstance(error, FileNotFoundError | NotADirectoryError) or path.is_symlink():
+                passed_over.append(f"{path} ({error.strerror})")
+    if passed_over:
+        logger.warning("not listed below %s: %d entries, such as %s", root, len(passed_over), min(passed_over))
+    return found
 
 
 def get_object(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
 
-__all__ = ["LABEL_SPACES", "OWN", "Color", "LabelEncoding", "LabelSpace", "label_space", "network_label_space"]
+__all__ = [
+    "CAMVID_COLORS",
+    "LABEL_SPACES",
+    "OWN",
+    "Color",
+    "LabelEncoding",
+    "LabelSpace",
+    "label_space",
+    "network_label_space",
+]
 
 Color = tuple[int, int, int]
 Colour = Color
@@ -51,6 +60,8 @@ class LabelSpace:
         ignore_label: Value of pixels that count nowhere.
         encoding: Encoding of the label files of user-defined classes, which replaces `id_map`; None for published data
             sets.
+        colors: RGB colors of each class in the color files of a published data set, by class id; if empty, those of the
+            palette.
     """
 
     name: str
@@ -59,6 +70,27 @@ class LabelSpace:
     id_map: Mapping[int, int] = field(default_factory=dict)
     ignore_label: int = 255
     encoding: LabelEncoding | None = None
+    colors: tuple[tuple[Color, ...], ...] = ()
+
+    def ordered_as(self, classes: Sequence[str]) -> LabelSpace:
+        """Return this label space with the class ids of a network that has its classes in another order.
+
+        Args:
+            classes: Class names of the network, by class id. If they are not those of the label space, class ids
+                correspond, and the label space itself is returned.
+        """
+        if sorted(classes) != sorted(self.classes):
+            return self
+        before = [self.classes.index(name) for name in classes]
+        now = {class_id: position for position, class_id in enumerate(before)}
+        meanings = {class_id: class_id for class_id in before} | dict(self.id_map)
+        return replace(
+            self,
+            classes=tuple(classes),
+            palette=tuple(self.palette[class_id] for class_id in before),
+            id_map={value: now.get(class_id, class_id) for value, class_id in meanings.items()},
+            colors=tuple(self.colors[class_id] for class_id in before) if self.colors else (),
+        )
 
     def file_values(self) -> tuple[int, ...]:
         """Return the label file value of each class, by class id; the lowest one if a class has several."""
@@ -136,6 +168,42 @@ _CAMVID_COLOURS: dict[str, Colour] = {
     "sidewalk": (0, 0, 192),
     "bicyclist": (0, 128, 192),
 }
+# The published colors (label_colors.txt), and the class of the eleven to which each is usually assigned. MathWorks'
+# CamVid example, among others, assigns every one; some authors leave the rarest classes void.
+CAMVID_COLORS: Mapping[str, tuple[Color, str | None]] = {
+    "Animal": ((64, 128, 64), "pedestrian"),
+    "Archway": ((192, 0, 128), "building"),
+    "Bicyclist": ((0, 128, 192), "bicyclist"),
+    "Bridge": ((0, 128, 64), "building"),
+    "Building": ((128, 0, 0), "building"),
+    "Car": ((64, 0, 128), "car"),
+    "CartLuggagePram": ((64, 0, 192), "pedestrian"),
+    "Child": ((192, 128, 64), "pedestrian"),
+    "Column_Pole": ((192, 192, 128), "pole"),
+    "Fence": ((64, 64, 128), "fence"),
+    "LaneMkgsDriv": ((128, 0, 192), "road"),
+    "LaneMkgsNonDriv": ((192, 0, 64), "road"),
+    "Misc_Text": ((128, 128, 64), "sign"),
+    "MotorcycleScooter": ((192, 0, 192), "bicyclist"),
+    "OtherMoving": ((128, 64, 64), "car"),
+    "ParkingBlock": ((64, 192, 128), "sidewalk"),
+    "Pedestrian": ((64, 64, 0), "pedestrian"),
+    "Road": ((128, 64, 128), "road"),
+    "RoadShoulder": ((128, 128, 192), "sidewalk"),
+    "Sidewalk": ((0, 0, 192), "sidewalk"),
+    "SignSymbol": ((192, 128, 128), "sign"),
+    "Sky": ((128, 128, 128), "sky"),
+    "SUVPickupTruck": ((64, 128, 192), "car"),
+    "TrafficCone": ((0, 0, 64), "pole"),
+    "TrafficLight": ((0, 64, 64), "sign"),
+    "Train": ((192, 64, 128), "car"),
+    "Tree": ((128, 128, 0), "tree"),
+    "Truck_Bus": ((192, 128, 192), "car"),
+    "Tunnel": ((64, 0, 64), "building"),
+    "VegetationMisc": ((192, 192, 0), "tree"),
+    "Void": ((0, 0, 0), None),
+    "Wall": ((64, 192, 0), "building"),
+}
 # Class order of the SegNet tutorial's index files; `_PAPER_ORDER` is that of the paper's Tables 5 and 6.
 _SEGNET_ORDER = (
     "sky",
@@ -190,10 +258,14 @@ _STREET_COLOURS: dict[str, Colour] = {
 }
 
 
-def _coloured(
-    name: str, order: tuple[str, ...], colours: Mapping[str, Colour], id_map: Mapping[int, int] | None = None
-) -> LabelSpace:
-    return LabelSpace(name, order, tuple(colours[each] for each in order), id_map or {})
+def _coloured(name: str, order: tuple[str, ...], colours: Mapping[str, Colour]) -> LabelSpace:
+    return LabelSpace(name, order, tuple(colours[each] for each in order))
+
+
+def _camvid(name: str, order: tuple[str, ...], id_map: Mapping[int, int]) -> LabelSpace:
+    """Return a label space of the eleven classes, whose color files have the published 32 colors."""
+    merged = (tuple(color for color, name in CAMVID_COLORS.values() if name == each) for each in order)
+    return replace(_coloured(name, order, _CAMVID_COLOURS), id_map=id_map, colors=tuple(merged))
 
 
 def _cityscapes(name: str, id_map: Mapping[int, int]) -> LabelSpace:
@@ -206,9 +278,9 @@ _LABEL_IDS = dict.fromkeys(range(34), 255) | {
 }
 _SPACES = (
     LabelSpace("voc", _VOC, _voc_palette(len(_VOC))),
-    _coloured("camvid", _PAPER_ORDER, _CAMVID_COLOURS),
+    _camvid("camvid", _PAPER_ORDER, {}),
     # The SegNet tutorial writes void pixels as 11.
-    _coloured("camvid_segnet", _SEGNET_ORDER, _CAMVID_COLOURS, id_map={11: 255}),
+    _camvid("camvid_segnet", _SEGNET_ORDER, {11: 255}),
     _coloured("kitti", _PAPER_ORDER, _CAMVID_COLOURS),
     _cityscapes("cityscapes", {}),
     _cityscapes("cityscapes_label_ids", _LABEL_IDS),

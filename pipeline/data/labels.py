@@ -293,8 +293,8 @@ def _packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 def _by_colour(colours: NDArray[np.uint8], space: LabelSpace, ignore_label: int) -> NDArray[np.uint8]:
-    """Return class ids for the palette's colors; all other colors are void, as in published color labels."""
-    published = LabelEncoding((), (), tuple((color,) for color in space.palette))
+    """Return class ids for a label space's colors; all other colors are void, as in published color labels."""
+    published = LabelEncoding((), (), space.colors or tuple((color,) for color in space.palette))
     ids = _ids_of_colors(colours, published, ignore_label)
     return np.where(ids == _UNKNOWN, ignore_label, ids).astype(np.uint8)
 

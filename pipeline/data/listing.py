@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from pipeline.data.atomic_write import is_local
@@ -60,7 +60,9 @@ def level(storage: Storage, prefix: str) -> Iterator[tuple[str, bool]]:
         yield from _level_s3(storage, prefix, path)
         return
     for entry in storage.call("list", prefix, _names):
-        yield join(normalise(prefix), str(entry["name"]).rstrip("/").rpartition("/")[2]), entry["type"] == "directory"
+        # fsspec calls a link to a folder neither a file nor a directory.
+        folder = entry["type"] == "directory" or (entry.get("islink", False) and Path(entry["name"]).is_dir())
+        yield join(normalise(prefix), str(entry["name"]).rstrip("/").rpartition("/")[2]), folder
 
 
 def _names(filesystem: Any, path: str) -> list[dict[str, Any]]:

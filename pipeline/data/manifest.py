@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -33,8 +34,8 @@ _HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}) | (
     _HEIC_SUFFIXES if HAS_HEIF else frozenset()
 )
-# Endings that annotation tools append to an image's name to form the name of its label.
-_LABEL_ENDINGS = ("_mask", "_label", "_seg")
+# Endings that annotation tools, and CamVid's release (`_L`), append to an image's name to form the name of its label.
+_LABEL_ENDINGS = ("_mask", "_label", "_seg", "_L")
 _TABLES = frozenset({".parquet", ".csv", ".jsonl", ".ndjson", ".txt", ".lst"})
 _LOOKUP_THREADS = 32
 _LOOKUP_BATCH = 1024
@@ -51,6 +52,8 @@ def build_manifest(
     limit: int | None = None,
     leave_out: Sequence[str] = (),
     known_inputs: Callable[[ManifestTable], None] | None = None,
+    *,
+    relabeled: bool = False,
 ) -> Manifest:
     """List the inputs of a run, in memory that does not grow with their number.
 
@@ -64,6 +67,8 @@ def build_manifest(
         leave_out: Prefixes whose objects are not inputs, such as an output among the images.
         known_inputs: Function that adds the known inputs to the table; they are left out unless they have changed. None
             leaves out nothing.
+        relabeled: Whether known inputs also count as changed if their label has another version. The version of each
+            label that a manifest file names then costs a request.
 
     Returns:
         All inputs except unchanged known ones. An image that a manifest file names but that does not exist stays in the
@@ -83,11 +88,12 @@ def build_manifest(
     if known_inputs is not None:
         known_inputs(table)
     table.add_images(
-        (uri, label, info, _stem(uri, root)) for uri, label, info in _rows(storage, images, labels, leave_out)
+        (uri, label, info, _stem(uri, root), label_version)
+        for uri, label, info, label_version in _rows(storage, images, labels, leave_out, relabeled)
     )
     if labels is not None:
-        _add_labels(table, labels, (info.uri for info in walk(storage, labels)))
-    return table.freeze(images, limit)
+        _add_labels(table, labels, walk(storage, labels))
+    return table.freeze(images, limit, relabeled=relabeled)
 
 
 def pair_labels(
@@ -95,8 +101,8 @@ def pair_labels(
 ) -> dict[str, str]:
     """Return the label URI of each image whose relative path without extension a label shares.
 
-    Labels may also end in `_mask`, `_label` or `_seg`, or keep the image's extension, as in `0001.jpg.png`. Images
-    without a label are absent from the result.
+    Labels may also end in `_mask`, `_label`, `_seg` or `_L`, or keep the image's extension, as in `0001.jpg.png`.
+    Images without a label are absent from the result.
 
     Args:
         images_root: Prefix to which the paths of the images are relative.
@@ -108,8 +114,8 @@ def pair_labels(
         ConfigError: If two labels pair with one image.
     """
     table = ManifestTable()
-    table.add_images((uri, None, None, _stem(uri, images_root)) for uri in images)
-    _add_labels(table, labels_root, (info.uri for info in labels))
+    table.add_images((uri, None, None, _stem(uri, images_root), None) for uri in images)
+    _add_labels(table, labels_root, labels)
     found: dict[str, str] = {}
     for rows in table.freeze(images_root).tables():
         found |= {row["image_uri"]: row["label_uri"] for row in rows.to_pylist() if row["label_uri"] is not None}
@@ -136,18 +142,20 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(translated.get(piece) or re.escape(piece) for piece in pieces))
 
 
-# URI of an image, URI of its label, and object info of the image.
-Row = tuple[str, str | None, ObjectInfo | None]
+# URI of an image, URI of its label, object info of the image, and version of the label.
+Row = tuple[str, str | None, ObjectInfo | None, str | None]
 
 
-def _rows(storage: Storage, images: str, labels: str | None, leave_out: Sequence[str]) -> Iterator[Row]:
+def _rows(
+    storage: Storage, images: str, labels: str | None, leave_out: Sequence[str], label_versions: bool
+) -> Iterator[Row]:
     """Yield the inputs from a manifest file, a glob or a prefix."""
     if PurePosixPath(images).suffix.lower() in _TABLES:
-        yield from _from_table(storage, images)
+        yield from _from_table(storage, images, label_versions)
         return
     others = tuple(f"{normalise(prefix).rstrip('/')}/" for prefix in (*leave_out, labels) if prefix is not None)
     found = _from_glob(storage, images) if _is_glob(images) else _from_prefix(storage, images, others)
-    yield from ((info.uri, None, info) for info in found if not info.uri.startswith(others))
+    yield from ((info.uri, None, info, None) for info in found if not info.uri.startswith(others))
 
 
 def _from_prefix(storage: Storage, prefix: str, others: tuple[str, ...]) -> Iterator[ObjectInfo]:
@@ -170,37 +178,51 @@ def _from_glob(storage: Storage, pattern: str) -> Iterator[ObjectInfo]:
     return (info for info in walk(storage, root) if matcher.fullmatch(info.uri))
 
 
-def _from_table(storage: Storage, uri: str) -> Iterator[Row]:
-    """Yield the rows of a manifest file, with the object info of each image."""
+def _from_table(storage: Storage, uri: str, label_versions: bool) -> Iterator[Row]:
+    """Yield the rows of a manifest file, with the object info of each image, and if asked the version of its label."""
     suffix = PurePosixPath(uri).suffix.lower()
     with spooled(storage, uri) as file, ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
         rows = _named(file, suffix, uri)
         while named := list(islice(rows, _LOOKUP_BATCH)):
             # One batch at a time is looked up in parallel, so the file may have any length.
-            infos = pool.map(lambda row: _lookup(storage, row[0]), named)
-            yield from ((image, label or None, info) for (image, label), info in zip(named, infos, strict=True))
+            uris = [image for image, _ in named] + [label for _, label in named if label and label_versions]
+            found = dict(zip(uris, pool.map(partial(_lookup, storage), uris), strict=True))
+            for image, label in named:
+                label_info = found.get(label) if label and label_versions else None
+                yield image, label or None, found[image], None if label_info is None else label_info.version
 
 
 def _named(file: IO[bytes], suffix: str, uri: str) -> Iterator[tuple[str, str | None]]:
     """Yield (image, label) of each row of a manifest file.
 
     Raises:
-        ConfigError: If the content does not match the file's suffix, or there is no column `image_uri`.
+        ConfigError: If the content does not match the file's suffix, there is no column `image_uri`, or a row has no
+            text there.
     """
     try:
-        if suffix in (".txt", ".lst"):
-            yield from ((line, None) for line in (raw.decode().strip() for raw in file) if line)
-        elif suffix in (".jsonl", ".ndjson"):
-            for row in (json.loads(raw) for raw in file if raw.strip()):
-                yield str(row["image_uri"]), row.get("label_uri")
-        else:
-            for batch in pq.ParquetFile(file).iter_batches() if suffix == ".parquet" else pyarrow.csv.open_csv(file):
-                yield from _columns(batch)
+        for number, (image, label) in enumerate(_stored_rows(file, suffix), start=1):
+            if not isinstance(image, str) or not image:
+                raise ConfigError(
+                    f"row {number} of {uri} has the `image_uri` {image!r}: give it the URI of an image, or remove it"
+                )
+            yield image, label
     except (pa.ArrowException, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{uri} is not a manifest with a column `image_uri`: {error}") from error
 
 
-def _columns(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
+def _stored_rows(file: IO[bytes], suffix: str) -> Iterator[tuple[Any, str | None]]:
+    """Yield (image, label) of each row as the file has them; the image may be null or no text."""
+    if suffix in (".txt", ".lst"):
+        yield from ((line, None) for line in (raw.decode().strip() for raw in file) if line)
+    elif suffix in (".jsonl", ".ndjson"):
+        for row in (json.loads(raw) for raw in file if raw.strip()):
+            yield row["image_uri"], row.get("label_uri")
+    else:
+        for batch in pq.ParquetFile(file).iter_batches() if suffix == ".parquet" else pyarrow.csv.open_csv(file):
+            yield from _columns(batch)
+
+
+def _columns(batch: pa.RecordBatch) -> Iterator[tuple[Any, str | None]]:
     """Return (image, label) of each row of a batch; the label column is optional."""
     images = batch.column("image_uri").to_pylist()
     labels = batch.column("label_uri").to_pylist() if "label_uri" in batch.schema.names else [None] * len(images)
@@ -226,17 +248,17 @@ def _fixed_part(images: str) -> str:
     return re.split(r"[*?]", images, maxsplit=1)[0].rpartition("/")[0]
 
 
-def _add_labels(table: ManifestTable, root: str, uris: Iterable[str]) -> None:
+def _add_labels(table: ManifestTable, root: str, files: Iterable[ObjectInfo]) -> None:
     """Add label files by their stems, in blocks.
 
     A stem with the ending of an annotation tool is also added without this ending, as an alias.
     """
-    labels = (uri for uri in uris if PurePosixPath(uri).suffix.lower() in IMAGE_SUFFIXES)
+    labels = (info for info in files if PurePosixPath(info.uri).suffix.lower() in IMAGE_SUFFIXES)
     while block := list(islice(labels, _LABEL_BATCH)):
-        stems = [(_stem(uri, root), uri) for uri in block]
+        stems = [(_stem(info.uri, root), info.uri, info.version) for info in block]
         table.add_labels(stems)
-        shortened = ((_without_ending(stem), uri, stem) for stem, uri in stems)
-        table.add_label_aliases(entry for entry in shortened if entry[0] != entry[2])
+        shortened = ((_without_ending(stem), uri, version, stem) for stem, uri, version in stems)
+        table.add_label_aliases(entry for entry in shortened if entry[0] != entry[3])
 
 
 def _without_ending(stem: str) -> str:

@@ -24,6 +24,7 @@ from pipeline.data.filesystems import (
     Transient,
     already_there,
     classify,
+    find_local,
     get_object,
     join,
     open_filesystem,
@@ -254,7 +255,8 @@ class Storage:
     def list(self, prefix: str) -> list[ObjectInfo]:
         """Return all objects below a prefix, at any depth, sorted by URI.
 
-        A prefix without objects gives an empty list. Names that start with a dot are left out.
+        A prefix without objects gives an empty list. Names that start with a dot are left out. On this machine's files,
+        links are followed, except in circles.
 
         Raises:
             StorageError: If the bucket does not exist.
@@ -331,9 +333,12 @@ class Storage:
 
 def _find(filesystem: Any, path: str) -> dict[str, Any]:
     """Return the entries of all files below a path, by name; raise if its bucket does not exist."""
-    found: dict[str, Any] = filesystem.find(path.rstrip("/"), detail=True) if path else {}
-    if not found and not is_local(filesystem):
-        require_bucket(filesystem, path)
+    if is_local(filesystem):
+        found = find_local(path)
+    else:
+        found = filesystem.find(path.rstrip("/"), detail=True) if path else {}
+        if not found:
+            require_bucket(filesystem, path)
     # Some servers list an emptied folder. Names that start with a dot are trial objects and half-written files, of this
     # project or of others.
     return {

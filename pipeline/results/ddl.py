@@ -92,25 +92,38 @@ _MANIFEST = _described(
             null="if size is null, or the storage states no version",
             example="9b2cf535",
         ),
+        "label_version": column(
+            "label_version",
+            _TEXT,
+            "ETag of the label file; without an ETag, its size and time of last change",
+            null="if there is no label, if a list names the label and `--relabeled` was not given, or in runs of "
+            "version 0.2.0 and older",
+            example="0c51fe77",
+        ),
     },
 )
 _CHANGES = _described(
     CHANGES_SCHEMA,
     {
         "image_uri": _URI,
-        "change": column("change", _TEXT, "new, changed or gone, compared with the earlier runs", example="changed"),
+        "change": column(
+            "change",
+            _TEXT,
+            "new, changed, relabeled, retried or gone, compared with the earlier runs",
+            example="changed",
+        ),
         "version": column(
             "version",
             _TEXT,
-            "version (ETag) of the image in this run",
+            "version (ETag) of the image in this run; if relabeled, that of its label",
             null="if gone, or without a version",
             example="9b2cf535",
         ),
         "earlier_version": column(
             "earlier_version",
             _TEXT,
-            "version (ETag) of the image in the earlier runs",
-            null="if new, or without a version",
+            "version (ETag) of the image in the earlier runs; if relabeled, that of its label",
+            null="if new, or without a known version",
             example="51ab90ce",
         ),
     },
@@ -142,7 +155,7 @@ TABLES = (
     Table("manifest/part-*.parquet", "One row per input image. The list is fixed when the run starts.", _MANIFEST),
     Table(
         "changes/part-*.parquet",
-        "One row per image that is new, changed or gone. Only runs with `--since` have this table.",
+        "One row per image that is new, changed, relabeled, retried or gone. Only runs with `--since` have this table.",
         _CHANGES,
         "[growing.md](growing.md) shows how to query several such runs together.",
     ),

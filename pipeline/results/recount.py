@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.labels import decode_mask
+from pipeline.data.manifest_table import CHANGE_KINDS
 from pipeline.errors import PipelineError
 from pipeline.results.sources import Sources
 from pipeline.results.statistics.scores import (
@@ -47,12 +48,12 @@ def changes_problems(run: Run, uris: list[str]) -> list[str]:
         pairs = zip(table["image_uri"].to_pylist(), kinds, strict=True)
         taken += [uri for uri, kind in pairs if kind != "gone"]
     problems = [
-        f"_SUCCESS.json says that {since.get(kind)} images are {kind}, the table changes has {counts[kind]}"
-        for kind in ("new", "changed", "gone")
-        if since.get(kind) != counts[kind]
+        f"_SUCCESS.json says that {since.get(kind, 0)} images are {kind}, the table changes has {counts[kind]}"
+        for kind in CHANGE_KINDS
+        if kind != "unchanged" and since.get(kind, 0) != counts[kind]
     ]
     if taken != uris:
-        problems.append("the new and changed images in the table changes are not the images of the run")
+        problems.append("the images in the table changes that are not gone are not the images of the run")
     return problems
 
 

@@ -34,15 +34,12 @@ class Sources:
 
     @cached_property
     def manifest(self) -> pa.Table:
-        """Return `image_uri`, `label_uri`, `size` and `version` of every input, in order.
-
-        The table is read on first use and then kept.
-        """
+        """Return the rows of the manifest, in order; the table is read on first use and then kept."""
         uris = (info.uri for info in self._storage.list(join(self._run.output, "manifest/")))
         parts = sorted(uris, key=part_order)
-        return pa.concat_tables(
-            [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
-        )
+        tables = [pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in parts if uri.endswith(".parquet")]
+        # Files of version 0.2.0 and older lack `label_version`; a later version may have continued the run.
+        return pa.concat_tables(tables, promote_options="default")
 
     @cached_property
     def _labels(self) -> dict[str, str | None]:

@@ -86,7 +86,7 @@ class Run:
         # Without a label space in its settings, the run read labels by the classes of its network.
         keys = ("classes", "palette", "ignore_label")
         own = {**info.get("network", {}), **{key: self.success[key] for key in keys}}
-        return label_space(named) if named else network_label_space(own)
+        return label_space(named).ordered_as(self.classes) if named else network_label_space(own)
 
     def class_scores(self) -> pd.DataFrame:
         """Return the `class_scores` table: one row per class."""
@@ -112,7 +112,7 @@ class Run:
         return self._frames("manifest/", None)
 
     def changes(self) -> pd.DataFrame:
-        """Return the images that are new, changed or gone since the run that `--since` named; empty without one."""
+        """Return the `changes` table: one row per image that changed since `--since`'s run; empty without `--since`."""
         return self._frames("changes/", None)
 
     def predictions(self, columns: Sequence[str] = _LIGHT) -> pd.DataFrame:
@@ -210,7 +210,8 @@ class Run:
         tables = list(self.tables(folder, columns))
         if not tables:
             return pd.DataFrame(columns=columns)
-        return pa.concat_tables(tables).to_pandas()
+        # Manifest files of version 0.2.0 and older lack `label_version`; a later version may have continued the run.
+        return pa.concat_tables(tables, promote_options="default").to_pandas()
 
     def _frame(self, path: str) -> pd.DataFrame:
         return read_parquet(self.storage, self._uri(path)).to_pandas()

@@ -41,7 +41,7 @@ class SegmentConfig(BaseModel):
     labels: Annotated[str | None, option("URI", "no labels, so no scores")] = None
     """Prefix of label files, which pair with the images by relative path without extension."""
     label_space: Annotated[str | None, option("NAME", "that of the checkpoint")] = None
-    """Encoding of the label files (camvid_segnet, cityscapes_label_ids, …)."""
+    """Encoding of the label files (camvid, cityscapes_label_ids, …); the classes must be the checkpoint's."""
     geometry: Literal["image", "reference"] = "image"
     """image: seamless, any size. reference: tile by tile like the released networks, for parity with them."""
     flip: bool = False
@@ -68,6 +68,10 @@ class SegmentConfig(BaseModel):
     """Also write the winning probability of every pixel, as an 8-bit PNG."""
     since: Annotated[str | None, option("URI", "no earlier run; all images are segmented")] = None
     """Output of a committed run, same network and settings; only images new or changed since then are segmented."""
+    relabeled: bool = False
+    """With --since: also segment and score unchanged images whose label file has changed since then."""
+    retry_errors: bool = False
+    """With --since: also segment unchanged images whose newest row is an error."""
     limit: Annotated[Annotated[int, Field(ge=0)] | None, option("INT", "all")] = None
     """Largest number of images, the first ones in order of URI."""
     allow_empty: bool = False
@@ -130,12 +134,16 @@ class SegmentConfig(BaseModel):
 def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:
     """Return the label space in which a run reads labels: that of --label-space, or the checkpoint's own.
 
+    Its class ids are those of the checkpoint, whose classes may have another order.
+
     Raises:
         ConfigError: If --label-space is unknown.
     """
     from model.files.metadata import metadata_of
 
-    return label_space(config.label_space) if config.label_space else network_label_space(metadata_of(spec))
+    if config.label_space is None:
+        return network_label_space(metadata_of(spec))
+    return label_space(config.label_space).ordered_as(spec.classes)
 
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.manifest_table import Manifest, ManifestTable
+from pipeline.data.manifest_table import Manifest, ManifestTable, describe_changes
 from pipeline.data.storage import ObjectInfo
 
 URIS = st.sampled_from([f"s3://b/{name}.png" for name in "abcde"])
@@ -20,9 +20,9 @@ LISTINGS = st.dictionaries(URIS, STATES)
 def manifest(now, *known, limit=None) -> Manifest:  # type: ignore[no-untyped-def]
     table = ManifestTable()
     for earlier in known:
-        table.add_known((uri, *state) for uri, state in earlier.items())
+        table.add_known((uri, *state, None) for uri, state in earlier.items())
     infos = {uri: None if size is None else ObjectInfo(uri, size, version) for uri, (_, size, version) in now.items()}
-    table.add_images((uri, state[0], infos[uri], uri) for uri, state in now.items())
+    table.add_images((uri, state[0], infos[uri], uri, None) for uri, state in now.items())
     return table.freeze("test", limit)
 
 
@@ -62,11 +62,60 @@ def test_a_limit_counts_what_is_not_known() -> None:
 
 def test_what_is_forgotten_is_new_again() -> None:
     table = ManifestTable()
-    table.add_known([("s3://b/a", None, 1, "v")])
+    table.add_known([("s3://b/a", None, 1, "v", None)])
     table.forget(["s3://b/a"])
-    table.add_images([("s3://b/a", None, ObjectInfo("s3://b/a", 1, "v"), None)])
+    table.add_images([("s3://b/a", None, ObjectInfo("s3://b/a", 1, "v"), None, None)])
     changes = table.freeze("test").changes
     assert changes is not None and changes.counts() == {"new": 1, "changed": 0, "unchanged": 0, "gone": 0}
+
+
+@given(
+    st.sampled_from(["v", "w"]),
+    st.sampled_from(["s3://b/l.png", None]),
+    st.sampled_from([None, "l", "m"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_labels_and_failures(
+    version: str, label: str | None, label_version: str | None, failed: bool, relabeled: bool
+) -> None:
+    """An image known as version v, with label l.png of version l, against the rules in their order of precedence."""
+    table = ManifestTable()
+    table.add_known([("s3://b/a", "s3://b/l.png", 1, "v", "l"), ("s3://b/b", None, 1, "v", None)])
+    table.mark_failed(["s3://b/a", "s3://b/none"] if failed else [])
+    for name, state in (("a", (label, version, label_version)), ("b", (None, "v", None))):
+        table.add_images([(f"s3://b/{name}", state[0], ObjectInfo(name, 1, state[1]), None, state[2])])
+    changes = table.freeze("test", relabeled=relabeled).changes
+    assert changes is not None
+    expected = {"image_uri": "s3://b/a", "version": version, "earlier_version": "v"}
+    if version != "v" or label is None:
+        expected["change"] = "changed"
+    elif relabeled and label_version != "l":
+        expected |= {"change": "relabeled", "version": label_version, "earlier_version": "l"}
+    elif failed:
+        expected["change"] = "retried"
+    assert list(changes.table.rows()) == ([expected] if "change" in expected else [])
+    assert changes.unchanged == (1 if "change" in expected else 2)
+
+
+def test_the_digest_leaves_out_label_versions_but_not_changes() -> None:
+    def frozen(version: str | None, *, relabeled: bool) -> Manifest:
+        table = ManifestTable()
+        table.add_known([("s3://b/a", "s3://b/a", 1, "v", None)])
+        table.add_images((f"s3://b/{name}", None, ObjectInfo(name, 1, "v"), name, None) for name in "ab")
+        table.add_labels([("a", "s3://b/a", version), ("b", "s3://b/b", version)])
+        return table.freeze("test", relabeled=relabeled)
+
+    assert len({frozen(version, relabeled=False).digest() for version in (None, "l", "m")}) == 1
+    digests = {}
+    for version in (None, "l", "m"):
+        changes = frozen(version, relabeled=True).changes
+        assert changes is not None
+        digests[changes.table.digest()] = changes.counts()
+    none, first, second = digests.values()
+    assert none == {"new": 1, "changed": 0, "unchanged": 1, "gone": 0}
+    assert first == second == {"new": 1, "changed": 0, "unchanged": 0, "gone": 0, "relabeled": 1}
+    assert describe_changes(first) == "1 new, 0 changed, 1 relabeled, 0 unchanged, 0 gone"
 
 
 def test_nothing_is_compared_unless_asked() -> None:

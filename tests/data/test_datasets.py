@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from model.files.checkpoint import to_bytes
 from pipeline.data.datasets.registry import LAYOUTS
 from pipeline.data.datasets.road_scenes import CAMVID_32
 from pipeline.data.label_spaces import label_space
+from pipeline.data.labels import decode_label
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, StorageError
+from pipeline.results.tables import Run
+from pipeline.results.verify import verify
+from pipeline.segmentation.config import SegmentConfig, labels_of
 from pipeline.training.preparation.division import Division
 from pipeline.training.samples.dataset import DataSet, LabelledImages, read_split
-from tests.segmentation.support import png
+from tests.segmentation.support import narrow_network, png, run_here
 from tests.shared import STORAGE
 
 SHAPE = (4, 6)
@@ -216,6 +222,38 @@ def test_every_published_colour_of_camvid(tmp_path: Path) -> None:
     assert len(set(CAMVID_32.palette)) == 32 and len(MERGED) == 31
     assert label[0].tolist() == [space.classes.index(MERGED[n]) if n in MERGED else 255 for n in CAMVID_32.classes]
     assert (label[1] == 255).all(), "colours that were not published are void"
+
+
+@pytest.mark.parametrize("trained", ["camvid", "camvid_segnet"])
+@pytest.mark.parametrize("scored", ["camvid", "camvid_segnet"])
+def test_camvid_is_scored_as_it_is_trained(tmp_path: Path, trained: str, scored: str) -> None:
+    """Labels in all 32 colors and in index files, for networks with the classes in both orders."""
+    root = camvid(str(tmp_path))
+    space = label_space(trained)
+    network = narrow_network(classes=space.classes)
+    network.spec = replace(network.spec, palette=space.palette)
+    STORAGE.write(join(root, "network.safetensors"), to_bytes(network))
+    config = SegmentConfig(
+        images=join(root, "701_StillsRaw_full"),
+        labels=join(root, "LabeledApproved_full"),
+        checkpoint=join(root, "network.safetensors"),
+        output=join(root, "out"),
+        label_space=scored,
+    )
+    run_here(config)
+    train, val = (LabelledImages(STORAGE, root, split, space) for split in ("train", "val"))
+    labels = [train.label(0), train.label(1), val.label(0)]
+    counts = [
+        [entry["target_pixels"] for entry in row["classes"]]
+        for row in Run(config.output).predictions(["classes"]).to_dict("records")
+    ]
+    assert counts == [np.bincount(label[label < 11], minlength=11).tolist() for label in labels]
+    assert verify(config.output).ok
+    values = np.array([[*range(11), 255]], np.uint8)
+    names = np.array([*label_space(scored).classes, None], object)
+    by_value = decode_label(png(values), 11, 255, labels_of(config, network.spec))
+    assert np.array([*space.classes, *[None] * 245], object)[by_value[0]].tolist() == names.tolist()
+    assert labels_of(config, network.spec).file_values() == tuple(names.tolist().index(name) for name in space.classes)
 
 
 @pytest.mark.parametrize("layout", ["camvid", "kitti", "cityscapes"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.data import listing
-from pipeline.data.listing import spooled, walk
+from pipeline.data.listing import level, spooled, walk
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectChanged, ObjectMissing, StorageError
 from tests.shared import STORAGE
@@ -34,6 +36,26 @@ def test_pages_together_are_the_listing(root: str, page: int, monkeypatch: pytes
 def test_a_bucket_that_is_not_there_is_no_empty_one(bucket: str) -> None:
     with pytest.raises(StorageError):
         list(walk(STORAGE, "s3://no-such-bucket/in"))
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "a.png").write_bytes(b"abc")
+    (elsewhere / "deep" / "b.png").write_bytes(b"b")
+    root = tmp_path / "in"
+    root.mkdir()
+    links = {"one.png": elsewhere / "a.png", "all": elsewhere, "nowhere.png": tmp_path / "none", "self": root / "self"}
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (elsewhere / "deep" / "up").symlink_to(elsewhere)
+    (elsewhere / "deep" / "top").symlink_to(root)
+    found = {info.uri: info for info in walk(STORAGE, str(root))}
+    assert sorted(found) == [str(root / name) for name in ("all/a.png", "all/deep/b.png", "one.png")]
+    assert all(STORAGE.info(uri) == info for uri, info in found.items()), "the versions of a listing and of a look-up"
+    assert "not listed below" in caplog.text and "4 entries, such as" in caplog.text
+    assert (str(root / "all"), True) in list(level(STORAGE, str(root)))
+    assert STORAGE.list(str(root / "one.png")) == [found[str(root / "one.png")]]
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 35])

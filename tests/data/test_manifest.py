@@ -119,6 +119,23 @@ def test_duplicates_and_nonsense_are_refused(filled: str) -> None:
         build_manifest(storage, join(filled, "bad.csv"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "image"), [("parquet", None), ("parquet", ""), ("jsonl", None), ("jsonl", 5), ("csv", ""), ("csv", None)]
+)
+def test_a_row_without_an_image_is_named(tmp_path: Path, kind: str, image: str | int | None) -> None:
+    rows = [{"image_uri": "a.png"}, {"image_uri": image}]
+    sink = io.BytesIO()
+    # A CSV file without any image is read as a column of nulls.
+    texts = {"jsonl": "\n".join(map(json.dumps, rows)), "csv": f"image_uri,x\n{'a.png' if image == '' else ''},1\n,2\n"}
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(sink.getvalue() or texts[kind].encode())
+    row = 1 if (kind, image) == ("csv", None) else 2
+    with pytest.raises(ConfigError, match=rf"row {row} of {path} has the `image_uri` .*: give it the URI of an image"):
+        build_manifest(STORAGE, str(path))
+
+
 def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder, name in (("in", "x.jpg"), ("lab", "x.png")):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.dilated.front_end import FrontEndWidths
 from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
-from model.files.checkpoint import to_bytes
+from model.files.checkpoint import from_bytes, to_bytes
 from model.kernels.preparation import prepare
 from model.prediction.streams import Streams
 from pipeline.data.manifest import build_manifest
@@ -107,7 +107,8 @@ def write_inputs(root: str, images: int = 8, *, labelled: bool = True, bad: tupl
 def run_shards_here(plan: Plan, shards: list[int], storage: Storage = STORAGE) -> None:
     """Do the actors' work in this process, without Ray."""
     # Prepare the network as actors do: another layout of the weights changes the order of sums, and so the last digits.
-    network = prepare(narrow_network(), int(plan.config.transform_memory * 2**30))
+    # Read through another storage than that of the test, which may count its requests.
+    network = prepare(from_bytes(STORAGE.read(plan.config.checkpoint)), int(plan.config.transform_memory * 2**30))
     segmenter = Segmenter(network, plan.config, plan.run_id, storage)
     reader = ShardReader(storage, plan.config.output, plan.config.shard_images)
     for shard in shards:

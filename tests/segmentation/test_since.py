@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -12,6 +14,9 @@ from pipeline.data.storage import join
 from pipeline.errors import ConfigError, IncompleteRun, RunConflict
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
+from pipeline.segmentation.runs import shards
+from pipeline.segmentation.runs.claim import claim
+from pipeline.segmentation.runs.plan import make_plan
 from tests.segmentation.support import (
     Inputs,
     config_of,
@@ -159,6 +164,82 @@ def test_runs_that_name_each_other_are_refused(inputs: Inputs) -> None:
     )
     with pytest.raises(ConfigError, match="says the same"):
         since(inputs, "third", "second")
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> Inputs:
+    """Write and segment five images: one is damaged, one has a label of another size."""
+    inputs = write_inputs(str(tmp_path), 5, bad=(0,))
+    STORAGE.write(join(inputs.root, "labels", "00001.png"), png(label(1, 8, 8)))
+    run_here(config_of(inputs, max_error_fraction=1))
+    return inputs
+
+
+def changes_of(run: Run) -> dict[str, str]:
+    """Return the change of each image by its number, after a check of the whole run."""
+    assert verify(run.output).ok
+    return {Path(uri).stem[-1]: kind for uri, kind in run.changes()[["image_uri", "change"]].to_numpy()}
+
+
+def test_errors_are_retried_until_they_succeed(labeled: Inputs) -> None:
+    STORAGE.write(join(labeled.root, "labels", "00001.png"), png(label(1)))
+    options: dict[str, object] = {"retry_errors": True, "max_error_fraction": 1}
+    assert changes_of(since(labeled, "second")) == {}
+    third = since(labeled, "third", "second", **options)
+    assert changes_of(third) == {"0": "retried", "1": "retried"} and third.success["since"]["retried"] == 2
+    assert third.predictions(["status"])["status"].tolist() == ["error", "ok"]
+    version = third.manifest()["version"].tolist()
+    assert third.changes()["version"].tolist() == third.changes()["earlier_version"].tolist() == version
+    # The newest row of an image counts: what succeeded is not tried again.
+    assert changes_of(since(labeled, "fourth", "third", **options)) == {"0": "retried"}
+
+
+def test_changed_labels_are_scored_again(labeled: Inputs) -> None:
+    first = Run(out(labeled)).manifest().set_index("image_uri")["label_version"]
+    STORAGE.write(join(labeled.root, "labels", "00003.png"), png(label(13, 41, 30)))
+    assert changes_of(since(labeled, "second")) == {}
+    third = since(labeled, "third", "second", relabeled=True)
+    assert changes_of(third) == {"3": "relabeled"} and third.success["since"]["relabeled"] == 1
+    (row,) = third.changes().to_dict("records")
+    assert row["earlier_version"] == first[image(labeled, 3)] != row["version"]
+    assert row["version"] == third.manifest()["label_version"].item()
+    assert changes_of(since(labeled, "fourth", "third", relabeled=True)) == {}
+
+
+def test_a_label_without_a_known_version_is_scored_again_once(labeled: Inputs) -> None:
+    """Images 1 and 2 in a list; image 1 fails, and the list's first run asks for no version of a label."""
+    rows = [{"image_uri": image(labeled, n), "label_uri": join(labeled.root, f"labels/0000{n}.png")} for n in (1, 2)]
+    STORAGE.write(join(labeled.root, "list.jsonl"), "\n".join(map(json.dumps, rows)).encode())
+    options: dict[str, object] = {"images": join(labeled.root, "list.jsonl"), "labels": None, "max_error_fraction": 1}
+    run_here(config_of(labeled, output=out(labeled, "listed"), **options))
+    assert Run(out(labeled, "listed")).manifest()["label_version"].isna().all()
+    assert changes_of(since(labeled, "second", "listed", **options)) == {}
+    both = {**options, "relabeled": True, "retry_errors": True}
+    assert changes_of(since(labeled, "third", "second", **both)) == {"1": "relabeled", "2": "relabeled"}
+    assert changes_of(since(labeled, "fourth", "third", **both)) == {"1": "retried"}
+
+
+def test_both_options_need_an_earlier_run(labeled: Inputs) -> None:
+    for option in ("relabeled", "retry_errors"):
+        with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} compares with .*add --since URI"):
+            run_here(config_of(labeled, output=out(labeled, "second"), **{option: True}))
+
+
+def test_manifests_without_versions_of_labels_are_kept(labeled: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose first manifest file was written by version 0.2.0 goes on, and its labels count as changed."""
+    monkeypatch.setattr(shards, "_PART_ROWS", 3)
+    config = config_of(labeled, output=out(labeled, "second"), max_error_fraction=1)
+    claim(make_plan(config, STORAGE), STORAGE)
+    first = join(config.output, "manifest/part-000000.parquet")
+    old = pq.read_table(first).drop_columns(["label_version"])
+    pq.write_table(old, first)
+    run_here(config)
+    assert Run(config.output).manifest()["label_version"].notna().tolist() == [False, False, False, True, True]
+    third = since(labeled, "third", "second", relabeled=True, max_error_fraction=1)
+    assert changes_of(third) == {"0": "relabeled", "1": "relabeled", "2": "relabeled"}
+    STORAGE.delete(image(labeled, 4))
+    with pytest.raises(RunConflict, match=r"\(0 new, 1 gone, 0 changed, such as"):
+        run_here(config)
 
 
 def test_verify_compares_changes_with_the_inputs(inputs: Inputs) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.datasets.files import DataFolder, Files
 from pipeline.data.datasets.layout import LabelFiles, LabelledImage, Layout, Split, pair_up
-from pipeline.data.label_spaces import LABEL_SPACES, LabelSpace
+from pipeline.data.label_spaces import CAMVID_COLORS, LABEL_SPACES, LabelSpace
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 
@@ -21,43 +21,7 @@ _CAMVID_FOLDERS = ("CamVid", "")
 _IMAGES = "701_StillsRaw_full"
 _LABELS = "LabeledApproved_full"
 
-# The published colors (label_colors.txt), and the class of the eleven to which each is usually assigned. MathWorks'
-# CamVid example, among others, assigns every one; some authors leave the rarest classes void.
-_PUBLISHED: dict[str, tuple[tuple[int, int, int], str | None]] = {
-    "Animal": ((64, 128, 64), "pedestrian"),
-    "Archway": ((192, 0, 128), "building"),
-    "Bicyclist": ((0, 128, 192), "bicyclist"),
-    "Bridge": ((0, 128, 64), "building"),
-    "Building": ((128, 0, 0), "building"),
-    "Car": ((64, 0, 128), "car"),
-    "CartLuggagePram": ((64, 0, 192), "pedestrian"),
-    "Child": ((192, 128, 64), "pedestrian"),
-    "Column_Pole": ((192, 192, 128), "pole"),
-    "Fence": ((64, 64, 128), "fence"),
-    "LaneMkgsDriv": ((128, 0, 192), "road"),
-    "LaneMkgsNonDriv": ((192, 0, 64), "road"),
-    "Misc_Text": ((128, 128, 64), "sign"),
-    "MotorcycleScooter": ((192, 0, 192), "bicyclist"),
-    "OtherMoving": ((128, 64, 64), "car"),
-    "ParkingBlock": ((64, 192, 128), "sidewalk"),
-    "Pedestrian": ((64, 64, 0), "pedestrian"),
-    "Road": ((128, 64, 128), "road"),
-    "RoadShoulder": ((128, 128, 192), "sidewalk"),
-    "Sidewalk": ((0, 0, 192), "sidewalk"),
-    "SignSymbol": ((192, 128, 128), "sign"),
-    "Sky": ((128, 128, 128), "sky"),
-    "SUVPickupTruck": ((64, 128, 192), "car"),
-    "TrafficCone": ((0, 0, 64), "pole"),
-    "TrafficLight": ((0, 64, 64), "sign"),
-    "Train": ((192, 64, 128), "car"),
-    "Tree": ((128, 128, 0), "tree"),
-    "Truck_Bus": ((192, 128, 192), "car"),
-    "Tunnel": ((64, 0, 64), "building"),
-    "VegetationMisc": ((192, 192, 0), "tree"),
-    "Void": ((0, 0, 0), None),
-    "Wall": ((64, 192, 0), "building"),
-}
-CAMVID_32 = LabelSpace("camvid_32", tuple(_PUBLISHED), tuple(colour for colour, _ in _PUBLISHED.values()))
+CAMVID_32 = LabelSpace("camvid_32", tuple(CAMVID_COLORS), tuple(color for color, _ in CAMVID_COLORS.values()))
 
 
 def _find_camvid_segnet(folder: DataFolder) -> DataFolder | None:
@@ -75,7 +39,7 @@ def _read_camvid(folder: DataFolder, split: str, space: LabelSpace) -> Split:
     """Return a split; the original release takes precedence over the SegNet tutorial's files."""
     original = _find_camvid_original(folder)
     if original is not None:
-        classes = [merged for _, merged in _PUBLISHED.values()]
+        classes = [merged for _, merged in CAMVID_COLORS.values()]
         return Split(_original_pairs(original, split), LabelFiles(folder.storage, CAMVID_32), classes)
     pairs = _segnet_pairs(_find_camvid_segnet(folder) or folder, split)
     return Split(pairs, LabelFiles(folder.storage, _SEGNET), _SEGNET.classes)

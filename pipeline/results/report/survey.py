@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.data.manifest_table import describe_changes
 from pipeline.results.statistics.top import Floats, Positions, Top
 from pipeline.results.tables import Run
 
@@ -236,8 +237,7 @@ def _since(since: dict[str, Any] | None) -> str | None:
     """Describe the earlier run of `--since` and the number of images by kind of change; None without one."""
     if since is None:
         return None
-    counts = ", ".join(f"{since[name]:,} {name}" for name in ("new", "changed", "unchanged", "gone"))
-    return f"{since['output']}: {counts}; the earlier runs have the unchanged images"
+    return f"{since['output']}: {describe_changes(since)}; the earlier runs have the unchanged images"
 
 
 def _views(settings: dict[str, Any]) -> str | None:

@@ -108,7 +108,7 @@ def refuse_other_run(plan: Plan, storage: Storage, other: Mapping[str, Any]) -> 
         before = (other.get("since") or {}).get("output")
         differences.append(f"since was {before!r}, now {plan.config.since!r}")
     if theirs.get("changes") != plan.ingredients.get("changes"):
-        differences.append("other images are new, changed or gone since then")
+        differences.append("other images are new, changed or gone since then, or relabeled or retried")
     if theirs.get("manifest") != plan.ingredients["manifest"]:
         differences.append(manifest_difference(storage, plan.config.output, plan.manifest))
     raise RunConflict(

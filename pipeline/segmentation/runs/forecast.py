@@ -13,6 +13,7 @@ import torch
 
 from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
+from pipeline.data.manifest_table import describe_changes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectMissing
 from pipeline.results.tables import RUN_FILE
@@ -95,8 +96,7 @@ class Forecast:
             ("time", self._time()),
         ]
         if self.since is not None:
-            counts = ", ".join(f"{self.since[name]:,} {name}" for name in ("new", "changed", "unchanged", "gone"))
-            lines.insert(1, ("since", f"{self.since['output']}: {counts}"))
+            lines.insert(1, ("since", f"{self.since['output']}: {describe_changes(self.since)}"))
         return "\n".join(f"{name:<10}{value}" for name, value in [*lines, ("", "nothing was started or written")])
 
     def _time(self) -> str:

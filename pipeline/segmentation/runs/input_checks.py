@@ -63,8 +63,8 @@ def _check_pairs(images: str, labels: str, manifest: Manifest, *, refuse: bool) 
         wanted = join(normalise(labels), relative.rpartition(".")[0])
         raise ConfigError(
             f"no label below {labels} pairs with an image below {images}: for {named[0]}, a file {wanted} with the "
-            "suffix of an image was looked for (also with _mask, _label or _seg before the suffix); check --labels, or "
-            "drop it"
+            "suffix of an image was looked for (also with _mask, _label, _seg or _L before the suffix); check "
+            "--labels, or drop it"
         )
     logger.warning(
         "%d of %d images have no label below %s, such as %s", missing, manifest.num_rows, labels, ", ".join(named)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ from pipeline.segmentation.runs.shards import FrozenFile, frozen_files
 __all__ = ["BaseRuns", "Plan", "earlier_runs", "make_plan"]
 
 _CHANGE = ("image_uri", "change")
-_INPUT = ("image_uri", "label_uri", "size", "version")
+_INPUT = ("image_uri", "label_uri", "size", "version", "label_version")
 # Settings that change the names of files, but no pixel and no number.
 _FREE = frozenset({"shard_images"})
 
@@ -58,12 +59,19 @@ class BaseRuns:
         """Return the URIs of the runs, the oldest first."""
         return [run.output for run in self.runs]
 
-    def known_inputs(self, table: ManifestTable) -> None:
-        """Add the inputs of all runs to `table` as known; of an image in several runs, the newest run's row counts."""
+    def known_inputs(self, table: ManifestTable, *, retry_errors: bool = False) -> None:
+        """Add the inputs of all runs to `table` as known; of an image in several runs, the newest run's row counts.
+
+        Args:
+            table: Table of the inputs of the new run.
+            retry_errors: Whether inputs whose row is an error are marked as failed.
+        """
         # Oldest first: a newer run first removes the images that were gone, then replaces inputs that changed.
         for run in self.runs:
             table.forget(row["image_uri"] for row in _rows(run, "changes/", _CHANGE) if row["change"] == "gone")
             table.add_known(tuple(row.values()) for row in _rows(run, "manifest/", _INPUT))
+            if retry_errors:
+                table.mark_failed(row["image_uri"] for row in _rows(run, "errors.parquet", ("image_uri",)))
 
     def check_compatible(self, ingredients: Mapping[str, Any]) -> None:
         """Check that a new run has the network and the settings of these runs.
@@ -109,9 +117,12 @@ def earlier_runs(storage: Storage, output: str) -> BaseRuns:
     return BaseRuns(tuple(runs))
 
 
-def _rows(run: Run, folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the tables below `folder`, with the columns in this order."""
-    for table in run.tables(folder, columns):
+def _rows(run: Run, path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the tables at or below `path`, with the columns in this order; an absent column is null."""
+    for table in run.tables(path, columns):
+        # Runs of version 0.2.0 and older have no `label_version`.
+        for name in set(columns) - set(table.column_names):
+            table = table.append_column(name, pa.nulls(table.num_rows))
         yield from table.select(columns).to_pylist()
 
 
@@ -124,8 +135,8 @@ class Plan:
         spec: Description of the network (classes, palette, …).
         manifest: Inputs of the run, one row each, sorted by URI.
         ingredients: Values whose digest is the identity.
-        since: Output and run_id of the earlier run whose images are left out, and the numbers of new, changed,
-            unchanged and gone images; None without an earlier run.
+        since: Output and run_id of the earlier run whose images are left out, and the numbers of images by kind of
+            change; None without an earlier run.
     """
 
     config: SegmentConfig
@@ -174,6 +185,9 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         RunConflict: If that run has another network or other settings.
         StorageUnavailable: If storage does not answer.
     """
+    for name in ("relabeled", "retry_errors"):
+        if getattr(config, name) and config.since is None:
+            raise ConfigError(f"--{name.replace('_', '-')} compares with an earlier run: add --since URI, or drop it")
     # An outage passes through, because it is no fault of the configuration; all other storage errors are one.
     try:
         checkpoint = storage.read(config.checkpoint)
@@ -216,8 +230,10 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None)
     known_inputs = None
     if earlier is not None:
         leave_out = [config.output, *earlier.outputs]
-        known_inputs = earlier.known_inputs
-    return build_manifest(storage, config.images, config.labels, config.limit, leave_out, known_inputs)
+        known_inputs = partial(earlier.known_inputs, retry_errors=config.retry_errors)
+    return build_manifest(
+        storage, config.images, config.labels, config.limit, leave_out, known_inputs, relabeled=config.relabeled
+    )
 
 
 def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
@@ -230,7 +246,7 @@ def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
         )
     if config.label_space is None:
         return
-    if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl")):
+    if config.labels is None and not config.images.endswith((".parquet", ".csv", ".jsonl", ".ndjson")):
         raise ConfigError(f"--label-space {config.label_space} has no effect without labels: give --labels or drop it")
     space = labels_of(config, spec)
     if len(space.classes) != len(spec.classes):

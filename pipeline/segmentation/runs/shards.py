@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.manifest_table import FrozenTable, Manifest
+from pipeline.data.frozen_table import FrozenTable
+from pipeline.data.manifest_table import IDENTITY_COLUMNS, Manifest
 from pipeline.data.storage import Storage, join
 from pipeline.errors import RunConflict
 from pipeline.results.schema.encoding import MASK_ROWS_PER_GROUP, parquet_bytes, part_order
@@ -122,11 +123,13 @@ def manifest_difference(storage: Storage, output: str, manifest: Manifest) -> st
         Clause for an error message, with the numbers of new, gone and changed images and one example.
     """
     parts = sorted((info.uri for info in storage.list(join(output, "manifest"))), key=part_order)
-    before = (row for uri in parts for row in _table(storage, uri).to_pylist())
+    tables = (_table(storage, uri) for uri in parts)
+    before = (row for table in tables for row in table.select(IDENTITY_COLUMNS).to_pylist())
+    now = (row for table in manifest.tables() for row in table.select(IDENTITY_COLUMNS).to_pylist())
     counts = {"new": 0, "gone": 0, "changed": 0}
     examples = dict[str, str]()
     # Both manifests are sorted by URI, so a merge brings the two rows of an image together.
-    merged = merge((("gone", row) for row in before), (("new", row) for row in manifest.rows()), key=_uri)
+    merged = merge((("gone", row) for row in before), (("new", row) for row in now), key=_uri)
     for uri, group in groupby(merged, key=_uri):
         (kind, row), *other = group
         if other and other[0][1] == row:

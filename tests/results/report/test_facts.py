@@ -15,6 +15,9 @@ def test_a_run_since_another_says_what_it_leaves_out() -> None:
     counts = {"new": 2, "changed": 1, "unchanged": 1200, "gone": 0}
     found = facts(since={"output": "s3://b/out/monday", "run_id": "0", **counts})
     assert found["since"].startswith("s3://b/out/monday: 2 new, 1 changed, 1,200 unchanged, 0 gone")
+    counts |= {"retried": 3, "relabeled": 4}
+    found = facts(since={"output": "s3://b/out/monday", "run_id": "0", **counts})
+    assert ": 2 new, 1 changed, 4 relabeled, 3 retried, 1,200 unchanged" in found["since"]
     assert "since" not in facts() and "since" not in facts(since=None)
 
 
