@@ -19,9 +19,35 @@ import pyarrow as pa
 from pipeline.data.storage import ObjectInfo
 from pipeline.errors import ConfigError
 
-__all__ = ["CHANGES_SCHEMA", "MANIFEST_SCHEMA", "Changes", "FrozenTable", "Input", "Known", "Manifest", "ManifestTable"]
+__all__ = [
+    "CHANGES_SCHEMA",
+    "MANIFEST_SCHEMA",
+    "Changes",
+    "FrozenTable",
+    "Input",
+    "Known",
+    "Manifest",
+    "ManifestTable",
+    "temporary_database",
+]
 
 _BATCH = 10_000
+
+
+def temporary_database(tables: str) -> sqlite3.Connection:
+    """Create a temporary SQLite database that holds only a few MiB in memory; statements commit at once.
+
+    `SQLITE_TMPDIR` or `TMPDIR` sets the folder of its file.
+
+    Args:
+        tables: SQL statements that create the tables.
+    """
+    # An empty name: SQLite creates a temporary file, unlinks it at once, and uses it when its cache of a few MiB is
+    # full.
+    database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+    # No process reads the file after a crash, so neither a journal nor syncing is needed.
+    database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {tables}")
+    return database
 
 
 class FrozenTable:
@@ -184,11 +210,7 @@ class ManifestTable:
 
     def __init__(self) -> None:
         self._compares = False
-        # An empty name: SQLite creates a temporary file, unlinks it at once, and uses it when its cache of a few MiB is
-        # full.
-        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        # No process reads the file after a crash, so neither a journal nor syncing is needed.
-        self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
+        self._database = temporary_database(_TABLES)
 
     def add_images(self, inputs: Iterable[Input]) -> None:
         """Add images; `freeze` reports a URI that was added twice.
