@@ -7,7 +7,10 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +18,22 @@ from typing import Any
 
 import torch
 
-__all__ = ["Timing", "alternate", "machine", "product_rate", "write_results"]
+__all__ = ["Timing", "alternate", "machine", "product_rate", "run_job", "write_results"]
 
 # The documents quote the results in benchmarks/results; set BENCHMARK_RESULTS to leave those unchanged.
 _FOLDER = Path(os.environ.get("BENCHMARK_RESULTS", Path(__file__).parent / "results"))
 _PACKAGES = ("torch", "ray", "numpy", "numba", "onnxruntime", "openvino")
 Timing = dict[str, float]
+# The process reads its own peak: what its parent sees begins with the peak of the parent.
+_RUNNER = """
+import runpy, sys
+from benchmarks.scale.meter import peak_mib
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(peak_mib())
+"""
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
@@ -61,6 +74,27 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES if importlib.util.find_spec(name)},
+    }
+
+
+def run_job(name: str, *arguments: str) -> dict[str, Any]:
+    """Run `jobs/<name>.py` in a process of its own; return its seconds, CPU seconds and peak resident memory in MiB.
+
+    Raises:
+        RuntimeError: If the job fails.
+    """
+    command = [sys.executable, "-c", _RUNNER, f"jobs/{name}.py", *arguments]
+    root = Path(__file__).resolve().parents[1]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"jobs/{name}.py ended with {done.returncode}: {done.stdout}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "peak_mib": int(done.stdout.split()[-1]),
     }
 
 

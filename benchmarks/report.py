@@ -10,18 +10,12 @@ benchmarks/results/report.json.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.probe import write_results
+from benchmarks.probe import run_job, write_results
 from benchmarks.synthetic_run import SHARD_IMAGES, write_made_up_run
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -39,19 +33,8 @@ def main() -> None:
 
 def _report(output: str) -> dict[str, Any]:
     """Return time and peak resident memory of the whole report process, and the sizes of the files that it wrote."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "jobs/report.py", output], cwd=_ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"jobs/report.py ended with {process.returncode}: see its messages above")
-    written = {path.name: path.stat().st_size for path in sorted(Path(output, "report").iterdir())}
-    return {
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": usage.ru_maxrss // 1024,
-        "bytes": written,
-    }
+    measured = run_job("report", output)
+    return {**measured, "bytes": {path.name: path.stat().st_size for path in sorted(Path(output, "report").iterdir())}}
 
 
 if __name__ == "__main__":

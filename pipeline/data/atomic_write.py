@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["create_object", "is_local", "replace_object"]
+__all__ = ["create_object", "is_local", "replace_from_file", "replace_object"]
 
 # Largest object that one PUT of S3 accepts, in bytes.
 _SINGLE_PUT = 5 * 2**30
@@ -37,6 +37,28 @@ def replace_object(filesystem: Any, path: str, data: bytes) -> None:
         filesystem.pipe_file(path, data, chunksize=_SINGLE_PUT)
     else:
         filesystem.pipe_file(path, data)
+
+
+def replace_from_file(filesystem: Any, path: str, source: Path) -> None:
+    """Create or replace an object with the content of a local file, which is never in memory as a whole.
+
+    Args:
+        filesystem: Filesystem of fsspec.
+        path: Path of the object in the filesystem; missing local folders are created.
+        source: Local file to copy.
+    """
+    if not is_local(filesystem):
+        filesystem.put_file(str(source), path)
+        return
+    # The target may be on another disk than the source, and a rename works on one disk only. The file is therefore
+    # copied beside the target, then renamed in one step.
+    beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        filesystem.put_file(str(source), str(beside))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _local_write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:

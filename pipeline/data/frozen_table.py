@@ -1,4 +1,4 @@
-"""Immutable rows of an SQLite table, which are read in pieces of bounded size."""
+"""Temporary SQLite database, and immutable rows of its tables, which are read in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["FrozenTable"]
+__all__ = ["FrozenTable", "temporary_database"]
 
 _BATCH = 10_000
+
+
+def temporary_database(tables: str) -> sqlite3.Connection:
+    """Create a temporary SQLite database that holds only a few MiB in memory; statements commit at once.
+
+    `SQLITE_TMPDIR` or `TMPDIR` sets the folder of its file.
+
+    Args:
+        tables: SQL statements that create the tables.
+    """
+    # An empty name: SQLite creates a temporary file, unlinks it at once, and uses it when its cache of a few MiB is
+    # full.
+    database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+    # No process reads the file after a crash, so neither a journal nor syncing is needed.
+    database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {tables}")
+    return database
 
 
 class FrozenTable:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data.frozen_table import FrozenTable
+from pipeline.data.frozen_table import FrozenTable, temporary_database
 from pipeline.data.storage import ObjectInfo
 from pipeline.errors import ConfigError
 
@@ -170,11 +170,7 @@ class ManifestTable:
 
     def __init__(self) -> None:
         self._compares = False
-        # An empty name: SQLite creates a temporary file, unlinks it at once, and uses it when its cache of a few MiB is
-        # full.
-        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        # No process reads the file after a crash, so neither a journal nor syncing is needed.
-        self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
+        self._database = temporary_database(_TABLES)
 
     def add_images(self, inputs: Iterable[Input]) -> None:
         """Add images; `freeze` reports a URI that was added twice.

@@ -19,7 +19,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from pipeline.data.atomic_write import create_object, is_local, replace_object
+from pipeline.data.atomic_write import create_object, is_local, replace_from_file, replace_object
 from pipeline.data.filesystems import (
     Transient,
     already_there,
@@ -228,6 +228,10 @@ class Storage:
     def write(self, uri: str, data: bytes) -> None:
         """Create or replace an object with one request; readers see either the old or the new bytes, always whole."""
         self.call("write", uri, lambda filesystem, path: replace_object(filesystem, path, data))
+
+    def write_file(self, uri: str, source: Path) -> None:
+        """Create or replace an object with the content of a local file, which is never in memory as a whole."""
+        self.call("write", uri, lambda filesystem, path: replace_from_file(filesystem, path, source))
 
     def exists(self, uri: str) -> bool:
         """Return whether there is an object (not a prefix) of this name."""

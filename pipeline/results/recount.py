@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.labels import decode_mask
-from pipeline.data.manifest_table import CHANGE_KINDS
 from pipeline.errors import PipelineError
 from pipeline.results.sources import Sources
 from pipeline.results.statistics.scores import (
@@ -23,39 +21,7 @@ from pipeline.results.statistics.scores import (
 )
 from pipeline.results.tables import Run
 
-__all__ = ["Recount", "changes_problems"]
-
-
-def changes_problems(run: Run, uris: list[str]) -> list[str]:
-    """Return the problems of a run's `changes` table.
-
-    Args:
-        run: Committed run.
-        uris: Image URIs of the run's predictions, in order.
-
-    Returns:
-        One sentence per problem; empty if all is well, or if the run was not made with `--since`.
-    """
-    since = run.success.get("since")
-    if since is None:
-        return []
-    taken = list[str]()
-    counts = Counter[str]()
-    for table in run.tables("changes/", ["image_uri", "change"]):
-        kinds = table["change"].to_pylist()
-        counts.update(kinds)
-        # Images that are gone appear in `changes`, but the run does not segment them.
-        pairs = zip(table["image_uri"].to_pylist(), kinds, strict=True)
-        taken += [uri for uri, kind in pairs if kind != "gone"]
-    problems = [
-        f"_SUCCESS.json says that {since.get(kind, 0)} images are {kind}, the table changes has {counts[kind]}"
-        for kind in CHANGE_KINDS
-        if kind != "unchanged" and since.get(kind, 0) != counts[kind]
-    ]
-    if taken != uris:
-        problems.append("the images in the table changes that are not gone are not the images of the run")
-    return problems
-
+__all__ = ["Recount"]
 
 _ERROR_COLUMNS = ("error_stage", "error_type", "error_message")
 _OK_COLUMNS = ("height", "width", "mask", "classes", "mean_confidence", "mean_entropy")
@@ -85,10 +51,15 @@ class Recount:
         self.images = self.errors = self.labels_unread = 0
         self.confusion: Matrix = np.zeros((self._classes, self._classes), np.int64)
 
-    def check(self, row: dict[str, Any]) -> None:
-        """Check one row of `predictions`, with all columns, and report its problems."""
+    def check(self, row: dict[str, Any], label_uri: str | None) -> None:
+        """Check one row of `predictions`, and report its problems.
+
+        Args:
+            row: Row with all columns.
+            label_uri: URI of the image's label, from the manifest; None without a label.
+        """
         if self._check_status(row):
-            self._recount(row)
+            self._recount(row, label_uri)
 
     def _check_status(self, row: dict[str, Any]) -> bool:
         """Check a row's status and its nulls; return whether the row is ok and has a mask and classes to recount."""
@@ -109,7 +80,7 @@ class Recount:
             self.errors += 1
         return bool(status == "ok" and row["mask"] and row["classes"])
 
-    def _recount(self, row: dict[str, Any]) -> None:
+    def _recount(self, row: dict[str, Any], label_uri: str | None) -> None:
         """Recompute one image's numbers from its mask, and from its label if it has one, and compare them."""
         uri = row["image_uri"]
         try:
@@ -120,9 +91,9 @@ class Recount:
         self.images += 1
         if mask.shape != (row["height"], row["width"]):
             self._problem(f"the mask of {uri} has the size {mask.shape}, its row says {(row['height'], row['width'])}")
-        target = self._sources.label(uri)
+        target = self._sources.read_label(label_uri)
         # Without the label, counts cannot be recomputed: predicted pixels count within its valid pixels only.
-        if target is None and self._sources.has_label(uri):
+        if target is None and label_uri is not None:
             self.labels_unread += 1
             return
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -54,6 +55,10 @@ class Run:
     def __init__(self, output: str, storage: Storage | None = None) -> None:
         self.output = output.rstrip("/")
         self.storage = storage or Storage()
+        # Files of each folder that was read, first URI of each manifest file, and all URIs of the last such file.
+        self._listed: dict[str, list[tuple[str, int]]] = {}
+        self._first_uris: dict[str, str] = {}
+        self._last_uris: tuple[str, list[str]] = ("", [])
         try:
             self.success: dict[str, Any] = json.loads(self.storage.read(self._uri(SUCCESS)))
         except ObjectMissing as error:
@@ -155,7 +160,8 @@ class Run:
         start = 0
         for path, rows in self._parts(folder):
             if start <= position < start + rows:
-                return self._row_at(path, position - start, columns)
+                table, offset = self._group_at(path, position - start, columns)
+                return dict(table.slice(offset, 1).to_pylist()[0])
             start += rows
         raise IndexError(
             f"{folder} of {self.output} has {start} rows and no row {position}: run jobs/verify.py on the run"
@@ -177,34 +183,65 @@ class Run:
 
     def masks(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Yield the URI and the (H, W) uint8 mask of every segmented image; one row group is in memory at a time."""
-        for path, _ in self._parts("predictions/"):
-            with self._open(path) as file:
-                for batch in pq.ParquetFile(file).iter_batches(100, columns=["image_uri", "mask"]):
-                    yield from _decoded(batch)
+        for path, rows in self._parts("predictions/"):
+            position = 0
+            while position < rows:
+                table, offset = self._group_at(path, position, ["image_uri", "mask"])
+                position += table.num_rows - offset
+                for batch in table.to_batches(max_chunksize=1):
+                    for row in batch.to_pylist():
+                        if row["mask"] is not None:
+                            yield row["image_uri"], decode_mask(row["mask"]["bytes"])
 
-    def _row_at(self, path: str, position: int, columns: Sequence[str]) -> dict[str, Any]:
-        with self._open(path) as file:
-            parquet = pq.ParquetFile(file)
-            group = 0
-            while position >= parquet.metadata.row_group(group).num_rows:
-                position -= parquet.metadata.row_group(group).num_rows
-                group += 1
-            found = parquet.read_row_group(group, columns=list(columns)).slice(position, 1)
-        return dict(found.to_pylist()[0])
+    def _group_at(self, path: str, position: int, columns: Sequence[str]) -> tuple[pa.Table, int]:
+        """Return the row group that holds the row at a position of a file, and the row's index in the group."""
+
+        def attempt(filesystem: Any, full: str) -> tuple[pa.Table, int]:
+            with filesystem.open(full, "rb") as file, pq.ParquetFile(file) as parquet:
+                offset = position
+                group = 0
+                while offset >= parquet.metadata.row_group(group).num_rows:
+                    offset -= parquet.metadata.row_group(group).num_rows
+                    group += 1
+                return parquet.read_row_group(group, columns=list(columns)), offset
+
+        return self.storage.call("read", self._uri(path), attempt)
 
     def _position(self, image_uri: str) -> int:
-        # The manifest is sorted by URI, so a binary search finds the row.
-        uris = self.manifest()["image_uri"]
-        position = int(uris.searchsorted(image_uri))
-        if position == len(uris) or uris.iloc[position] != image_uri:
+        """Return the position of an image in the manifest; one file of the manifest is in memory at a time.
+
+        Raises:
+            KeyError: If the image is not in the manifest.
+        """
+        # The manifest is sorted by URI: the first URIs of its files lead to one file, and its URIs to the row.
+        parts = [part for part in self._parts("manifest/") if part[1]]
+        number = bisect_right(parts, image_uri, key=lambda part: self._first_uri(part[0])) - 1
+        uris = self._uris(parts[number][0]) if number >= 0 else []
+        index = bisect_left(uris, image_uri)
+        if index == len(uris) or uris[index] != image_uri:
             raise KeyError(f"{image_uri} is not in the manifest of {self.output}")
-        return position
+        return sum(rows for _, rows in parts[:number]) + index
+
+    def _first_uri(self, path: str) -> str:
+        if path not in self._first_uris:
+            self._first_uris[path] = self._uris(path)[0]
+        return self._first_uris[path]
+
+    def _uris(self, path: str) -> list[str]:
+        """Return the image URIs of a manifest file, and keep those of the last file."""
+        if self._last_uris[0] != path:
+            table = read_parquet(self.storage, self._uri(path), ["image_uri"])
+            self._last_uris = path, table["image_uri"].to_pylist()
+        return self._last_uris[1]
 
     def _parts(self, folder: str) -> list[tuple[str, int]]:
         """Return path and number of rows of each file below a folder, in the order of the manifest."""
-        found = [(entry["path"], entry["rows"]) for entry in self.success["files"] if entry["path"].startswith(folder)]
-        # Earlier versions listed the files in the order of their names as text.
-        return sorted(found, key=lambda part: part_order(part[0]))
+        if folder not in self._listed:
+            files = ((entry["path"], entry["rows"]) for entry in self.success["files"])
+            found = [part for part in files if part[0].startswith(folder)]
+            # Earlier versions listed the files in the order of their names as text.
+            self._listed[folder] = sorted(found, key=lambda part: part_order(part[0]))
+        return self._listed[folder]
 
     def _frames(self, folder: str, columns: list[str] | None) -> pd.DataFrame:
         tables = list(self.tables(folder, columns))
@@ -216,15 +253,5 @@ class Run:
     def _frame(self, path: str) -> pd.DataFrame:
         return read_parquet(self.storage, self._uri(path)).to_pandas()
 
-    def _open(self, path: str) -> Any:
-        filesystem, full = self.storage.filesystem(self._uri(path))
-        return filesystem.open(full, "rb")
-
     def _uri(self, path: str) -> str:
         return join(self.output, path)
-
-
-def _decoded(batch: pa.RecordBatch) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    for row in batch.to_pylist():
-        if row["mask"] is not None:
-            yield row["image_uri"], decode_mask(row["mask"]["bytes"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data.storage import Storage
+from pipeline.data.storage import RetryPolicy, Storage
 from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.results.schema import schemas
 from pipeline.results.schema.derived import ClassSums, class_scores_table, image_scores_table
@@ -73,6 +76,42 @@ def test_a_failed_and_an_unknown_image_have_no_mask(output: str) -> None:
         run.mask(run.manifest()["image_uri"][2])
     with pytest.raises(KeyError, match="not in the manifest"):
         run.mask("s3://elsewhere/x.png")
+
+
+class Unsteady(Storage):
+    """Storage whose every other opening of a file fails.
+
+    Attributes:
+        opened: Paths that were opened, without the failures.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(RetryPolicy(attempts=2, first_delay=0.0))
+        self.opened: list[str] = []
+        self._fails = False
+
+    def filesystem(self, uri: str) -> tuple[Any, str]:
+        filesystem, path = super().filesystem(uri)
+        return SimpleNamespace(
+            open=partial(self._open, filesystem), cat_file=filesystem.cat_file, protocol="file"
+        ), path
+
+    def _open(self, filesystem: Any, path: str, mode: str) -> Any:
+        self._fails = not self._fails
+        if self._fails:
+            raise ConnectionResetError(path)
+        self.opened.append(Path(path).parent.name)
+        return filesystem.open(path, mode)
+
+
+def test_masks_are_read_again_after_failures_and_the_manifest_once(output: str) -> None:
+    run = Run(output, Unsteady())
+    for index in (6, 0, 1, 6, 3, 0):
+        assert np.array_equal(run.mask(f"{Path(output).parent}/in/{index:04d}.png"), scene(index)[2])
+    assert run.storage.opened.count("predictions") == 6
+    # Three files, of which the last one read stays in memory.
+    assert run.storage.opened.count("manifest") <= 7
+    assert len(list(run.masks())) == 5
 
 
 def test_duckdb_computes_the_same_scores_from_the_parts(output: str) -> None:

@@ -193,13 +193,20 @@ class Comparison:
         """Return the share of all pixels that have the same class in both runs; None if no image was compared."""
         return ratio(int(self.tally.agreement.trace()), int(self.tally.agreement.sum()))
 
-    def files(self) -> dict[str, bytes]:
-        """Return the tables as Parquet files, by file name; can be called only once."""
+    def write_tables(self, folder: str) -> None:
+        """Write the tables as Parquet files with the storage of B; can be called only once.
+
+        Args:
+            folder: URI of the folder of the files; older files are replaced.
+        """
         tables = {
             "comparison.parquet": comparison_table(self.run_ids, self.classes, self.mean),
             "agreement.parquet": agreement_table(self.run_ids, self.a.classes, self.tally.agreement),
         }
-        return {name: parquet_bytes(table) for name, table in tables.items()} | self.tally.files()
+        for name, table in tables.items():
+            self.b.storage.write(join(folder, name), parquet_bytes(table))
+        for name, path in self.tally.files().items():
+            self.b.storage.write_file(join(folder, name), path)
 
 
 def compare_runs(

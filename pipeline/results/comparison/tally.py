@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import os
+import tempfile
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +32,11 @@ __all__ = [
 ]
 
 # Rows of one row group, which are held in memory until they are compressed.
-_GROUP_ROWS = 50_000
+_GROUP_ROWS = 10_000
 
 
 class TableFile:
-    """Writer of one Parquet file in memory; the same rows always give the same bytes.
+    """Writer of one Parquet file on the local disk; the same rows always give the same bytes.
 
     Args:
         schema: Arrow schema of the rows.
@@ -44,8 +47,12 @@ class TableFile:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._sink = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        handle, name = tempfile.mkstemp(prefix="compare-", suffix=".parquet")
+        os.close(handle)
+        self._path = Path(name)
+        # The file is removed with this object, at the latest when the process exits.
+        weakref.finalize(self, self._path.unlink, missing_ok=True)
+        self._writer = pq.ParquetWriter(name, schema, compression="zstd")
         self._waiting: list[dict[str, Any]] = []
         self.rows = 0
 
@@ -56,11 +63,11 @@ class TableFile:
         if len(self._waiting) >= _GROUP_ROWS:
             self._write()
 
-    def finish(self) -> bytes:
-        """Close the file and return its bytes; no row can be added afterwards."""
+    def finish(self) -> Path:
+        """Complete the file and return its path; no row can be added afterwards."""
         self._write()
         self._writer.close()
-        return self._sink.getvalue()
+        return self._path
 
     def _write(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
@@ -161,8 +168,11 @@ class Tally:
         """Return `sums` in each of R bootstrap resamples, (R, 2, 2, C); zeros of shape (R,) if no image is labeled."""
         return self._resampling.sums()
 
-    def files(self) -> dict[str, bytes]:
-        """Return the tables with one row per image as Parquet files, by file name; call it once, at the end."""
+    def files(self) -> dict[str, Path]:
+        """Return the tables with one row per image as local Parquet files, by file name; call it once, at the end.
+
+        The files disappear with this object.
+        """
         tables = {"changed_images.parquet": self._changed_images, "only_one.parquet": self._only_one}
         return {name: table.finish() for name, table in tables.items()}
 

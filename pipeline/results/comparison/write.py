@@ -137,8 +137,7 @@ def write_comparison(comparison: Comparison, output: str | None = None) -> str:
     storage = comparison.b.storage
     folder = output or default_output(comparison.a, comparison.b)
     # The page is written last, so a new page never lacks its tables.
-    for name, data in comparison.files().items():
-        storage.write(join(folder, name), data)
+    comparison.write_tables(folder)
     page = join(folder, "index.html")
     storage.write(page, comparison_html(comparison).encode())
     return page

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.data.frozen_table import temporary_database
 from pipeline.data.labels import decode_mask, encode_values
 from pipeline.errors import ConfigError
 from pipeline.results.exports.target import Target
@@ -128,7 +129,7 @@ def chosen_masks(run: Run, images: int | None = None, order: Order = "manifest")
         # First the keys of all rows are compared, then only the masks of the chosen rows are fetched.
         rows = (run.row("predictions/", position, _COLUMNS) for position in _first(run, images, order))
     folder = _shared_folder(run)
-    names = _Names(ordered=order == "manifest")
+    names = _Names()
     for row in rows:
         name = names.unique(_without_extension(row["image_uri"].removeprefix(folder)), row["image_uri"])
         size = (row["height"], row["width"])
@@ -142,29 +143,22 @@ def refuse_unknown_order(run: Run, order: Order) -> None:
 
 
 class _Names:
-    """Names that are taken; each may belong to one image only.
+    """Names that are taken, in a temporary file; each may belong to one image only."""
 
-    Args:
-        ordered: Whether the images come in the order of their URIs; then only a few names are kept at a time.
-    """
-
-    def __init__(self, *, ordered: bool) -> None:
-        self._ordered = ordered
-        self._seen: dict[str, str] = {}
+    def __init__(self) -> None:
+        self._database = temporary_database("CREATE TABLE taken (name TEXT PRIMARY KEY, uri TEXT) WITHOUT ROWID")
+        # One transaction, which is never committed: nobody else reads the file.
+        self._database.execute("BEGIN")
 
     def unique(self, name: str, uri: str) -> str:
         """Return `name`; raise ConfigError if another image has it already."""
-        if self._ordered:
-            # All URIs that begin with a name and a dot follow each other, so other names cannot come again.
-            self._seen = {
-                each: other for each, other in self._seen.items() if name.startswith(f"{each}.") or each == name
-            }
-        if name in self._seen:
+        found = self._database.execute("SELECT uri FROM taken WHERE name = ?", (name,)).fetchone()
+        if found:
             raise ConfigError(
-                f"{self._seen[name]} and {uri} would both be exported as {name!r}: export them from separate "
+                f"{found[0]} and {uri} would both be exported as {name!r}: export them from separate "
                 "runs, or limit the export with --images"
             )
-        self._seen[name] = uri
+        self._database.execute("INSERT INTO taken VALUES (?, ?)", (name, uri))
         return name
 
 

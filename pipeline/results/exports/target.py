@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pipeline.data.atomic_write import is_local
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.tables import Run
@@ -53,20 +51,4 @@ class Target:
             path = Path(scratch) / "file"
             with path.open("w", encoding="utf-8") as file:
                 yield file
-            self._storage.call("write", join(self.folder, name), lambda fs, target: _upload(fs, path, target))
-
-
-def _upload(filesystem: Any, path: Path, target: str) -> None:
-    """Copy a scratch file to the target; a local target appears in one step."""
-    if not is_local(filesystem):
-        filesystem.put_file(str(path), target)
-        return
-    # The target may be on another disk than the scratch folder, and a rename works on one disk only. The file is
-    # therefore copied beside the target, then renamed in one step.
-    beside = Path(target).with_name(f".{Path(target).name}.{os.getpid()}.tmp")
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        filesystem.put_file(str(path), str(beside))
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+            self._storage.write_file(join(self.folder, name), path)

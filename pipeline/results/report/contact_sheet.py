@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -171,7 +172,7 @@ def paint_sheet(
     """
     with_labels = any(panel.label is not None for panel in panels)
     titles = titles[: 3 if with_labels else 2]
-    heights = [max(1, round(_TILE * panel.mask.shape[0] / panel.mask.shape[1])) for panel in panels]
+    heights = [math.ceil(_TILE * panel.mask.shape[0] / panel.mask.shape[1]) for panel in panels]
     # A very tall image would dominate the sheet.
     heights = [min(height, 2 * _TILE) for height in heights]
     width = 2 * _EDGE + len(titles) * _TILE + (len(titles) - 1) * _GAP
@@ -221,7 +222,12 @@ def _paste(
         draw.rectangle((x, y, x + _TILE - 1, y + height - 1), outline=_RULE)
         draw.text((x + _TILE / 2, y + height / 2), "not available", _MUTED, _font(14), anchor="mm")
         return
-    sheet.paste(Image.fromarray(picture).resize((_TILE, height), Image.Resampling.LANCZOS), corner)
+    # The picture keeps its aspect ratio, and is centered in a cell of another shape.
+    rows, columns = picture.shape[:2]
+    scale = min(_TILE / columns, height / rows)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    place = (x + (_TILE - size[0]) // 2, y + (height - size[1]) // 2)
+    sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), place)
 
 
 def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:

@@ -63,8 +63,10 @@ class Top:
         return self._values
 
     def _threshold(self) -> float:
-        # A new row that only equals the smallest kept key comes later, so it is not kept.
-        return float(self._keys[-1]) if len(self._keys) == self._size else -np.inf
+        if len(self._keys) < self._size:
+            return -np.inf
+        # A new row that only equals the smallest kept key comes later, so it is not kept. Without room, none is.
+        return float(self._keys[-1]) if self._size else np.inf
 
     def _sort_in(self) -> None:
         kept = (self._keys, self._positions, self._values)

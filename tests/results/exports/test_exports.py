@@ -27,7 +27,7 @@ from pipeline.results.exports.cvat import _lengths
 from pipeline.results.exports.export import Request, export_run
 from pipeline.results.exports.geojson import polygons
 from pipeline.results.exports.label_studio import brush_rle
-from pipeline.results.exports.masks import chosen_classes, chosen_masks
+from pipeline.results.exports.masks import Order, chosen_classes, chosen_masks
 from pipeline.results.tables import Run
 from pipeline.results.verify import verify
 from tests.results.run_builders import CLASSES, PALETTE, entropy, write_run
@@ -203,6 +203,15 @@ def test_names_follow_the_folders_and_are_never_shared(tmp_path: Path) -> None:
         list(chosen_masks(run))
     _rename(run, {"in/a/1.png": "in/a/2.png"})
     assert [each.name for each in chosen_masks(run)] == ["a/1", "a/2", "b/1"]
+
+
+@pytest.mark.parametrize("order", ["manifest", "uncertain"])
+def test_an_empty_folder_name_gives_no_second_name(tmp_path: Path, order: Order) -> None:
+    """Limit: other images are between the two in the manifest."""
+    run = Run(write_run(tmp_path, 3, failed=()))
+    _rename(run, {"in/0000.png": "in/a//1.png", "in/0001.png": "in/a//2.png", "in/0002.png": "in/a/1.png"})
+    with pytest.raises(ConfigError, match=r"in/a/*1.png and .*in/a/*1.png would both be exported as 'a?/?1'"):
+        list(chosen_masks(run, order=order))
 
 
 def _rename(run: Run, names: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.results.report.page import WRONG, data_uri, error_map, shrink
 
 
@@ -26,6 +27,15 @@ def test_errors_are_vermilion_what_is_right_pale_and_what_is_ignored_dark() -> N
     assert abs(wrong - WRONG).max() < 25
     # The marks must be visible without colors as well.
     assert right.mean() - wrong.mean() > 60 and wrong.mean() - ignored.mean() > 60
+
+
+@pytest.mark.parametrize("size", [(100, 10), (30, 20), (10, 100)])
+def test_pictures_of_a_sheet_keep_their_aspect_ratio(size: tuple[int, int]) -> None:
+    panel = Panel("", None, np.zeros(size, np.uint8), None)
+    sheet = np.asarray(paint_sheet([panel], ["only"], np.array([[9, 8, 7]], np.uint8), 255))
+    # The legend above the pictures has the same color.
+    rows, columns = np.nonzero((sheet[110:] == (9, 8, 7)).all(axis=2))
+    assert np.ptp(rows) + 1 == pytest.approx((np.ptp(columns) + 1) * size[0] / size[1], abs=1)
 
 
 @pytest.mark.parametrize("size", [(2000, 3001), (1680, 841), (30, 40), (1, 5000)])

@@ -45,7 +45,7 @@ def test_each_row_is_as_likely_to_be_drawn_as_any_other() -> None:
     assert abs(times - 200).max() < 5 * np.sqrt(200)
 
 
-@pytest.mark.parametrize("size", [1, 3, 500, 10_000])
+@pytest.mark.parametrize("size", [0, 1, 3, 500, 10_000])
 def test_the_greatest_of_many_files_are_those_of_all_rows(size: int) -> None:
     keys = np.random.default_rng(0).integers(0, 300, 20_000).astype(float)
     keys[::7] = np.nan
