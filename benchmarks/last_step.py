@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from benchmarks.probe import alternate, write_results
 from model.prediction.geometry import OUTPUT_STRIDE
-from model.prediction.upsampling import cells_needed, labels_from_scores
+from model.prediction.upsampling import DECONVOLUTION, GRID, cells_needed, labels_from_scores
 
 # Width, height and classes of CamVid, VOC and Cityscapes.
 SIZES = ((480, 360, 11), (500, 375, 21), (2048, 1024, 19))
@@ -60,13 +60,13 @@ def main() -> None:
 
 def _compare(width: int, height: int, classes: int, rounds: int) -> dict[str, Any]:
     """Return seconds of each way at one size, and its ratio to the fused way; raise RuntimeError if labels differ."""
-    scores = _drawn_scores(classes, *cells_needed(height, width, "grid"))
+    scores = _drawn_scores(classes, *cells_needed(height, width, GRID))
     target = np.random.default_rng(0).integers(0, classes, (height, width)).astype(np.uint8)
     others = {"naive": naive, "interpolate": interpolate, "bands": bands}
     ways: dict[str, Callable[[], Any]] = {name: partial(way, scores, height, width) for name, way in others.items()}
     ways["fused"] = lambda: labels_from_scores(scores, height, width, confidence=True, target=target)
     ways["deconvolution"] = lambda: labels_from_scores(
-        scores, height, width, "deconvolution", confidence=True, target=target
+        scores, height, width, DECONVOLUTION, confidence=True, target=target
     )
     ours = _labels(ways["fused"]())
     for name in others:

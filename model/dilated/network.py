@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule, initialise_identity
 from model.dilated.front_end import FrontEnd, FrontEndWidths
+from model.prediction.geometry import OUTPUT_STRIDE
+from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling
 from model.prediction.views import WorkingSize
 
 __all__ = [
@@ -17,7 +19,6 @@ __all__ = [
     "ContextSpec",
     "DilatedNetwork",
     "NetworkSpec",
-    "Upsampling",
     "build_network",
     "dilation7",
     "dilation8",
@@ -25,7 +26,6 @@ __all__ = [
     "front_end_only",
 ]
 
-Upsampling = Literal["grid", "deconvolution"]
 Color = tuple[int, int, int]
 
 
@@ -52,9 +52,7 @@ class NetworkSpec:
         mean_bgr: Mean of the training pixels, 0–255, subtracted before the first layer.
         ignore_label: Label value that counts nowhere.
         context: Shape of the context module; None: the bare front end.
-        upsampling: Kind of upsampling. `grid` interpolates probabilities between cells that lie on pixels (8i, 8j).
-            `deconvolution` is the fixed bilinear kernel (size 16, stride 8, padding 4) on scores, as in the Cityscapes
-            release.
+        upsampling: Upsampling of the score map to the image's pixels.
         reference_window: Height and width in pixels of the released deploy net's input, margin included; None: the
             network has no `reference` geometry.
         label_values: Pixel values in label files, by class id; None: the values are the class ids.
@@ -70,7 +68,7 @@ class NetworkSpec:
     mean_bgr: tuple[float, float, float]
     ignore_label: int = 255
     context: ContextSpec | None = None
-    upsampling: Upsampling = "grid"
+    upsampling: Upsampling = GRID
     reference_window: tuple[int, int] | None = None
     label_values: tuple[tuple[int, ...], ...] | None = None
     label_ignore: tuple[int, ...] | None = None
@@ -94,10 +92,18 @@ class DilatedNetwork(nn.Module):
         spec: Description of the network (classes, palette, upsampling, …).
         front_end: Front end with as many score channels as classes.
         context: Context module; None: the network is the bare front end.
+
+    Raises:
+        ValueError: If the upsampling has another stride than the score map.
     """
 
     def __init__(self, spec: NetworkSpec, front_end: FrontEnd, context: ContextModule | None) -> None:
         super().__init__()
+        if spec.upsampling.stride != OUTPUT_STRIDE:
+            raise ValueError(
+                f"upsampling has stride {spec.upsampling.stride}, but a dilated network's score map has "
+                f"stride {OUTPUT_STRIDE}: use that"
+            )
         self.spec = spec
         self.front_end = front_end
         self.context = context
@@ -165,7 +171,7 @@ def dilation8(
 
 def dilation10(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
     """Build the Cityscapes network: ten context layers and upsampling by deconvolution (Appendix A)."""
-    return _with_context(replace(spec, upsampling="deconvolution"), widths, 10)
+    return _with_context(replace(spec, upsampling=DECONVOLUTION), widths, 10)
 
 
 def _with_context(

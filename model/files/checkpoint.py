@@ -53,7 +53,12 @@ def from_bytes(data: bytes) -> DilatedNetwork:
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"the tensors cannot be read ({truncate_text(error)}): the file is damaged") from error
     spec = parse_spec(metadata)
-    network = DilatedNetwork(spec, _front_end(spec, tensors), _context(spec, tensors))
+    front_end = _front_end(spec, tensors)
+    context = _context(spec, tensors)
+    try:
+        network = DilatedNetwork(spec, front_end, context)
+    except ValueError as error:
+        raise CheckpointError(f"metadata cannot be used: {error}") from error
     _load(network, tensors)
     return network.eval()
 

@@ -6,12 +6,13 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from model.dilated.network import Color, ContextSpec, NetworkSpec, Upsampling
+from model.dilated.network import Color, ContextSpec, NetworkSpec
 from model.errors import CheckpointError
 from model.prediction.geometry import MIN_WINDOW
+from model.prediction.upsampling import NAMED, Upsampling
 from model.prediction.views import WorkingSize
 
 __all__ = ["METADATA_KEY", "header_of", "metadata_of", "parse_spec", "read_metadata", "truncate_text"]
@@ -42,11 +43,6 @@ _LABEL_KEYS = ("label_values", "label_ignore", "label_colors", "label_ignore_col
 _KEYS_2 = ("family", "family_options", "refinement", *_LABEL_KEYS, "resize")
 _RESERVED = frozenset({"format", *_KEYS, *_KEYS_2})
 _LARGEST_VALUE = 65535  # 16-bit label files
-# Format 2 may describe the two kinds of upsampling in full instead of by name.
-_UPSAMPLINGS: dict[Upsampling, dict[str, Any]] = {
-    "grid": {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"},
-    "deconvolution": {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"},
-}
 
 
 def read_metadata(data: bytes, key: str) -> dict[str, Any]:
@@ -122,7 +118,7 @@ def metadata_of(spec: NetworkSpec) -> dict[str, Any]:
         "mean_bgr": list(spec.mean_bgr),
         "ignore_label": spec.ignore_label,
         "context": context,
-        "upsampling": spec.upsampling,
+        "upsampling": spec.upsampling.name,
         "reference_window": spec.reference_window and list(spec.reference_window),
         **({"family": FAMILY, "family_options": {}, "refinement": None, **later} if later else {}),
         **{key: value for key, value in spec.provenance.items() if key not in _RESERVED},
@@ -130,8 +126,10 @@ def metadata_of(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
-    """Return the optional keys of format 2 that this network needs."""
+    """Return the optional keys of format 2, and values that format 1 cannot express, that this network needs."""
     found: dict[str, Any] = {}
+    if spec.upsampling.name is None:
+        found["upsampling"] = asdict(spec.upsampling)
     if spec.label_values is not None:
         found["label_values"] = [list(values) for values in spec.label_values]
     if spec.label_ignore is not None:
@@ -227,11 +225,14 @@ def _working_size(resize: Any) -> WorkingSize:
 
 
 def _upsampling(upsampling: Any) -> Upsampling:
-    """Return the kind of upsampling, given by name or described in full."""
-    for name, spelled_out in _UPSAMPLINGS.items():
-        if upsampling in (name, spelled_out):
-            return name
-    raise ValueError(f"upsampling {upsampling!r} is not known")
+    """Check the upsampling, given by name or described in full."""
+    for name, known in NAMED.items():
+        if upsampling in (name, asdict(known)):
+            return known
+    keys = [field.name for field in fields(Upsampling)]
+    if not isinstance(upsampling, dict) or upsampling.keys() != set(keys):
+        raise ValueError(f"upsampling {upsampling!r} is not known: give {' or '.join(NAMED)}, or an object of {keys}")
+    return Upsampling(**upsampling)
 
 
 def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:

@@ -6,17 +6,18 @@ Interpolation between four cells is bilinear, first down, then across. Each dire
 
 Both cases have one form, base + coefficient·(b - a), and ties resolve as in torch, to the last bit.
 
-Pixel (8r + j, 8i + k) is phase (j, k) of cell (r, i). A strip is the 8 pixel rows below one row of cells. Its `down`
-holds the cells of each class blended to these 8 rows, (C, 8·columns). All pixels of a strip with one k are then a
-single loop over neighbors in `down` with one coefficient; compilers turn it into vector code without a remainder. (At
-the end of each of the 8 rows, one neighbor is the first cell of the next row; no pixel uses that value.) Scratch memory
-is `down` and six vectors of such a loop, (C + 6)·8·columns floats: C + 6 rows of pixels, for any height.
+At stride s, pixel (s·r + j, s·i + k) is phase (j, k) of cell (r, i). A strip is the s pixel rows below a row of cells.
+Its `down` holds the cells of each class blended to these s rows, (C, s·columns). All pixels of a strip with one k are
+then a single loop over neighbors in `down` with one coefficient; compilers turn it into vector code without a
+remainder. (At the end of each of the s rows, one neighbor is the first cell of the next row; no pixel uses that value.)
+Scratch memory is `down` and six vectors of such a loop, (C + 6)·s·columns floats: C + 6 rows of pixels, for any height.
 
-`grid`: p is bilinear. A running maximum over classes keeps the lowest id of equals. The entropy is -ln 2·Σ p·log2 p
-with log2 p = n + t·q(t), where p = 2^n·(1 + t) and √½ ≤ 1 + t < √2. The polynomial q of degree 6 minimizes the largest
-error, 3e-7; the error of the entropy in nats is smaller still, because Σ p = 1. At p = 0, n is -127 and the product 0.
+Probabilities: p is bilinear. A running maximum over classes keeps the lowest id of equals. The entropy is
+-ln 2·Σ p·log2 p with log2 p = n + t·q(t), where p = 2^n·(1 + t) and √½ ≤ 1 + t < √2. The polynomial q of degree 6
+minimizes the largest error, 3e-7; the error of the entropy in nats is smaller still, because Σ p ≤ 1. At p = 0, n is
+-127 and the product 0.
 
-`deconvolution`: s is bilinear, p = e/S with e = exp(s - max s), S = Σ e. So the largest p is 1/S and the entropy
+Scores: s is bilinear, p = e/S with e = exp(s - max s), S = Σ e. So the largest p is 1/S and the entropy
 ln S - Σ e·(s - max s)/S, which takes one logarithm per pixel. exp d = 2^n·(1 + r + r²·q(r)) with |r| ≤ ½·ln 2 and q of
 degree 4; the result is nearly correctly rounded.
 Of equal p the lowest id wins, although its s may be smaller: e/S rounds to 1/S for e = 1 and sometimes for
@@ -40,7 +41,6 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from model.kernels.compilation import compiled
-from model.prediction.geometry import OUTPUT_STRIDE
 
 __all__ = ["fused_upsample_argmax"]
 
@@ -72,8 +72,8 @@ class _Strip(NamedTuple):
     """Scratch memory: the rows of one strip for every class, and vectors over its pixels with one k.
 
     Attributes:
-        down: Cells blended to the rows of the strip, (C, 8·columns) float32, see the module's docstring.
-        best: Winning probability, temporarily the largest score, float32; (8·columns - 1,) as all vectors.
+        down: Cells blended to the rows of the strip, (C, stride·columns) float32, see the module's docstring.
+        best: Winning probability, temporarily the largest score, float32; (stride·columns - 1,) as all vectors.
         entropy: Entropy, float32, nats.
         total: Sum S of e over the classes, float32.
         part: Probabilities or scores of one class, then e, float32.
@@ -111,19 +111,21 @@ def fused_upsample_argmax(
     height: int,
     width: int,
     *,
-    deconvolution: bool,
+    fractions: NDArray[np.float32],
+    offset: int,
+    probabilities: bool,
     confidence: bool,
     target: NDArray[np.uint8] | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, tuple[float, float], NDArray[np.int64]]:
     """Compute labels, confidence, entropy and pixel counts of an image.
 
     Args:
-        cells: Cells, (C, rows, columns), at least as many as the pixels need. Probabilities have pixel (0, 0) on cell
-            (0, 0). Scores for a deconvolution have a ring of zeros; pixel (0, 0) lies 4.5 pixels below and right of
-            cell (0, 0).
+        cells: Cells between which the pixels lie, border included, (C, rows, columns).
         height: Height of the image, pixels.
         width: Width of the image, pixels.
-        deconvolution: Whether `cells` are scores for a deconvolution; otherwise probabilities.
+        fractions: Positions of a strip's pixels between two cells, (stride,), 0–1.
+        offset: Pixels of the first strip that lie before the image in each direction, less than the stride.
+        probabilities: Whether `cells` are probabilities; otherwise scores.
         confidence: Whether to keep the winning probability of each pixel.
         target: Class ids, (H, W), to count the labels against; None: there is no target.
 
@@ -133,9 +135,10 @@ def fused_upsample_argmax(
         row 0 without a target.
     """
     classes, _, columns = cells.shape
-    vectors = np.empty((4, columns * OUTPUT_STRIDE - 1), np.float32)
-    ids = np.empty((2, columns * OUTPUT_STRIDE - 1), np.int32)
-    strip = _Strip(np.empty((classes, columns * OUTPUT_STRIDE), np.float32), *vectors, *ids)
+    length = columns * len(fractions)
+    vectors = np.empty((4, length - 1), np.float32)
+    ids = np.empty((2, length - 1), np.int32)
+    strip = _Strip(np.empty((classes, length), np.float32), *vectors, *ids)
     image = _Image(
         np.empty((height, width), np.uint8),
         np.empty((height, width) if confidence else (0, 0), np.uint8),
@@ -143,9 +146,7 @@ def fused_upsample_argmax(
         np.require(np.empty((0, 0), np.uint8) if target is None else target, np.uint8, ("C", "W")),
         np.zeros((256, classes), np.int64),
     )
-    anchor = 0.5 if deconvolution else 0.0
-    fractions = (np.arange(OUTPUT_STRIDE, dtype=np.float32) + np.float32(anchor)) / np.float32(OUTPUT_STRIDE)
-    sums = _all_strips(np.ascontiguousarray(cells), fractions, deconvolution, strip, image)
+    sums = _all_strips(np.ascontiguousarray(cells), fractions, offset, probabilities, strip, image)
     return image.labels, image.winning if confidence else None, sums, image.pairs
 
 
@@ -226,19 +227,19 @@ def _based(fraction: Any) -> Any:
 
 @njit
 def _blend_down(cells: Any, row: Any, fractions: Any, down: Any) -> None:
-    """Blend a row of cells with the next one into `down`, the 8 pixel rows of its strip.
+    """Blend a row of cells with the next one into `down`, the pixel rows of its strip.
 
     Args:
         cells: Cells, (C, rows, columns).
         row: Index of the upper row of cells.
-        fractions: Positions of the 8 pixel rows between the two rows of cells, (8,).
-        down: Result, (C, 8·columns).
+        fractions: Positions of the pixel rows between the two rows of cells, (stride,).
+        down: Result, (C, stride·columns).
     """
     classes, _, columns = cells.shape
     for class_id in range(classes):
         above = cells[class_id, row]
         below = cells[class_id, row + 1]
-        for j in range(OUTPUT_STRIDE):
+        for j in range(fractions.size):
             place, coefficient = _based(fractions[j])
             base = cells[class_id, row + place]
             into = down[class_id, j * columns : (j + 1) * columns]
@@ -248,7 +249,7 @@ def _blend_down(cells: Any, row: Any, fractions: Any, down: Any) -> None:
 
 @njit
 def _blend_across(down: Any, fraction: Any, part: Any) -> None:
-    """Blend neighbors in the rows of one class, `down` (8·columns,), into the pixels of one k, `part`."""
+    """Blend neighbors in the rows of one class, `down` (stride·columns,), into the pixels of one k, `part`."""
     place, coefficient = _based(fraction)
     base = down[place:]
     for i in range(part.size):
@@ -260,7 +261,7 @@ def _blend_across(down: Any, fraction: Any, part: Any) -> None:
 
 
 @njit
-def _grid_phase(strip: Any, fraction: Any) -> None:
+def _probability_phase(strip: Any, fraction: Any) -> None:
     """Compute winning probability, class and entropy of a strip's pixels with one k, from probabilities."""
     part = strip.part
     best = strip.best
@@ -279,7 +280,7 @@ def _grid_phase(strip: Any, fraction: Any) -> None:
 
 
 @njit
-def _deconvolution_phase(strip: Any, fraction: Any) -> None:
+def _score_phase(strip: Any, fraction: Any) -> None:
     """Compute winning probability, class and entropy of a strip's pixels with one k, from scores."""
     part = strip.part
     best = strip.best
@@ -324,12 +325,13 @@ def _note_largest(strip: Any, class_id: Any) -> None:
 
 
 @njit
-def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
+def _settle_phase(strip: Any, image: Any, stride: Any, top: Any, left: Any) -> Any:
     """Write a strip's pixels with one k to the image and count them; pixels beyond the image count nowhere.
 
     Args:
         strip: Scratch memory after a phase has been computed.
         image: Results, changed in place.
+        stride: Pixels from one cell to the next.
         top: Pixel row of the strip's first row, may be negative.
         left: Pixel column of the strip's first pixel with this k, may be negative.
 
@@ -337,15 +339,15 @@ def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
         Sums of the winning probability and of the entropy over the pixels, float64.
     """
     height, width = image.labels.shape
-    columns = strip.down.shape[1] // OUTPUT_STRIDE
-    # Columns i of the strip whose pixel left + 8i lies within the image; the last cell only serves interpolation.
+    columns = strip.down.shape[1] // stride
+    # Columns i of the strip whose pixel left + stride·i lies within the image; the last cell only serves interpolation.
     first = 1 if left < 0 else 0
-    last = min(columns - 1, (width - left + OUTPUT_STRIDE - 1) // OUTPUT_STRIDE)
+    last = min(columns - 1, (width - left + stride - 1) // stride)
     confidence = entropy = 0.0
-    for j in range(max(0, -top), min(OUTPUT_STRIDE, height - top)):
+    for j in range(max(0, -top), min(stride, height - top)):
         y = top + j
         for i in range(first, last):
-            x = left + i * OUTPUT_STRIDE
+            x = left + i * stride
             source = j * columns + i
             label = strip.winner[source]
             image.labels[y, x] = label
@@ -359,19 +361,18 @@ def _settle_phase(strip: Any, image: Any, top: Any, left: Any) -> Any:
 
 
 @compiled
-def _all_strips(cells: Any, fractions: Any, deconvolution: Any, strip: Any, image: Any) -> Any:
+def _all_strips(cells: Any, fractions: Any, offset: Any, probabilities: Any, strip: Any, image: Any) -> Any:
     """Compute all strips from top to bottom; return the total sums of `_settle_phase`."""
-    # With a ring of zeros, the first strip begins half a cell before the image.
-    offset = OUTPUT_STRIDE // 2 if deconvolution else 0
+    stride = fractions.size
     confidence = entropy = 0.0
     for row in range(cells.shape[1] - 1):
         _blend_down(cells, row, fractions, strip.down)
-        for k in range(OUTPUT_STRIDE):
-            if deconvolution:
-                _deconvolution_phase(strip, fractions[k])
+        for k in range(stride):
+            if probabilities:
+                _probability_phase(strip, fractions[k])
             else:
-                _grid_phase(strip, fractions[k])
-            sums = _settle_phase(strip, image, row * OUTPUT_STRIDE - offset, k - offset)
+                _score_phase(strip, fractions[k])
+            sums = _settle_phase(strip, image, stride, row * stride - offset, k - offset)
             confidence += sums[0]
             entropy += sums[1]
     return confidence, entropy

@@ -2,8 +2,8 @@
 
 Pixel y of H lies at (y + ½)·H'/H - ½ in a view of H' pixels, clamped to the view. In a mirrored view, positions along
 the mirrored axis count from the opposite side. The probabilities at that position are interpolated as in
-`model.prediction.upsampling`: between the probabilities of cells (`grid`), or between scores, before the softmax
-(`deconvolution`). At scale 1 the positions and the numbers are those of `model.prediction.upsampling`.
+`model.prediction.upsampling`: between the probabilities of cells, or between scores, before the softmax. At scale 1 the
+positions and the numbers are those of `model.prediction.upsampling`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dilated.network import NetworkSpec, Upsampling
-from model.prediction.geometry import OUTPUT_STRIDE
+from model.dilated.network import NetworkSpec
 from model.prediction.label_map import LabelMap, check_target, count_bands, to_label_map
-from model.prediction.upsampling import interpolated_cells
+from model.prediction.upsampling import Upsampling, interpolated_cells
 from model.prediction.views import View
 
 __all__ = ["average_labels"]
@@ -81,9 +80,7 @@ class _Axis:
         place = place.clamp(0, view - 1)
         if mirrored:
             place = view - 1 - place
-        # `grid`: cell i lies on pixel 8i. `deconvolution`: it is centered on 8i + 3.5, behind one ring of zeros.
-        offset, ring = (0.0, 0) if upsampling == "grid" else ((OUTPUT_STRIDE - 1) / 2, 1)
-        place = (place - offset) / OUTPUT_STRIDE + ring
+        place = (place - upsampling.anchor) / upsampling.stride + upsampling.before
         # The last pixel interpolates between the last two cells, with a fraction of up to 1.
         cell = place.floor().clamp(max=cells - 2)
         return cls(cell.long(), (place - cell).float())
@@ -94,10 +91,10 @@ class _Seen:
     """Cells of a view, and the positions of the image's pixels between them.
 
     Attributes:
-        cells: Probabilities (`grid`) or scores in a ring of zeros (`deconvolution`), (C, rows, columns) float32.
+        cells: Probabilities or scores, border included, (C, rows, columns) float32.
         down: Positions of the pixel rows.
         across: Positions of the pixel columns.
-        upsampling: Kind of upsampling, see `model.prediction.upsampling`.
+        upsampling: Description of the upsampling.
     """
 
     cells: Tensor
@@ -122,7 +119,7 @@ class _Seen:
         lines = torch.lerp(self.cells[:, cell], self.cells[:, cell + 1], fraction)
         cell = self.across.cell
         pixels = torch.lerp(lines[..., cell], lines[..., cell + 1], self.across.fraction)
-        return pixels if self.upsampling == "grid" else pixels.softmax(dim=0)
+        return pixels if self.upsampling.interpolates == "probabilities" else pixels.softmax(dim=0)
 
 
 def _bands(seen: Sequence[_Seen], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:

@@ -49,15 +49,18 @@ def predict(
     """
     height, width = image.shape[1:]
     check_target(target, height, width)
-    if network.spec.upsampling == "deconvolution":
+    upsampling = network.spec.upsampling
+    if upsampling.border == "zeros":
         return _predict_by_tile(network, image, confidence, target, on_window)
     scores = tiled_scores(network, image, on_window)
-    rows, columns = cells_needed(height, width, network.spec.upsampling)
+    rows, columns = cells_needed(height, width, upsampling)
     # If the image is an exact multiple of the tile, the reference reads one row beyond the map; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
     fitted = functional.pad(scores[None], short, mode="replicate")[0]
     ignore_label = network.spec.ignore_label
-    return labels_from_scores(fitted, height, width, confidence=confidence, target=target, ignore_label=ignore_label)
+    return labels_from_scores(
+        fitted, height, width, upsampling, confidence=confidence, target=target, ignore_label=ignore_label
+    )
 
 
 @torch.inference_mode()
@@ -113,14 +116,14 @@ def _predict_by_tile(
 ) -> LabelMap:
     """Label an image tile by tile, upsampling included, as the Cityscapes release does.
 
-    Its deconvolution is part of the net, so each tile has zeros beyond its own cells.
+    The upsampling is part of the net, so each tile has zeros beyond its own cells.
     """
     height, width = image.shape[1:]
     labels = np.empty((height, width), np.uint8)
     winning = np.empty((height, width), np.uint8) if confidence else None
     total_confidence = total_entropy = 0.0
-    classes = len(network.spec.classes)
-    ignore_label = network.spec.ignore_label
+    spec = network.spec
+    classes = len(spec.classes)
     class_pixels = np.zeros(classes, np.int64)
     confusion = None if target is None else np.zeros((classes, classes), np.int64)
     top = 0
@@ -134,7 +137,10 @@ def _predict_by_tile(
             place = np.s_[top : top + rows, left : left + columns]
             aim = None if target is None else target[place]
             part = labels_from_scores(
-                scores, rows, columns, "deconvolution", confidence=confidence, target=aim, ignore_label=ignore_label
+                *(scores, rows, columns, spec.upsampling),
+                confidence=confidence,
+                target=aim,
+                ignore_label=spec.ignore_label,
             )
             labels[place] = part.labels
             if winning is not None and part.confidence is not None:

@@ -156,7 +156,8 @@ def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
         content.update(repr(network.spec.resize).encode())
     if kind == "scores":
         # The upsampling decides how many cells an image has.
-        content.update(network.spec.upsampling.encode())
+        upsampling = network.spec.upsampling
+        content.update((upsampling.name or repr(upsampling)).encode())
     if origin != "float32":
         content.update(origin.encode())
     for name in names:

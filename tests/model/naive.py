@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from model.prediction.upsampling import Upsampling
+
 Array = NDArray[np.float64]
 
 
@@ -68,17 +70,23 @@ def pad(maps: Array, cells: int) -> Array:
     return np.pad(maps, ((0, 0), (cells, cells), (cells, cells)))
 
 
-def upsample(probabilities: Array, height: int, width: int) -> Array:
-    """Upsample (C, rows, columns) to (C, H, W), one pixel at a time; pixel (y, x) is between cells at y/8 and x/8."""
-    result = np.zeros((probabilities.shape[0], height, width))
-    for y in range(height):
-        for x in range(width):
-            row = y // 8
-            column = x // 8
-            down = y % 8 / 8
-            right = x % 8 / 8
-            four = probabilities[:, row : row + 2, column : column + 2]
-            result[:, y, x] = (four[:, 0, 0] * (1 - right) + four[:, 0, 1] * right) * (1 - down) + (
-                four[:, 1, 0] * (1 - right) + four[:, 1, 1] * right
-            ) * down
-    return result
+def softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=0))
+    return powers / powers.sum(axis=0)
+
+
+def upsample(scores: Array, rows: Array, columns: Array, upsampling: Upsampling) -> Array:
+    """Return probabilities (C, H, W) at pixels of the given coordinates, from scores (C, cells down, cells across)."""
+    early = upsampling.interpolates == "probabilities"
+    down = _weights(rows, scores.shape[1], upsampling)
+    across = _weights(columns, scores.shape[2], upsampling)
+    pixels = np.einsum("cij,yi,xj->cyx", softmax(scores) if early else scores, down, across)
+    return pixels if early else softmax(pixels)
+
+
+def _weights(pixels: Array, cells: int, upsampling: Upsampling) -> Array:
+    """Return weights (pixels, cells): 1 on a cell's center, falling to 0 at the centers of its neighbors."""
+    places = (pixels - upsampling.anchor) / upsampling.stride
+    if upsampling.border == "clamp":
+        places = places.clip(0, cells - 1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))

@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.dilated.network import NetworkSpec, Upsampling
+from model.dilated.network import NetworkSpec
 from model.prediction import averaging, upsampling
 from model.prediction.averaging import average_labels
 from model.prediction.dense_prediction import predict, score_map
-from model.prediction.upsampling import cells_needed
+from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling, cells_needed
 from model.prediction.views import View, WorkingSize, resize_image, views
+from tests.model import naive
 from tests.model.test_dense_prediction import image, network
+from tests.model.test_upsampling import upsamplings
 
-KINDS: tuple[Upsampling, ...] = ("grid", "deconvolution")
+KINDS: tuple[Upsampling, ...] = (GRID, DECONVOLUTION)
 
 
 def spec(kind: Upsampling, classes: int = 3) -> NetworkSpec:
@@ -32,31 +34,15 @@ def random_scores(view: View, size: tuple[int, int], kind: Upsampling, seed: int
     return 3 * torch.randn(3, *cells_needed(*view.size(*size), kind), generator=generator)
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    powers = np.exp(scores - scores.max(axis=0))
-    return powers / powers.sum(axis=0)
-
-
 def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int], kind: Upsampling) -> np.ndarray:
-    """Return probabilities (C, H, W) in float64, computed pixel by pixel."""
-    of_view = view.size(*size)
-    values = scores.double().numpy()[:, : cells_needed(*of_view, kind)[0], : cells_needed(*of_view, kind)[1]]
-    values = softmax(values) if kind == "grid" else np.pad(values, ((0, 0), (1, 1), (1, 1)))
-    result = np.empty((len(values), *size))
-    for y, x in np.ndindex(*size):
-        row, column = (
-            min(max((pixel + 0.5) * seen / all_ - 0.5, 0), seen - 1)
-            for pixel, seen, all_ in zip((y, x), of_view, size, strict=True)
-        )
-        column = of_view[1] - 1 - column if view.mirrored else column
-        row, column = (each / 8 if kind == "grid" else (each - 3.5) / 8 + 1 for each in (row, column))
-        top = min(int(row), values.shape[1] - 2)
-        left = min(int(column), values.shape[2] - 2)
-        down = row - top
-        across = column - left
-        corners = values[:, top : top + 2, left : left + 2]
-        result[:, y, x] = np.einsum("cij,i,j->c", corners, [1 - down, down], [1 - across, across])
-    return result if kind == "grid" else softmax(result)
+    """Return probabilities (C, H, W) of the image in float64."""
+    rows, columns = (
+        ((np.arange(pixels) + 0.5) * seen / pixels - 0.5).clip(0, seen - 1)
+        for seen, pixels in zip(view.size(*size), size, strict=True)
+    )
+    if view.mirrored:
+        columns = view.size(*size)[1] - 1 - columns
+    return naive.upsample(scores.double().numpy(), rows, columns, kind)
 
 
 @settings(max_examples=25)
@@ -64,7 +50,7 @@ def naive_probabilities(view: View, scores: torch.Tensor, size: tuple[int, int],
     st.tuples(st.integers(1, 30), st.integers(1, 30)),
     st.lists(st.sampled_from([0.25, 0.6, 0.75, 1.0, 1.25, 2.0]), min_size=1, max_size=3, unique=True),
     st.booleans(),
-    st.sampled_from(KINDS),
+    st.sampled_from(KINDS) | upsamplings(),
     st.sampled_from([None, WorkingSize(long_side=19), WorkingSize(size=(17, 40))]),
 )
 def test_the_mean_is_the_definition(
@@ -80,7 +66,9 @@ def test_the_mean_is_the_definition(
     winners = np.take_along_axis(expected, result.labels[None].astype(int), axis=0)[0]
     np.testing.assert_allclose(winners, expected.max(axis=0), atol=2e-6)
     assert result.mean_confidence == pytest.approx(expected.max(axis=0).mean(), abs=2e-6)
-    assert result.mean_entropy == pytest.approx(-(expected * np.log(expected)).sum(axis=0).mean(), abs=1e-5)
+    assert result.mean_entropy == pytest.approx(
+        -(expected * np.log(np.maximum(expected, 1e-300))).sum(axis=0).mean(), abs=1e-5
+    )
     assert result.confidence is not None
     assert np.abs(result.confidence - 255 * expected.max(axis=0)).max() <= 0.51
     assert result.confusion is not None and result.confusion.sum() == target.size
@@ -100,10 +88,10 @@ def test_one_plain_view_is_the_last_step_to_the_bit(kind: Upsampling) -> None:
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = views([0.75, 1.0], flip=True)
     size = (40, 33)
-    scores = [random_scores(view, size, "grid", seed) for seed, view in enumerate(chosen)]
-    whole = average_labels(spec("grid"), chosen, scores, size)
+    scores = [random_scores(view, size, GRID, seed) for seed, view in enumerate(chosen)]
+    whole = average_labels(spec(GRID), chosen, scores, size)
     monkeypatch.setattr(averaging, "_HOST_FLOATS", 1)
-    by_row = average_labels(spec("grid"), chosen, scores, size)
+    by_row = average_labels(spec(GRID), chosen, scores, size)
     np.testing.assert_array_equal(whole.labels, by_row.labels)
     assert whole.mean_entropy == pytest.approx(by_row.mean_entropy)
 
@@ -165,7 +153,7 @@ def test_a_network_predicts_at_its_working_size(working: WorkingSize, size: tupl
     view = View(resize=working)
     assert view.of(picture).shape == (*size, 3)
     found = predict(net, picture)
-    expected = naive_probabilities(view, score_map(net, resize_image(picture, size)), (30, 52), "grid")
+    expected = naive_probabilities(view, score_map(net, resize_image(picture, size)), (30, 52), GRID)
     winners = np.take_along_axis(expected, found.labels[None].astype(int), axis=0)[0]
     np.testing.assert_allclose(winners, expected.max(axis=0), atol=1e-5)
     assert found.labels.shape == (30, 52)

@@ -19,6 +19,8 @@ from safetensors.torch import load, save
 from model.dilated.network import DilatedNetwork, build_network, dilation8, front_end_only
 from model.errors import CheckpointError
 from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
+from model.files.metadata import metadata_of, parse_spec
+from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling
 from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import network_label_space
 from tests.model.test_dense_prediction import SPEC, WIDTHS
@@ -113,15 +115,34 @@ def test_format_1_is_written_byte_for_byte_as_before() -> None:
     assert digest == "0fb250c39112697d721f25b2188d6d67d08ba1a195094bc7499df272b5126971"
 
 
-@pytest.mark.parametrize("kind", ["grid", "deconvolution"])
-def test_upsampling_may_be_spelled_out(kind: str) -> None:
-    spelled_out = {
-        "grid": {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"},
-        "deconvolution": {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"},
-    }[kind]
-    assert from_bytes(changed(format=2, family="dilated", upsampling=spelled_out)).spec.upsampling == kind
-    with pytest.raises(CheckpointError, match="upsampling"):
-        from_bytes(changed(format=2, family="dilated", upsampling={**spelled_out, "stride": 4}))
+GRID_IN_FULL = {"stride": 8, "anchor": 0.0, "interpolates": "probabilities", "border": "clamp"}
+DECONVOLUTION_IN_FULL = {"stride": 8, "anchor": 3.5, "interpolates": "scores", "border": "zeros"}
+
+
+@pytest.mark.parametrize(
+    ("name", "in_full", "upsampling"),
+    [("grid", GRID_IN_FULL, GRID), ("deconvolution", DECONVOLUTION_IN_FULL, DECONVOLUTION)],
+)
+def test_upsampling_may_be_spelled_out(name: str, in_full: dict[str, object], upsampling: Upsampling) -> None:
+    for written in (name, in_full):
+        network = from_bytes(changed(format=2, family="dilated", upsampling=written))
+        assert network.spec.upsampling == upsampling
+        assert read_metadata(to_bytes(network), METADATA_KEY)["upsampling"] == name
+        assert read_metadata(to_bytes(network), METADATA_KEY)["format"] == 1
+    with pytest.raises(CheckpointError, match="upsampling has stride 16, but a dilated network"):
+        from_bytes(changed(format=2, family="dilated", upsampling={**in_full, "stride": 16}))
+
+
+def test_any_other_upsampling_is_written_in_full() -> None:
+    in_full = {"stride": 8, "anchor": -1, "interpolates": "scores", "border": "clamp"}
+    network = from_bytes(changed(format=2, family="dilated", upsampling=in_full))
+    assert network.spec.upsampling == Upsampling(8, -1.0, "scores", "clamp")
+    metadata = read_metadata(to_bytes(network), METADATA_KEY)
+    assert metadata["format"] == 2 and metadata["upsampling"] == in_full
+    assert to_bytes(from_bytes(to_bytes(network))) == to_bytes(network)
+    # Other families have other strides.
+    other = replace(network.spec, upsampling=Upsampling(32, 12.5, "scores", "zeros"))
+    assert parse_spec(metadata_of(other)) == other
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,10 @@ def test_upsampling_may_be_spelled_out(kind: str) -> None:
         ({"family": "fcn8s"}, "family fcn8s is unknown, this version reads dilated"),
         ({"family_options": {"variant": "x"}}, "family_options"),
         ({"refinement": {"kind": "crf_rnn"}}, "refinement"),
+        ({"upsampling": {**GRID_IN_FULL, "stride": 65}}, "stride 65: give a whole number of pixels, 1 to 64"),
+        ({"upsampling": {**GRID_IN_FULL, "kernel": 16}}, "upsampling .* is not known"),
+        ({"upsampling": {"stride": 8}}, "upsampling .* is not known"),
+        ({"upsampling": None}, "upsampling None is not known: give grid or deconvolution"),
         ({"label_values": [[0], [1]]}, "not those of 3 classes"),
         ({"label_values": [[0], [1], [65536]]}, "within 0–65535"),
         ({"label_values": [[0], [1], [1]]}, "stands there twice"),

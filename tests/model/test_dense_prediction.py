@@ -16,7 +16,7 @@ from model.errors import PredictionError
 from model.prediction.dense_prediction import Geometry, predict, score_map
 from model.prediction.geometry import MARGIN, plan_windows, reflect_indices
 from model.prediction.reference_geometry import tiled_scores
-from model.prediction.upsampling import cells_needed
+from model.prediction.upsampling import GRID, cells_needed
 from model.prediction.window_input import WindowInput, preprocess, reflect_on_device
 from pipeline.results.statistics.scores import confusion_matrix
 from tests.model import naive
@@ -70,8 +70,7 @@ def test_whole_prediction_equals_the_naive_one() -> None:
         naive.front_end(bgr, weights), after, list(net.context.names), list(net.context.dilations), "layer"
     )
     assert relative(score_map(net, picture), torch.from_numpy(scores).float()) < 1e-4
-    shifted = np.exp(scores - scores.max(axis=0))
-    expected = naive.upsample(shifted / shifted.sum(axis=0), 21, 13)
+    expected = naive.upsample(scores, np.arange(21), np.arange(13), GRID)
     result = predict(net, picture)
     assert (result.labels == expected.argmax(axis=0)).mean() > 0.99
     assert result.mean_confidence == pytest.approx(expected.max(axis=0).mean(), abs=1e-3)
@@ -88,7 +87,7 @@ def test_windows_of_an_image_are_cut_from_its_reflection(size: tuple[int, int]) 
     picture = image(*size)
     mean = (10.0, 20.0, 30.0)
     cpu = torch.device("cpu")
-    cells = cells_needed(*size, "grid")
+    cells = cells_needed(*size, GRID)
     before = [reflect_indices(n, MARGIN, 8 * count + MARGIN - n) for n, count in zip(size, cells, strict=True)]
     reflected = picture[before[0]][:, before[1], ::-1].astype(np.float32) - np.array(mean, np.float32)
     whole = torch.from_numpy(reflected).permute(2, 0, 1)

@@ -17,6 +17,7 @@ from model.dilated.context import (
 from model.dilated.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
 from model.dilated.network import NetworkSpec, dilation7, dilation8, dilation10, front_end_only
 from model.prediction.geometry import front_end_cells, receptive_field
+from model.prediction.upsampling import DECONVOLUTION
 from tests.model import naive
 
 NARROW = FrontEndWidths((3, 3, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5), 6, 7)
@@ -224,7 +225,7 @@ def test_builders() -> None:
         network = build(spec(), NARROW)
         assert network.context is not None
         assert network.context.dilations == CONTEXT_DILATIONS[layers]
-    assert dilation10(spec(), NARROW).spec.upsampling == "deconvolution"
+    assert dilation10(spec(), NARROW).spec.upsampling == DECONVOLUTION
     large = dilation8(spec(), NARROW, large=True, padding="input").context
     assert large is not None
     assert [layer.out_channels for layer in large.layers] == [4 * multiple for multiple in LARGE_MULTIPLIERS]

@@ -1,37 +1,92 @@
-"""Tests of the last step, against naive interpolation pixel by pixel and torch's transposed convolution.
+"""Tests of the last step, against torch's interpolation and transposed convolution.
 
-`test_fused_last_step` compares the two implementations, the fused one and torch's.
+`test_fused_upsample_argmax` compares the two implementations, the fused one and torch's, with the definition.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import tracemalloc
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional
 
-from model.dilated.network import Upsampling
 from model.prediction import upsampling
-from model.prediction.upsampling import cells_needed, labels_from_scores
-from tests.model import naive
+from model.prediction.label_map import LabelMap
+from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling, cells_needed, labels_from_scores
 
 
-@settings(max_examples=25)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(2, 5), st.integers(0, 2**31))
-def test_grid_equals_the_definition(height: int, width: int, classes: int, seed: int) -> None:
-    scores = torch.randn(classes, *cells_needed(height, width, "grid"), generator=torch.Generator().manual_seed(seed))
-    result = labels_from_scores(scores, height, width, confidence=True)
-    expected = naive.upsample(scores.double().softmax(dim=0).numpy(), height, width)
-    winners = np.take_along_axis(expected, result.labels[None].astype(int), axis=0)[0]
-    np.testing.assert_allclose(winners, expected.max(axis=0), atol=1e-6)
-    assert result.mean_confidence == pytest.approx(expected.max(axis=0).mean(), abs=1e-6)
-    assert result.mean_entropy == pytest.approx(-(expected * np.log(expected)).sum(axis=0).mean(), abs=1e-5)
+def check_against_exact(result: LabelMap, probabilities: NDArray[np.float64], tolerance: float = 1e-6) -> None:
+    best = probabilities.max(axis=0)
+    chosen = np.take_along_axis(probabilities, result.labels[None].astype(int), axis=0)[0]
+    np.testing.assert_allclose(chosen, best, rtol=0, atol=tolerance)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=0)
+    assert result.mean_entropy == pytest.approx(entropy.mean(), abs=10 * tolerance)
+    assert result.mean_confidence == pytest.approx(best.mean(), abs=tolerance)
     assert result.confidence is not None
-    assert np.abs(result.confidence - 255 * expected.max(axis=0)).max() <= 0.51
+    assert np.abs(result.confidence - 255 * best).max() <= 0.5 + 255 * tolerance
+
+
+@st.composite
+def upsamplings(draw: st.DrawFn) -> Upsampling:
+    """Draw any upsampling of at most 11 pixels a cell; half of the anchors are halves of pixels."""
+    stride = draw(st.integers(1, 11))
+    anchors = st.floats(-4 * stride, stride - 1) | st.integers(-8 * stride, 2 * stride - 2).map(lambda twice: twice / 2)
+    interpolates = draw(st.sampled_from(("probabilities", "scores")))
+    return Upsampling(stride, draw(anchors), interpolates, draw(st.sampled_from(("clamp", "zeros"))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "cells"),
+    [
+        (GRID, (16, 17), (3, 4)),
+        (DECONVOLUTION, (16, 17), (2, 3)),
+        (Upsampling(1, 0, "scores", "clamp"), (16, 17), (16, 17)),
+        (Upsampling(3, 1, "scores", "clamp"), (6, 7), (2, 3)),
+        (Upsampling(8, 0, "scores", "clamp"), (321, 322), (41, 42)),  # DeepLab's
+        (Upsampling(8, -23.5, "scores", "zeros"), (1, 2), (4, 5)),  # FCN-8s'
+        (Upsampling(8, 7, "scores", "clamp"), (1, 12), (1, 2)),
+    ],
+)
+def test_cells_needed(kind: Upsampling, size: tuple[int, int], cells: tuple[int, int]) -> None:
+    assert cells_needed(*size, kind) == cells
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"stride": stride} for stride in (0, 65, 8.0, True)),
+        *({"anchor": anchor} for anchor in (-32.5, 7.5, math.nan, "1", True, 10**400)),
+        {"interpolates": "logits"},
+        {"border": ["zeros"]},
+    ],
+)
+def test_an_upsampling_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"upsampling .*{re.escape(repr(*wrong.values()))}.*: give"):
+        Upsampling(**{**asdict(GRID), **wrong})
+
+
+@pytest.mark.parametrize("interpolates", ["probabilities", "scores"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 3, 16])
+def test_torchs_interpolation_has_these_anchors(stride: int, align_corners: bool, interpolates: Any) -> None:
+    kind = Upsampling(stride, 0 if align_corners else (stride - 1) / 2, interpolates, "clamp")
+    scores = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(stride))
+    size = [(count - 1) * stride + 1 if align_corners else count * stride for count in (5, 6)]
+
+    def theirs(cells: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(cells[None], size, mode="bilinear", align_corners=align_corners)[0]
+
+    wide = scores.double()
+    expected = theirs(wide.softmax(0)) if interpolates == "probabilities" else theirs(wide).softmax(0)
+    check_against_exact(labels_from_scores(scores, *size, kind, confidence=True), expected.numpy())
 
 
 def test_pixels_on_cells_take_the_cell_itself() -> None:
@@ -53,7 +108,7 @@ def test_ties_go_to_the_lowest_class() -> None:
     assert not labels_from_scores(torch.zeros(4, 3, 3), 16, 16).labels.any()
 
 
-@pytest.mark.parametrize("upsampling_kind", ["grid", "deconvolution"])
+@pytest.mark.parametrize("upsampling_kind", [GRID, DECONVOLUTION])
 def test_bands_change_nothing(upsampling_kind: Upsampling, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     scores = torch.randn(3, 9, 9)
@@ -68,19 +123,17 @@ def test_bands_change_nothing(upsampling_kind: Upsampling, monkeypatch: pytest.M
         assert results[0].total_entropy == pytest.approx(other.total_entropy)
 
 
-@pytest.mark.parametrize("height,width", [(64, 80), (61, 75), (5, 3)])
-def test_deconvolution_equals_torchs(height: int, width: int) -> None:
-    torch.manual_seed(2)
-    scores = torch.randn(4, *cells_needed(height, width, "deconvolution"))
-    # Caffe's bilinear filler for kernel 16: 1 - |i/8 - 15/16|.
-    kernel = torch.tensor([1 - abs(i / 8 - 0.9375) for i in range(16)])
-    weight = (kernel[:, None] * kernel).expand(4, 1, 16, 16)
-    full = functional.conv_transpose2d(scores[None], weight, stride=8, padding=4, groups=4)[0, :, :height, :width]
-    result = labels_from_scores(scores, height, width, "deconvolution")
-    probabilities = full.double().softmax(dim=0)
-    chosen = probabilities.gather(0, torch.from_numpy(result.labels).long()[None])[0]
-    torch.testing.assert_close(chosen, probabilities.max(dim=0).values, rtol=0, atol=1e-6)
-    assert result.mean_confidence == pytest.approx(float(chosen.mean()), abs=1e-6)
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (61, 75), (5, 3)])
+@pytest.mark.parametrize(("stride", "crop"), [(8, 4), (16, 8), (32, 16), (8, 31), (16, 27), (32, 19)])
+def test_deconvolutions_equal_torchs(stride: int, crop: int, height: int, width: int) -> None:
+    """Caffe's bilinear kernels, as padded in the Cityscapes release, and as cropped in FCN-8s, FCN-16s and FCN-32s."""
+    kind = Upsampling(stride, stride - 0.5 - crop, "scores", "zeros")
+    scores = torch.randn(4, *cells_needed(height, width, kind), generator=torch.Generator().manual_seed(2))
+    ramp = 1 - (torch.arange(2 * stride) + 0.5 - stride).abs().double() / stride
+    weight = (ramp[:, None] * ramp).expand(4, 1, -1, -1)
+    full = functional.conv_transpose2d(scores[None].double(), weight, stride=stride, groups=4)[0]
+    expected = full[:, crop : crop + height, crop : crop + width].softmax(dim=0)
+    check_against_exact(labels_from_scores(scores, height, width, kind, confidence=True), expected.numpy())
 
 
 def test_too_small_a_score_map_is_refused() -> None:
@@ -99,7 +152,7 @@ def test_by_torch_no_more_than_a_band_exists_at_full_resolution(monkeypatch: pyt
 
     monkeypatch.setattr(upsampling, "_interpolate", recorded)
     monkeypatch.setattr(upsampling, "_BAND_FLOATS", 3000)
-    upsampling._by_torch(torch.zeros(2, 200, 5), 1590, 30, "grid", False, None)
+    upsampling._by_torch(torch.zeros(2, 200, 5), 1590, 30, GRID, False, None)
     assert len(sizes) == 50 and max(sizes) <= 3000
 
 

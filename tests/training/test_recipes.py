@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from model.dilated.network import ContextSpec
+from model.prediction.upsampling import DECONVOLUTION, GRID
 from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
 from pipeline.errors import ConfigError
@@ -42,17 +43,17 @@ URBAN8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "layer")
 VOC8 = ContextSpec((1, 1, 2, 4, 8, 16, 1), "input")
 VOC_MEAN = (102.93, 111.36, 116.52)
 NETWORKS = {
-    "voc_front_end": (21, URBAN8, "grid", (900, 900), VOC_MEAN),
-    "voc_coco_front_end": (21, URBAN8, "grid", (900, 900), VOC_MEAN),
-    "voc_context_basic": (21, VOC8, "grid", (900, 900), VOC_MEAN),
-    "voc_context_large": (21, VOC8, "grid", (900, 900), VOC_MEAN),
-    "camvid_dilation8": (11, URBAN8, "grid", (900, 1100), (110.70313206, 108.77808759, 105.41212523)),
+    "voc_front_end": (21, URBAN8, GRID, (900, 900), VOC_MEAN),
+    "voc_coco_front_end": (21, URBAN8, GRID, (900, 900), VOC_MEAN),
+    "voc_context_basic": (21, VOC8, GRID, (900, 900), VOC_MEAN),
+    "voc_context_large": (21, VOC8, GRID, (900, 900), VOC_MEAN),
+    "camvid_dilation8": (11, URBAN8, GRID, (900, 1100), (110.70313206, 108.77808759, 105.41212523)),
     "kitti_dilation7": (
-        *(11, ContextSpec((1, 1, 2, 4, 8, 1), "layer"), "grid", (852, 1640)),
+        *(11, ContextSpec((1, 1, 2, 4, 8, 1), "layer"), GRID, (852, 1640)),
         (96.19429688, 95.55136972, 91.34692262),
     ),
     "cityscapes_dilation10": (
-        *(19, ContextSpec((1, 1, 2, 4, 8, 16, 32, 64, 1), "layer"), "deconvolution", (1396, 1396)),
+        *(19, ContextSpec((1, 1, 2, 4, 8, 16, 32, 64, 1), "layer"), DECONVOLUTION, (1396, 1396)),
         (72.39, 82.91, 73.16),
     ),
 }

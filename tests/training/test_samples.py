@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from model.dilated.front_end import FrontEnd, FrontEndWidths
 from model.dilated.network import DilatedNetwork, NetworkSpec
 from model.prediction.geometry import MARGIN
-from model.prediction.upsampling import deconvolve
+from model.prediction.upsampling import Upsampling, deconvolve
 from pipeline.data.storage import Storage
-from pipeline.errors import IncompleteRun
+from pipeline.errors import ConfigError, IncompleteRun
 from pipeline.training.feature_maps import MapCache
 from pipeline.training.recipes.schema import StageInput
 from pipeline.training.samples.crops import SampleParams, SampleRule, image_sample, map_sample
 from pipeline.training.samples.dataset import LabelledImage
+from pipeline.training.samples.samplers import sample_rule
+from tests.training.support import small_recipe
 
 MEAN = (10.0, 20.0, 30.0)
 WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
@@ -71,6 +73,13 @@ def test_a_whole_image_has_the_cells_of_all_its_pixels() -> None:
     sample = image_sample(image, label, SampleParams(0, 0.9, 0.9, False), SampleRule(None, MEAN))
     np.testing.assert_array_equal(sample.target.numpy(), label[::8, ::8])
     assert FrontEnd(2, WIDTHS)(sample.inputs[None]).shape[2:] == (8, 10)
+
+
+def test_an_upsampling_that_training_does_not_know_is_refused() -> None:
+    recipe = small_recipe()
+    spec = replace(recipe.spec(), upsampling=Upsampling(8, 0.0, "scores", "clamp"))
+    with pytest.raises(ConfigError, match="training cannot upsample by Upsampling"):
+        sample_rule(recipe, recipe.stages[0], spec)
 
 
 def test_a_deconvolution_learns_from_every_pixel() -> None:

@@ -145,10 +145,10 @@ class Step:
         return Batch(to_device(inputs, device), to_device(target, device), samples)
 
     def _scores(self, inputs: Tensor) -> Tensor:
-        """Return scores (N, C, h, w) at stride 8, or at every pixel if the network ends in a deconvolution."""
+        """Return scores (N, C, h, w) at stride 8, or at every pixel if the upsampling interpolates scores."""
         forward = self.forward or (lambda maps: stage_forward(self.network, self.stage, self.recipe, maps))
         scores = forward(inputs)
-        return deconvolve(scores) if self.network.spec.upsampling == "deconvolution" else scores
+        return deconvolve(scores) if self.network.spec.upsampling.interpolates == "scores" else scores
 
     def _refuse(self, mean: float, iteration: int, wrong: Sequence[Sequence[Sample]]) -> None:
         """Raise PipelineError with the images of all workers whose loss is not finite."""

@@ -349,6 +349,7 @@ class Recipe(_Extended):
         """Return the network's specification with an empty provenance."""
         from model.dilated.context import CONTEXT_DILATIONS
         from model.dilated.network import ContextSpec, NetworkSpec
+        from model.prediction.upsampling import NAMED
 
         space = self.space()
         return NetworkSpec(
@@ -359,7 +360,7 @@ class Recipe(_Extended):
             **_label_fields(space),
             resize=self.working_size(),
             context=ContextSpec(CONTEXT_DILATIONS[self.network.layers], self.network.padding),
-            upsampling=self.network.upsampling,
+            upsampling=NAMED[self.network.upsampling],
             reference_window=self.network.reference_window,
         )
 

@@ -103,7 +103,7 @@ class SampleRule:
         cells: Number of score cells along a side of a crop, which has 8·cells + 372 pixels; None: the whole image.
         mean_bgr: Mean (0–255) that is subtracted from the pixels.
         ignore_label: Label of cells outside the image.
-        target_stride: Pixels between two labels of the target: 8, or 1 if a deconvolution predicts every pixel.
+        target_stride: Pixels between two labels of the target: 8, or 1 if the loss covers every pixel.
         scale: Range of the random resize factor; None: no resizing.
     """
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from model.dilated.network import NetworkSpec
 from model.prediction.geometry import OUTPUT_STRIDE
+from model.prediction.upsampling import NAMED
+from pipeline.errors import ConfigError
 from pipeline.training.feature_maps import MapCache
 from pipeline.training.recipes.schema import Recipe, StageName
 from pipeline.training.samples.crops import Sample, SampleRule, image_sample, map_sample, sample_params
@@ -87,12 +89,18 @@ def sampler(
 
 
 def sample_rule(recipe: Recipe, stage: StageName, spec: NetworkSpec) -> SampleRule:
-    """Return the settings that all samples of a stage share."""
+    """Return the settings that all samples of a stage share.
+
+    Raises:
+        ConfigError: If training does not know the network's upsampling.
+    """
+    if spec.upsampling.name is None:
+        raise ConfigError(f"training cannot upsample by {spec.upsampling}: use {' or '.join(NAMED)}")
     return SampleRule(
         cells=recipe.stage(stage).cells,
         mean_bgr=recipe.mean_bgr,
         ignore_label=spec.ignore_label,
-        # A deconvolution is part of the network, so the loss covers every pixel, as in the reference code's training.
-        target_stride=1 if spec.upsampling == "deconvolution" else OUTPUT_STRIDE,
+        # If scores are interpolated, the loss covers every pixel, as in the reference code's training.
+        target_stride=1 if spec.upsampling.interpolates == "scores" else OUTPUT_STRIDE,
         scale=recipe.random_scale,
     )
