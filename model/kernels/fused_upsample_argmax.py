@@ -347,8 +347,9 @@ def _settle_phase(strip: Any, image: Any, stride: Any, top: Any, left: Any) -> A
     for j in range(max(0, -top), min(stride, height - top)):
         y = top + j
         for i in range(first, last):
-            x = left + i * stride
-            source = j * columns + i
+            # Unsigned, because numba would compare signed indices with 0, to count negative ones from the end.
+            x = np.uint32(left + i * stride)
+            source = np.uint32(j * columns + i)
             label = strip.winner[source]
             image.labels[y, x] = label
             confidence += strip.best[source]
