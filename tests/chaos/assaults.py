@@ -114,8 +114,8 @@ class Assaults:
         self._deaths_before = self.counts["killed by an image"]
         # The request waits in the proxy, and does not reach the storage, until the driver is dead.
         file = _COMMIT_FILES[number % len(_COMMIT_FILES)]
-        self._commit = Fault("stall", method="PUT", path=file, seconds=20)
-        self._proxy.inject(self._commit)
+        self._commit: Fault | None = Fault("stall", method="PUT", path=file, seconds=20)
+        self._calm()
 
     def maybe(self, driver: subprocess.Popen[str], *, progressed: bool) -> None:
         """Cause the next fault if its time has come.
@@ -127,8 +127,7 @@ class Assaults:
         """
         now = time.monotonic()
         if self._storm_ends and now > self._storm_ends:
-            self._proxy.storm(lambda request: None)
-            self._storm_ends = 0.0
+            self._calm()
         self._count()
         if self._commit is not None and any(fault is self._commit for fault, _ in self._proxy.injected):
             driver.kill()
@@ -165,6 +164,7 @@ class Assaults:
         if kind == "node drained":
             return self._nodes.preempt(_between(_NOTICE, fate))
         if kind == "storage":
+            self._calm()
             rng = random.Random(index)
             self._proxy.inject(*(replace(random_fault(rng), after=2 * n) for n in range(1 + index % 6)))
             return False  # counted request by request
@@ -186,6 +186,13 @@ class Assaults:
                 return True
             return self._kill_actor(victim, fate, out_of_memory=kind == "actor out of memory")
         return False
+
+    def _calm(self) -> None:
+        """Remove the storm and all faults that have hit nothing, which would pile up, except for that of the commit."""
+        self._proxy.clear()
+        self._storm_ends = 0.0
+        if self._commit is not None:
+            self._proxy.inject(self._commit)
 
     def _kill_actor(self, victim: psutil.Process, fate: float, *, out_of_memory: bool) -> bool:
         """Kill an actor unless it must be spared; return whether it was killed by a signal of this process."""
