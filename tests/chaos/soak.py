@@ -109,9 +109,9 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     tally = Tally()
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as name, _surroundings(options.seed, Path(name)) as surroundings:
         inputs, calm, assaults = surroundings
+        started = time.monotonic()
         for number in itertools.count():
             if time.monotonic() - started > 60 * options.minutes:
                 break
