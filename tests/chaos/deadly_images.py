@@ -64,7 +64,8 @@ class DecoderLog:
     def newest(self, pid: int) -> str | None:
         """Return the digest of the file that a process decoded last; None if it has decoded nothing."""
         path = self._folder / f"process-{pid}"
-        return path.read_text() if path.exists() else None
+        # The file is empty for the moment in which its process replaces the digest.
+        return (path.read_text() or None) if path.exists() else None
 
 
 def digest(data: bytes) -> str:

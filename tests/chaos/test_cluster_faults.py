@@ -88,7 +88,9 @@ def test_a_lost_head_ends_the_job_and_another_cluster_ends_the_run(inputs: Input
     arguments = inputs.arguments(shard_images=SHARD)
     with local_cluster(tmp_path / "head.log", cpus=2) as first, driver(first, JOB, arguments) as process:
         await_condition(lambda: parts(inputs) >= 2, process)
-        (head,) = (each for each in ray_processes("gcs_server") if each.name() == "gcs_server")
+        # Another cluster of this session may run beside this one.
+        port = first.address.rpartition(":")[2]
+        (head,) = (each for each in ray_processes(f"gcs_server_port={port}") if each.name() == "gcs_server")
         head.kill()
         done = finish(process, 120)
         assert (done.code, done.out) == (3, "")
