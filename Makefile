@@ -35,13 +35,13 @@ check: $(STAMP)
 check-tests: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 -m "not cluster and not services and not slow" $(PYTEST)
 
-## All tests, on real parts. Jobs on clusters often wait, so all other tests run beside them.
+## All tests, on real parts. Jobs on clusters often wait, so two of them run at a time, and all other tests beside them.
 test: $(STAMP)
 	@echo "Jobs on clusters (one line per test) and tests of modules (dots) run side by side; the slowest tests end the lists."
 	$(MAKE) --no-print-directory --jobs=2 test-jobs test-modules
 
 test-jobs: $(STAMP)
-	$(BIN)/python -u -m pytest -m cluster -vv $(PYTEST)
+	$(BIN)/python -u -m pytest --numprocesses 2 --dist worksteal -m cluster -vv $(PYTEST)
 
 test-modules: $(STAMP)
 	$(BIN)/python -u -m pytest -m "not cluster" $(PYTEST)

@@ -91,36 +91,51 @@ class Node:
 
     cluster: Cluster
     id: str
+    address: str
 
-    def announce_preemption(self) -> None:
-        """Drain the node with a deadline of 60 s, as an autoscaler does when a cloud provider reclaims a machine."""
+    def raylets(self) -> list[psutil.Process]:
+        """Return the raylet of the node; an empty list if it has ended."""
+        return [each for each in ray_processes(f"node_ip_address={self.address}") if each.name() == "raylet"]
+
+    def announce_preemption(self, seconds: int = 60) -> None:
+        """Drain the node with a deadline in `seconds`, as an autoscaler does when a cloud reclaims a machine."""
         command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", self.cluster.address]
         command += ["--node-id", self.id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-        command += ["--deadline-remaining-seconds", "60"]
+        command += ["--deadline-remaining-seconds", str(seconds)]
         subprocess.run(command, env=self.cluster.env, check=True, capture_output=True, timeout=60)
 
 
 @contextlib.contextmanager
-def joined_node(cluster: Cluster, folder: Path, *, cpus: int) -> Iterator[Node]:
-    """Add a node of `cpus` CPUs to the tests' cluster, and remove it when the context ends."""
+def joined_node(cluster: Cluster, folder: Path, *, cpus: int, address: str = "127.0.0.2") -> Iterator[Node]:
+    """Add a node of `cpus` CPUs to the tests' cluster, and remove it when the context ends.
+
+    Args:
+        cluster: Cluster that the node joins.
+        folder: Folder for the node's output.
+        cpus: Number of logical CPUs that Ray may schedule on the node.
+        address: Loopback address of the node; no node of the cluster may have had it before.
+
+    Raises:
+        RuntimeError: If the node does not join; the message contains its output.
+    """
     with contextlib.ExitStack() as stack:
         # Ray gives a new node 30 seconds, which cannot be configured and is sometimes too short on busy cores: try
         # again.
         for tries_left in (2, 1, 0):
-            log = folder / f"node-{tries_left}.log"
-            process = stack.enter_context(child_process(_node_command(cluster, cpus), log=log, env=cluster.env))
+            log = folder / f"node-{address}-{tries_left}.log"
+            command = _node_command(cluster, cpus, address)
+            process = stack.enter_context(child_process(command, log=log, env=cluster.env))
             try:
-                # The dashboard learns of each node, including the head, with a delay.
-                wait_until(lambda: len(_nodes(cluster)) == 2, what="a second node", seconds=90, process=process)
+                # The dashboard learns of each node with a delay.
+                wait_until(lambda: address in _nodes(cluster), what=f"the node {address}", seconds=90, process=process)
                 break
             except RuntimeError as error:
                 if not tries_left or "timed out during startup" not in log.read_text():
                     raise RuntimeError(f"{error}; its output:\n{log.read_text()[-2000:]}") from error
-        (own,) = (identifier for identifier, is_head in _nodes(cluster).items() if not is_head)
-        yield Node(cluster, own)
+        yield Node(cluster, _nodes(cluster)[address], address)
 
 
-def _node_command(cluster: Cluster, cpus: int) -> list[str]:
+def _node_command(cluster: Cluster, cpus: int, address: str) -> list[str]:
     names = ("node-manager-port", "object-manager-port", "metrics-export-port", "runtime-env-agent-port")
     names += ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
@@ -129,20 +144,20 @@ def _node_command(cluster: Cluster, cpus: int) -> list[str]:
     return [
         *command,
         f"--num-cpus={cpus}",
-        "--node-ip-address=127.0.0.2",
+        f"--node-ip-address={address}",
         f"--object-store-memory={128 * 2**20}",
         *ports,
     ]
 
 
-def _nodes(cluster: Cluster) -> dict[str, bool]:
-    """Return by id of each living node whether it is the head."""
+def _nodes(cluster: Cluster) -> dict[str, str]:
+    """Return the id of each living node by its address."""
     token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
     url = f"{cluster.dashboard}/nodes?view=summary"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=30) as reply:
         raylets = [node["raylet"] for node in json.load(reply)["data"]["summary"]]
-    return {each["nodeId"]: each["isHeadNode"] for each in raylets if each.get("state") == "ALIVE"}
+    return {each["nodeManagerAddress"]: each["nodeId"] for each in raylets if each.get("state") == "ALIVE"}
 
 
 def ray_processes(title: str) -> list[psutil.Process]:

@@ -1,17 +1,19 @@
-"""Tests that a missing cluster gives one sentence and exit code 3 instead of a stack trace.
+"""Tests that a missing or lost cluster gives one sentence and exit code 3 instead of a stack trace.
 
-Ray itself would try to connect for minutes.
+Ray itself would try to connect for minutes, and abort the process when the head is lost.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 import ray
 
 from jobs import segment_bucket
+from pipeline.ray_backend.entry_points import await_silence
 
 INPUTS = ["segment_bucket.py", "--images", "in", "--checkpoint", "network.safetensors", "--output", "out"]
 
@@ -57,3 +59,22 @@ def test_a_cluster_that_is_not_there(
     assert segment_bucket.main() == 3
     captured = capsys.readouterr()
     assert captured.err.startswith(sentence) and len(captured.err.splitlines()) == 1
+
+
+def test_a_head_that_answers_is_awaited_until_it_is_silent() -> None:
+    asked: list[None] = []
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+
+        def end_with_the_tenth_question() -> bool:
+            asked.append(None)
+            if len(asked) == 10:
+                head.close()
+            return True
+
+        assert await_silence(address, 0.1, end_with_the_tenth_question)
+        assert len(asked) > 10
+
+
+def test_a_process_that_has_disconnected_does_not_watch_the_head() -> None:
+    assert not await_silence("127.0.0.1:1", 60, lambda: False)

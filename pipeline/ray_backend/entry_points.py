@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
 from pipeline.data.storage import Storage
-from pipeline.errors import ConfigError, IncompleteRun, error_summary
+from pipeline.errors import ConfigError, ExitCode, IncompleteRun, error_summary
 from pipeline.ray_backend.shard_pool import check_resources, run_shards
 from pipeline.ray_backend.training_group import check_workers, run_dry, run_phase
 from pipeline.segmentation.config import SegmentConfig
@@ -18,7 +22,12 @@ from pipeline.segmentation.runs import run as segmentation
 from pipeline.training.config import TrainConfig
 from pipeline.training.runs import run as training
 
-__all__ = ["connect", "segment_bucket", "train"]
+__all__ = ["await_silence", "connect", "segment_bucket", "train"]
+
+# Ray's core aborts a process that cannot reach the head for this many seconds; the environment variable changes it.
+_RAY_LIMIT = ("RAY_gcs_rpc_server_reconnect_timeout_s", "60")
+# Fraction of Ray's limit after which the process ends itself: the head has most of the time to come back.
+_PATIENCE = 0.75
 
 
 def connect(*, log_to_driver: bool = True) -> None:
@@ -50,6 +59,54 @@ def connect(*, log_to_driver: bool = True) -> None:
     if threading.current_thread() is threading.main_thread():
         # ray.init installs its own handler, which exits with code 15 and without a message.
         signal.signal(signal.SIGTERM, handler)
+    head = ray.get_runtime_context().gcs_address
+    threading.Thread(target=_end_with_head, args=(head,), name="head-watch", daemon=True).start()
+
+
+def _end_with_head(address: str) -> None:
+    """End this process with one sentence and exit code 3 before Ray aborts it because the head is lost.
+
+    Args:
+        address: Address (host:port) of the head; the function returns when this process disconnects from it.
+    """
+    name, default = _RAY_LIMIT
+    seconds = _PATIENCE * float(os.environ.get(name, default))
+
+    def connected() -> bool:
+        return ray.is_initialized() and ray.get_runtime_context().gcs_address == address
+
+    if not await_silence(address, seconds, connected):
+        return
+    print(
+        f"error: the Ray cluster at {address} no longer answers ({seconds:g} seconds without its head): submit the "
+        "same command to a running cluster; finished work is kept",
+        file=sys.stderr,
+        flush=True,
+    )
+    # No other thread may be waited for: they are in calls of Ray that never return.
+    os._exit(ExitCode.INCOMPLETE)
+
+
+def await_silence(address: str, seconds: float, relevant: Callable[[], bool]) -> bool:
+    """Wait until a server accepts no TCP connection for `seconds`; return False as soon as that is not `relevant`.
+
+    Args:
+        address: Address (host:port) of the server.
+        seconds: Longest time in seconds since the last connection that succeeded.
+        relevant: Function that returns whether the answer still matters.
+    """
+    host, port = address.rsplit(":", 1)
+    interval = seconds / 20
+    heard = time.monotonic()
+    while relevant():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=interval).close()
+            heard = time.monotonic()
+        except OSError:
+            if time.monotonic() - heard > seconds:
+                return True
+        time.sleep(interval)
+    return False
 
 
 def segment_bucket(config: SegmentConfig) -> dict[str, Any]:

@@ -145,7 +145,8 @@ class _Verification:
         images.finish()
         if self._run.success["images"] != images.rows:
             self._problem(f"_SUCCESS.json says images = {self._run.success['images']}, predictions has {images.rows}")
-        changes, manifest = self._files.tables("changes/"), self._files.tables("manifest/")
+        changes = self._files.tables("changes/")
+        manifest = self._files.tables("manifest/")
         for problem in changes_problems(self._run.success.get("since"), changes, manifest):
             self._problem(problem)
 

@@ -19,6 +19,8 @@ _MEMORY_TEXTS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "std::bad_alloc",
 )
+# oneDNN's whole message when a convolution of this size cannot be set up on the CPU; smaller ones may succeed.
+_ONEDNN_TEXT = "could not create a primitive"
 # Once a kernel has failed, every later call of the process fails on this device.
 _CONTEXT_TEXTS = (
     "CUBLAS_STATUS",
@@ -33,7 +35,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on the host or on the device; less work at a time may then succeed."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_TEXTS)
+    if not isinstance(error, RuntimeError):
+        return False
+    # Not a part of the text: a "primitive descriptor" that cannot be created is an unsupported operation.
+    return str(error).strip() == _ONEDNN_TEXT or any(text in str(error) for text in _MEMORY_TEXTS)
 
 
 def context_is_broken(error: BaseException) -> bool:

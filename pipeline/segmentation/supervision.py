@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.errors import IncompleteRun
 from pipeline.segmentation.progress import Counts
@@ -82,7 +83,7 @@ class DepartedNodes:
     lost: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Death:
     """End of an attempt without a result.
 
@@ -90,10 +91,12 @@ class _Death:
         node: Id of the node on which the attempt ran.
         place: Position and stage that the attempt recorded last; None outside the images, and for ordinary attempts,
             which record nothing.
+        fate: What became of the node about that time.
     """
 
     node: str
     place: tuple[int, str] | None
+    fate: Literal["alive", "left", "lost"] = "alive"
 
 
 @dataclass
@@ -213,12 +216,18 @@ class Ledger:
         return state if state is not None and state.number == number else None
 
     def _counting_deaths(self, state: _Shard) -> list[_Death]:
-        """Return the deaths of a shard for which its node is not the likely cause, by what is known now."""
+        """Return the deaths of a shard for which its node is not the likely cause."""
         if not state.deaths:
             return []
         self.look_at_nodes()
-        spared = next((death.node for death in state.deaths if death.node in self._departed.lost), None)
-        return [death for death in state.deaths if death.node not in self._departed.left and death.node != spared]
+        # The loss of a node may become known late. A node that goes after the next death did not cause the one before.
+        for death in state.deaths[-2:]:
+            left, lost = death.node in self._departed.left, death.node in self._departed.lost
+            death.fate = "left" if left else "lost" if lost else "alive"
+        spared = next((death.node for death in state.deaths if death.fate == "lost"), None)
+        return [
+            death for death in state.deaths if death.fate == "alive" or (death.fate == "lost" and death.node != spared)
+        ]
 
     def _judge(self, shard: int, state: _Shard, deaths: Sequence[_Death]) -> None:
         """Quarantine the images in which enough attempts died.
@@ -232,15 +241,15 @@ class Ledger:
                 f"{outside} processes ended while they worked on shard {shard}, outside any image: look "
                 "at the cluster (memory, nodes that come and go), then submit the same command again"
             )
-        nodes_of = defaultdict[int, list[str]](list)
+        deaths_in = defaultdict[int, list[_Death]](list)
         for death in deaths:
             if death.place is not None:
                 position, stage = death.place
-                nodes = nodes_of[position]
-                nodes.append(death.node)
+                deaths_in[position].append(death)
                 # Deaths with a node that was lost are evidence only if they happened on two nodes.
-                alive = [node for node in nodes if node not in self._departed.lost]
-                if len(alive) >= self._most or (len(nodes) >= self._most and len(set(nodes)) > 1):
+                alive = sum(each.fate == "alive" for each in deaths_in[position])
+                on_two = len({each.node for each in deaths_in[position]}) > 1
+                if alive >= self._most or (on_two and len(deaths_in[position]) >= self._most):
                     state.quarantined.setdefault(position, stage)
 
 

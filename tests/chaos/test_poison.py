@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from demo.cluster import Cluster
 from pipeline.data.storage import join
 from pipeline.results.verify import verify
+from tests.chaos.deadly_images import HANG, KILL, DecoderLog, bitmap
 from tests.job_helpers import driver, finish
 from tests.segmentation.support import config_of, predictions_of, run_here, write_inputs
 from tests.shared import EXHAUSTIVE, STORAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-KILL = b"this pixel kills"
-HANG = b"this pixel hangs"
-# Workers import this module first: it gives the decoder two bugs of the kind that C code can have.
-BUGS = f"""
-    import ctypes, PIL.Image
-    _open = PIL.Image.open
-    def buggy(file, *arguments, **options):
-        data = file.getvalue() if hasattr(file, "getvalue") else b""
-        if {KILL!r} in data:
-            ctypes.string_at(0)  # a segmentation fault
-        if {HANG!r} in data:
-            ctypes.PyDLL(None).sleep(10**6)  # and keeps the interpreter's lock
-        return _open(file, *arguments, **options)
-    PIL.Image.open = buggy
-"""
-
-
-def bitmap(marker: bytes) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    pixels.reshape(-1)[: len(marker)] = np.frombuffer(marker, np.uint8)
-    sink = io.BytesIO()
-    # A bitmap stores blue first; reverse the channels, so that the marker occurs in the file unchanged.
-    Image.fromarray(pixels[:, :, ::-1].copy()).save(sink, "BMP")
-    return sink.getvalue()
 
 
 # Three such images in two shards of one actor. The sweep also has the default number of attempts, whose thirteen deaths
@@ -58,14 +31,12 @@ def test_images_that_kill_and_hang_their_decoder(
     for name, marker in poison.items():
         assert marker in bitmap(marker)
         STORAGE.write(join(bucket, "images", name), bitmap(marker))
-    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(BUGS))
+    decoder = DecoderLog(tmp_path / "decoder")
     changes = {"labels": None, "shard_images": shard_images, "max_error_fraction": 0.2}
     limits = {"step_seconds": 4, "image_attempts": image_attempts, "actors": 1}
     # First of all, because it also compiles the kernels, which takes longer than a step may.
     run_here(config_of(inputs, **changes, output=str(tmp_path / "out")))
-    with driver(
-        cluster, "segment_bucket", inputs.arguments(**changes, **limits), {"PYTHONPATH": str(tmp_path)}
-    ) as process:
+    with driver(cluster, "segment_bucket", inputs.arguments(**changes, **limits), decoder.environment) as process:
         done = finish(process, 300)
     assert done.code == 0, done.err
     assert verify(join(bucket, "out")).ok

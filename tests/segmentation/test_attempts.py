@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import IncompleteRun
 from pipeline.segmentation.progress import Counts
-from pipeline.segmentation.supervision import Ledger
+from pipeline.segmentation.supervision import DepartedNodes, Ledger
 
 STAGES = ("fetch", "decode", "predict")
 
@@ -102,3 +102,30 @@ def test_a_ledger_that_was_lost_hears_of_shards_it_does_not_know() -> None:
     ledger.record_stage(7, 2, (0, "decode"))
     ledger.end(7)
     assert ledger.counts() == Counts(0, 0, 1)
+
+
+def test_a_node_that_goes_later_leaves_the_blame_where_it_is() -> None:
+    """Otherwise an image would kill processes as long as nodes come and go."""
+    left = set[str]()
+    ledger = Ledger(2, lambda: DepartedNodes(frozenset(left)))
+    quarantined = []
+    for number in range(4):
+        attempt = ledger.begin(0, f"node-{number}")
+        assert attempt is not None
+        quarantined.append(dict(attempt.quarantined))
+        ledger.record_stage(0, attempt.number, (1, "decode"))
+        # The node of the attempt before the last one leaves.
+        left.add(f"node-{number - 2}")
+    assert quarantined == [{}, {}, {1: "decode"}, {1: "decode"}]
+
+
+def test_the_loss_of_a_node_may_become_known_late() -> None:
+    lost = set[str]()
+    ledger = Ledger(1, lambda: DepartedNodes(lost=frozenset(lost)))
+    for node in ("a", "b"):
+        attempt = ledger.begin(0, node)
+        assert attempt is not None
+    ledger.record_stage(0, attempt.number, (1, "decode"))
+    lost.add("b")
+    third = ledger.begin(0, "c")
+    assert third is not None and not third.quarantined

@@ -63,7 +63,7 @@ def test_two_workers_killed_at_any_level_end_as_two_undisturbed(cluster: Cluster
     """
     write_data(bucket)
     # The last stage is long enough that the driver is killed during it, even on a busy machine.
-    command = arguments(bucket, "run", iterations=24, **{"context.iterations": 0, "joint.iterations": 48})
+    command = arguments(bucket, "run", iterations=24, **{"context.iterations": 0, "joint.iterations": 120})
 
     def reached(stage: int) -> bool:
         names = [Path(info.uri).name for info in STORAGE.list(join(bucket, "run", "checkpoints"))]
