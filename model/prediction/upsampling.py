@@ -47,7 +47,7 @@ __all__ = [
 # Floats of a band of pixel rows over all classes, on devices other than the CPU: 512 MiB of float32.
 _BAND_FLOATS = 2**27
 _LARGEST_STRIDE = 64  # pixels
-_MOST_CELLS_BEFORE = 4
+_MOST_CELLS_BEFORE = 4  # FCN-8s has 3
 
 
 @dataclass(frozen=True)
