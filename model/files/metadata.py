@@ -224,14 +224,17 @@ def _working_size(resize: Any) -> WorkingSize:
     return WorkingSize(size=(height, width))
 
 
-def _upsampling(upsampling: Any) -> Upsampling:
-    """Check the upsampling, given by name or described in full."""
+def _upsampling(upsampling: Any, form: int) -> Upsampling:
+    """Check the upsampling, given by name or, from format 2 on, described in full."""
     for name, known in NAMED.items():
         if upsampling in (name, asdict(known)):
             return known
     keys = [field.name for field in fields(Upsampling)]
-    if not isinstance(upsampling, dict) or upsampling.keys() != set(keys):
-        raise ValueError(f"upsampling {upsampling!r} is not known: give {' or '.join(NAMED)}, or an object of {keys}")
+    if form < FORMAT_2 or not isinstance(upsampling, dict) or upsampling.keys() != set(keys):
+        raise ValueError(
+            f"upsampling {upsampling!r} is not known in format {form}: give {' or '.join(NAMED)}, "
+            f"or in format {FORMAT_2} an object of {keys}"
+        )
     return Upsampling(**upsampling)
 
 
@@ -255,7 +258,7 @@ def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
         mean_bgr=(float(mean[0]), float(mean[1]), float(mean[2])),
         ignore_label=ignore,
         context=None if context is None else _context_spec(context),
-        upsampling=_upsampling(metadata["upsampling"]),
+        upsampling=_upsampling(metadata["upsampling"], metadata["format"]),
         reference_window=None if window is None else _window(window),
         provenance=provenance,
     )

@@ -139,6 +139,8 @@ def test_any_other_upsampling_is_written_in_full() -> None:
     assert network.spec.upsampling == Upsampling(8, -1.0, "scores", "clamp")
     metadata = read_metadata(to_bytes(network), METADATA_KEY)
     assert metadata["format"] == 2 and metadata["upsampling"] == in_full
+    with pytest.raises(CheckpointError, match="is not known in format 1"):
+        from_bytes(changed(upsampling=in_full))
     same = from_bytes(changed(format=2, family="dilated", upsampling={**in_full, "anchor": -1.0}))
     assert to_bytes(same) == to_bytes(from_bytes(to_bytes(network))) == to_bytes(network)
     # Other families have other strides.
@@ -155,7 +157,7 @@ def test_any_other_upsampling_is_written_in_full() -> None:
         ({"upsampling": {**GRID_IN_FULL, "stride": 65}}, "stride 65: give a whole number of pixels, 1 to 64"),
         ({"upsampling": {**GRID_IN_FULL, "kernel": 16}}, "upsampling .* is not known"),
         ({"upsampling": {"stride": 8}}, "upsampling .* is not known"),
-        ({"upsampling": None}, "upsampling None is not known: give grid or deconvolution"),
+        ({"upsampling": None}, "upsampling None is not known in format 2: give grid or deconvolution"),
         ({"label_values": [[0], [1]]}, "not those of 3 classes"),
         ({"label_values": [[0], [1], [65536]]}, "within 0–65535"),
         ({"label_values": [[0], [1], [1]]}, "stands there twice"),
