@@ -67,7 +67,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 240) -> Finished:
     return Finished(process.returncode, out, err)
 
 
-def await_condition(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def await_condition(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
     """Wait until `condition` holds; fail with the job's output if the job ends first or `seconds` pass."""
     deadline = time.monotonic() + seconds
     while not condition():
