@@ -11,12 +11,17 @@ import contextlib
 
 import torch
 
-__all__ = ["front_end_dtype", "front_end_precision", "score_precision"]
+__all__ = ["front_end_dtype", "front_end_precision", "precision_name", "score_precision"]
 
 
 def front_end_dtype(device: str) -> torch.dtype:
     """Return the type in which the front end multiplies on a kind of device, such as `cpu` or `cuda`."""
     return torch.bfloat16 if device == "cuda" else torch.float32
+
+
+def precision_name(device: str) -> str:
+    """Return the name of `front_end_dtype`, such as `bfloat16`, for settings and digests."""
+    return str(front_end_dtype(device)).removeprefix("torch.")
 
 
 def front_end_precision(device: torch.device) -> torch.autocast:

@@ -58,9 +58,9 @@ class Upsampling:
         stride: Distance of the centers of neighboring cells, pixels, 1–64.
         anchor: Coordinate of the center of cell 0, in pixels from the center of pixel 0, from -4·stride to stride - 1;
             negative if the score map begins before the image.
-        interpolates: What is interpolated: `probabilities`, after a softmax on the cells, or `scores`, before a softmax
-            on the pixels.
-        border: What lies beyond the outermost cells: copies of them (`clamp`) or `zeros`.
+        interpolates: Values to interpolate: `probabilities`, after a softmax on the cells, or `scores`, before a
+            softmax on the pixels.
+        border: Cells beyond the outermost ones: copies of them (`clamp`) or `zeros`.
 
     Raises:
         ValueError: If an attribute is out of range or has another type.

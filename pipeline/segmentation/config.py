@@ -119,10 +119,10 @@ class SegmentConfig(BaseModel):
 
     def device_settings(self) -> dict[str, str]:
         """Return the kind of device that predicts, and the precision of its front end; both decide labels."""
-        from model.precision import front_end_dtype
+        from model.precision import precision_name
 
         device = "cuda" if self.gpus_per_actor else "cpu"
-        return {"device": device, "precision": str(front_end_dtype(device)).removeprefix("torch.")}
+        return {"device": device, "precision": precision_name(device)}
 
     def views(self, resize: WorkingSize | None = None) -> tuple[View, ...]:
         """Return the views of each image that are averaged, for a network that was trained at this working size."""

@@ -91,7 +91,7 @@ class _Death:
         node: Id of the node on which the attempt ran.
         place: Position and stage that the attempt recorded last; None outside the images, and for ordinary attempts,
             which record nothing.
-        fate: What became of the node about that time.
+        fate: State of the node about that time.
     """
 
     node: str

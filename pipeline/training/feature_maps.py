@@ -19,6 +19,7 @@ from torch import Tensor
 from model.dilated.front_end import CONV_NAMES, HEAD_CELLS
 from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
+from model.precision import precision_name
 from model.prediction.dense_prediction import score_map
 from model.prediction.geometry import score_map_size
 from model.prediction.window_input import WindowInput
@@ -175,7 +176,7 @@ def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -
     recipe = config.recipe
     root = config.maps or config.output
     caches = dict[StageInput, MapCache]()
-    precision = "bfloat16" if config.gpus_per_worker else "float32"
+    precision = precision_name("cuda" if config.gpus_per_worker else "cpu")
     if recipe.frozen_convolutions:
         caches["features"] = MapCache(storage, root, network, "features", precision=precision)
     if "context" in recipe.stages and recipe.stage_input("context") == "scores":
