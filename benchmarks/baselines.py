@@ -22,14 +22,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.mock_network import stand_in
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
+from model.networks.dilated.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
+from model.networks.network import Network
 
 __all__ = ["by_data_loader", "by_loop", "by_ray_data", "load"]
 
 
-def load(checkpoint: Path) -> DilatedNetwork:
+def load(checkpoint: Path) -> Network:
     """Return the checkpoint's network, or the mock network that its provenance asks for."""
     network = from_bytes(checkpoint.read_bytes())
     seconds = network.spec.provenance.get("stand_in_seconds")

@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.context_comparison import overridden
 from benchmarks.steps import alternate
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
+from model.networks.network import Network
 from model.prediction.dense_prediction import network_input, predict
 from model.prediction.upsampling import labels_from_scores
 from pipeline.data.manifest import build_manifest
@@ -108,7 +108,7 @@ def train_and_predict(config: TrainConfig, device: torch.device) -> dict[str, An
     return content | measure_prediction(from_bytes(data).to(device), images, Path(config.output))
 
 
-def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) -> dict[str, Any]:
+def measure_prediction(network: Network, images: Images, folder: Path) -> dict[str, Any]:
     """Measure prediction: images per second, floating-point rate, and labels that bfloat16 changes; write sample masks.
 
     Args:
@@ -136,7 +136,7 @@ def measure_prediction(network: DilatedNetwork, images: Images, folder: Path) ->
     return content
 
 
-def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[str, float]:
+def bare_network(network: Network, image: np.ndarray, size: int) -> dict[str, float]:
     """Measure the network alone, on a batch of `size` copies of an image that is already on the device."""
     one = network_input(network, image).whole()
     inputs = one.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
@@ -150,7 +150,7 @@ def bare_network(network: DilatedNetwork, image: np.ndarray, size: int) -> dict[
     return {"batch": size, "images_per_second": size / seconds, "tflops": rate}
 
 
-def segmenter_rate(network: DilatedNetwork, images: list[np.ndarray]) -> float:
+def segmenter_rate(network: Network, images: list[np.ndarray]) -> float:
     """Return images per second of an actor's whole work on a shard, from JPEGs on disk to masks and counts."""
     storage = Storage()
     count = 400 if next(network.parameters()).is_cuda else 4
@@ -176,7 +176,7 @@ def median_seconds(work: Callable[[], Any], rounds: int) -> float:
 
 
 @torch.inference_mode()
-def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
+def _float32(network: Network, image: np.ndarray) -> np.ndarray:
     """Predict labels in float32 throughout, without TF32 or bfloat16."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         scores = network(network_input(network, image).whole())[0]
@@ -184,7 +184,7 @@ def _float32(network: DilatedNetwork, image: np.ndarray) -> np.ndarray:
     return labels_from_scores(scores, height, width, network.spec.upsampling).labels
 
 
-def _paint(network: DilatedNetwork, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:
+def _paint(network: Network, pairs: list[Any], predicted: list[np.ndarray], folder: Path) -> None:
     """Write masks.jpg, a sheet of about six images with their predictions and labels."""
     spec = network.spec
     shown = range(0, len(pairs), max(1, len(pairs) // 6))

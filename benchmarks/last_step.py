@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.probe import alternate, write_results
-from model.prediction.geometry import OUTPUT_STRIDE
+from model.networks.dilated.geometry import OUTPUT_STRIDE
 from model.prediction.upsampling import DECONVOLUTION, GRID, cells_needed, labels_from_scores
 
 # Width, height and classes of CamVid, VOC and Cityscapes.

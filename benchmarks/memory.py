@@ -25,9 +25,10 @@ import psutil
 import torch
 from PIL import Image
 
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import NetworkSpec, dilation8
 from model.files.checkpoint import from_bytes, to_bytes
+from model.networks.dilated.networks import dilation8
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import NetworkSpec
 from pipeline.data.storage import Storage
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.segmenter import Segmenter

@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from demo.street.scene import encode_scene
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec, front_end_only
 from model.files.checkpoint import to_bytes
-from model.prediction.geometry import front_end_cells
+from model.networks.dilated.geometry import front_end_cells
+from model.networks.dilated.networks import front_end_only
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 from model.prediction.streams import PendingTensors, Stream, Streams
 from pipeline.ray_backend.shard_actor import ShardActor
 
@@ -81,21 +82,21 @@ class _PacedStream(Stream):
             return _Due(tuple(tensors), due=self._free)
 
 
-def stand_in(seconds: float = 0.0, spec: NetworkSpec = SPEC) -> DilatedNetwork:
+def stand_in(seconds: float = 0.0, spec: NetworkSpec = SPEC) -> Network:
     """Return a network of 11 classes without arithmetic; a call blocks for `seconds` per image."""
     # The network only calls its front end and uses no other member of it.
-    return DilatedNetwork(spec, _Still(seconds), None)  # type: ignore[arg-type]
+    return Network(spec, _Still(seconds), None)  # type: ignore[arg-type]
 
 
 class StandInActor(ShardActor):
     """Actor with a mock network and device, if the checkpoint's provenance gives the device's seconds per image."""
 
-    def network(self, checkpoint: bytes) -> DilatedNetwork:
+    def network(self, checkpoint: bytes) -> Network:
         """Return the mock network, or the checkpoint's own one."""
         network = super().network(checkpoint)
         return stand_in(spec=network.spec) if "stand_in_seconds" in network.spec.provenance else network
 
-    def streams(self, network: DilatedNetwork) -> Streams:
+    def streams(self, network: Network) -> Streams:
         """Return the streams of the mock device, or the network's own."""
         streams = super().streams(network)
         seconds = network.spec.provenance.get("stand_in_seconds")

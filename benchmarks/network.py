@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.probe import alternate, product_rate, write_results
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec, front_end_only
 from model.kernels.host_memory import keep_freed_memory
 from model.kernels.preparation import prepare
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
+from model.networks.dilated.geometry import MARGIN, OUTPUT_STRIDE, score_map_size
+from model.networks.dilated.networks import front_end_only
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 
 CLASSES = 11
 Way = Callable[[Tensor], Tensor]
@@ -86,14 +87,14 @@ def _line(name: str, row: dict[str, float]) -> str:
     return f"{name:<24}{spread:<28}{ratios}  error {row['error']:.0e}  labels {row['labels_as_float64']:.5f}"
 
 
-def _network(width: float) -> DilatedNetwork:
+def _network(width: float) -> Network:
     """Return a front end of a share of VGG-16's width with random weights."""
     torch.manual_seed(0)
     palette = tuple((20 * n, 255 - 20 * n, 7) for n in range(CLASSES))
     spec = NetworkSpec(tuple(f"class {n}" for n in range(CLASSES)), palette, (110.0, 110.0, 110.0))
     network = front_end_only(spec, FrontEndWidths.vgg16(width)).eval()
     # Make the scores about as far apart as a trained network's.
-    network.front_end.final.weight.mul_(30)
+    network.front_end.get_parameter("final.weight").mul_(30)
     return network
 
 
@@ -105,7 +106,7 @@ def _window(width: int, height: int) -> Tensor:
     return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear") - 110
 
 
-def _runtimes(network: DilatedNetwork, window: Tensor) -> Iterator[tuple[str, Way]]:
+def _runtimes(network: Network, window: Tensor) -> Iterator[tuple[str, Way]]:
     """Yield name and function of each other way; ONNX Runtime and OpenVINO only if they are installed."""
     yield "torch, channels last", copy.deepcopy(network).to(memory_format=torch.channels_last)
     yield "torch.compile", torch.compile(network)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.probe import write_results
 from demo.street.scene import encode_scene
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
+from model.networks.network import Network
 from model.prediction.dense_prediction import label_map, network_input
 from pipeline.data.images import decode_image
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def ways(network: DilatedNetwork, image: np.ndarray) -> list[np.ndarray]:
+def ways(network: Network, image: np.ndarray) -> list[np.ndarray]:
     """Return labels (H, W) in float32, rounded as on a GPU, and with the context module rounded as well."""
     height, width = image.shape[:2]
     pixels = network_input(network, image).whole()

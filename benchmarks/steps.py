@@ -76,7 +76,7 @@ def _prepared(config: TrainConfig, stage: StageName, device: torch.device) -> tu
         sources = Sources(alone, storage)
         cache.fill(sources.of(stage), cache.missing(sources.of(stage), [False, True]))
     set_modes(network, stage, chosen)
-    optimizer = build_optimizer(chosen.stage(stage), trainable(network, stage, chosen))
+    optimizer = build_optimizer(chosen.stage(stage), trainable(network, stage, chosen), network.parts)
     sample = sampler(chosen, stage, network.spec, Sources(config, storage).of(stage), cache)
     return Step(network, stage, chosen, optimizer, World(device=device)), sample
 

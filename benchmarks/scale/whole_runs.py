@@ -13,9 +13,10 @@ from PIL import Image
 
 from benchmarks.scale.remote import Numbers, Remote
 from demo.street.scene import VOID, draw_scene
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import NetworkSpec, dilation8
 from model.files.checkpoint import from_bytes, to_bytes
+from model.networks.dilated.networks import dilation8
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import NetworkSpec
 from pipeline.data.label_spaces import label_space
 from pipeline.data.labels import encode_mask
 from pipeline.data.storage import Storage

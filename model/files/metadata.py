@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from model.dilated.network import Color, ContextSpec, NetworkSpec
 from model.errors import CheckpointError
-from model.prediction.geometry import MIN_WINDOW
+from model.networks.dilated.geometry import MIN_WINDOW
+from model.networks.families import FAMILIES
+from model.networks.network import DILATED, Color, ContextSpec, NetworkSpec
 from model.prediction.upsampling import NAMED, Upsampling
 from model.prediction.views import WorkingSize
 
@@ -21,7 +22,6 @@ METADATA_KEY = "dilated_context"
 # Networks that format 1 can describe are written in format 1; format 2 adds the keys of `_KEYS_2`.
 FORMAT = 1
 FORMAT_2 = 2
-FAMILY = "dilated"
 # First bytes of what torch.save writes: a zip archive since version 1.6, a bare pickle before.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")
 # A file may come from anyone and contain anything. These limits bound the work and the messages that it can cause.
@@ -120,16 +120,16 @@ def metadata_of(spec: NetworkSpec) -> dict[str, Any]:
         "context": context,
         "upsampling": spec.upsampling.name,
         "reference_window": spec.reference_window and list(spec.reference_window),
-        **({"family": FAMILY, "family_options": {}, "refinement": None, **later} if later else {}),
+        **later,
         **{key: value for key, value in spec.provenance.items() if key not in _RESERVED},
     }
 
 
 def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
-    """Return the optional keys of format 2, and values that format 1 cannot express, that this network needs."""
+    """Return the keys of format 2, and values that format 1 cannot express, if this network needs any."""
     found: dict[str, Any] = {}
     if spec.upsampling.name is None:
-        found["upsampling"] = asdict(spec.upsampling)
+        found["upsampling"] = None if spec.upsampling == FAMILIES[spec.family].upsampling else asdict(spec.upsampling)
     if spec.label_values is not None:
         found["label_values"] = [list(values) for values in spec.label_values]
     if spec.label_ignore is not None:
@@ -141,6 +141,8 @@ def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
     if spec.resize is not None:
         size = spec.resize.size
         found["resize"] = {"long_side": spec.resize.long_side} if size is None else {"size": list(size)}
+    if found or spec.family != DILATED or spec.family_options:
+        found |= {"family": spec.family, "family_options": dict(spec.family_options), "refinement": None}
     return found
 
 
@@ -162,21 +164,23 @@ def parse_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
         if number == FORMAT:
             return _build_spec({key: value for key, value in metadata.items() if key not in _KEYS_2})
         _check_family(metadata)
-        return replace(_build_spec(metadata), **_later_fields(metadata))
+        return replace(_build_spec(metadata), family=metadata["family"], **_later_fields(metadata))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"metadata cannot be used: {truncate_text(error)}") from error
 
 
 def _check_family(metadata: Mapping[str, Any]) -> None:
-    """Refuse metadata of format 2 for a family, family options or a refinement that this version does not know."""
+    """Refuse metadata of format 2 with a family or a refinement that this version does not know."""
     family = metadata.get("family")
-    options = metadata.get("family_options", {})
-    if family != FAMILY:
+    if not isinstance(family, str) or family not in FAMILIES:
+        known = ", ".join(FAMILIES)
         raise CheckpointError(
-            f"format 2 of family {truncate_text(family)} is unknown, this version reads {FAMILY}: upgrade"
+            f"format 2 of family {truncate_text(family)} is unknown, this version reads {known}: upgrade"
         )
-    if options != {} or metadata.get("refinement") is not None:
-        raise CheckpointError("its family_options or refinement are unknown to this version: upgrade")
+    if family != DILATED and metadata.get("reference_window") is not None:
+        raise CheckpointError(f"reference_window is a window of the dilated family, not of {family}: set it to null")
+    if metadata.get("refinement") is not None:
+        raise CheckpointError("its refinement is unknown to this version: upgrade")
 
 
 def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +190,11 @@ def _later_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
     ignore = metadata.get("label_ignore")
     colors = metadata.get("label_colors")
     void = metadata.get("label_ignore_colors")
+    options = metadata.get("family_options", {})
+    if not isinstance(options, dict) or _deeper(options, _DEEPEST):
+        raise ValueError(f"family_options {options!r} are not an object of at most {_DEEPEST} levels")
     fields: dict[str, Any] = {
+        "family_options": options,
         "label_values": None if values is None else tuple(_label_values(each) for each in values),
         "label_ignore": None if ignore is None else _label_values(ignore),
         "label_colors": None if colors is None else tuple(tuple(_colour(each) for each in own) for own in colors),
@@ -224,8 +232,11 @@ def _working_size(resize: Any) -> WorkingSize:
     return WorkingSize(size=(height, width))
 
 
-def _upsampling(upsampling: Any, form: int) -> Upsampling:
-    """Check the upsampling, given by name or, from format 2 on, described in full."""
+def _upsampling(upsampling: Any, form: int, family: str) -> Upsampling:
+    """Check the upsampling, given by name or, from format 2 on, described in full or left to the family."""
+    fixed = FAMILIES[family].upsampling
+    if upsampling is None and form >= FORMAT_2 and fixed is not None:
+        return fixed
     for name, known in NAMED.items():
         if upsampling in (name, asdict(known)):
             return known
@@ -258,7 +269,7 @@ def _build_spec(metadata: Mapping[str, Any]) -> NetworkSpec:
         mean_bgr=(float(mean[0]), float(mean[1]), float(mean[2])),
         ignore_label=ignore,
         context=None if context is None else _context_spec(context),
-        upsampling=_upsampling(metadata["upsampling"], metadata["format"]),
+        upsampling=_upsampling(metadata["upsampling"], metadata["format"], metadata.get("family", DILATED)),
         reference_window=None if window is None else _window(window),
         provenance=provenance,
     )

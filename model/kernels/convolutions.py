@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Transform", "TransformConvolution", "fourier", "im2col_conv2d", "pays", "winograd"]
+__all__ = ["Transform", "TransformConvolution", "fits", "fourier", "im2col_conv2d", "pays", "winograd"]
 
 
 def im2col_conv2d(layer: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class TransformConvolution(nn.Module):
     Only shapes decide between the transform and the layer, so an image gives the same bits in every process.
 
     Args:
-        layer: Convolution without padding or stride, in float32 on the CPU; it still computes small maps.
+        layer: Convolution that `fits`, in float32 on the CPU; it still computes small maps.
         transform: Transform for the layer's number of taps.
 
     Attributes:
@@ -151,24 +151,25 @@ class TransformConvolution(nn.Module):
     def __init__(self, layer: nn.Conv2d, transform: Transform) -> None:
         super().__init__()
         outputs, inputs, taps = layer.weight.shape[:3]
-        if taps != transform.taps or layer.stride != (1, 1) or layer.padding != (0, 0):
+        if taps != transform.taps or not fits(layer):
             raise ValueError(f"a transform for {transform.taps}×{transform.taps} taps does not fit {layer}")
         self.layer = layer
         self._transform = transform
         self._dilation = layer.dilation[0]
+        self._padding = int(layer.padding[0])
         # (C, F, r, r) -> (r·r, F·C) -> (bins, parts · F, C).
         by_tap = layer.weight.detach().permute(2, 3, 1, 0).reshape(taps * taps, -1)
         self.weights = (transform.kernel @ by_tap).view(transform.bins, transform.parts * inputs, outputs)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return (N, C, H - d(r - 1), W - d(r - 1)) for maps (N, F, H, W); channels are last in memory."""
-        lost = self._dilation * (self._transform.taps - 1)
+        """Return (N, C, H - d(r - 1) + 2p, W - d(r - 1) + 2p) for maps (N, F, H, W); channels are last in memory."""
+        lost = self._dilation * (self._transform.taps - 1) - 2 * self._padding
         rows = maps.shape[2] - lost
         columns = maps.shape[3] - lost
         if not pays(self.layer, self._transform, rows, columns):
             result: Tensor = self.layer(maps)
             return result
-        return self._by_tiles(maps, rows, columns)
+        return self._by_tiles(functional.pad(maps, [self._padding] * 4) if self._padding else maps, rows, columns)
 
     def _by_tiles(self, maps: Tensor, rows: int, columns: int) -> Tensor:
         """Compute the output, (N, C, rows, columns), block by block of tiles."""
@@ -223,6 +224,19 @@ class TransformConvolution(nn.Module):
 def _tiles(length: int, outputs: int) -> int:
     """Return the number of tiles of `outputs` outputs that cover `length` outputs along an axis."""
     return -(-length // outputs)
+
+
+def fits(layer: nn.Conv2d) -> bool:
+    """Return whether a transform can replace a layer: no stride, no groups, equal dilations, equal zero padding."""
+    return (
+        layer.stride == (1, 1)
+        and layer.groups == 1
+        and len({layer.kernel_size, layer.kernel_size[::-1]}) == 1
+        and len({*layer.dilation}) == 1
+        and not isinstance(layer.padding, str)
+        and len({*layer.padding}) == 1
+        and layer.padding_mode == "zeros"
+    )
 
 
 def pays(layer: nn.Conv2d, transform: Transform, rows: int, columns: int) -> bool:

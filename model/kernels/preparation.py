@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from model.dilated.network import DilatedNetwork
-from model.kernels.convolutions import Transform, TransformConvolution, fourier, pays, winograd
+from model.kernels.convolutions import Transform, TransformConvolution, fits, fourier, pays, winograd
+from model.networks.network import Network
 
 __all__ = ["prepare"]
 
@@ -22,7 +22,7 @@ _TYPICAL = 64
 _FC6_TILES = ((12, 8), (6, 8))
 
 
-def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = False) -> DilatedNetwork:
+def prepare(network: Network, memory: int, *, compile_kernels: bool = False) -> Network:
     """Return a copy of the network that is prepared for many predictions; weights that keep their layout are shared.
 
     On the CPU, convolutions with enough channels are computed in a transform domain (`model.kernels.convolutions`).
@@ -45,7 +45,7 @@ def prepare(network: DilatedNetwork, memory: int, *, compile_kernels: bool = Fal
     return prepared
 
 
-def _transform(network: DilatedNetwork, memory: int) -> None:
+def _transform(network: Network, memory: int) -> None:
     """Replace layers by their transforms while `memory` bytes last."""
     left = memory
     for owner, name, layer, transform in _candidates(network):
@@ -57,22 +57,21 @@ def _transform(network: DilatedNetwork, memory: int) -> None:
     logger.info("transformed weights: %.2f GiB", (memory - left) / 2**30)
 
 
-def _direct(network: DilatedNetwork) -> Iterator[nn.Conv2d]:
+def _direct(network: Network) -> Iterator[nn.Conv2d]:
     """Yield the convolutions that no transform replaced."""
-    for owner in (network.front_end, network.context):
-        for layer in owner.children() if owner is not None else ():
-            if isinstance(layer, nn.Conv2d):
-                yield layer
+    for owner in network.modules():
+        # A transform keeps the layer that it replaces, for maps on which the transform does not pay.
+        if not isinstance(owner, TransformConvolution):
+            yield from (layer for layer in owner.children() if isinstance(layer, nn.Conv2d))
 
 
-def _candidates(network: DilatedNetwork) -> Iterator[tuple[nn.Module, str, nn.Conv2d, Transform]]:
+def _candidates(network: Network) -> Iterator[tuple[nn.Module, str, nn.Conv2d, Transform]]:
     """Yield (owner, name, layer, transform) for possible replacements, those that save most first."""
     choices = {7: [fourier(outputs, 7) for outputs in _FC6_TILES], 3: [winograd()]}
-    owners = [module for module in (network.front_end, network.context) if module is not None]
-    layers = [(owner, name, layer) for owner in owners for name, layer in owner.named_children()]
+    children = [(owner, name, layer) for owner in network.modules() for name, layer in owner.named_children()]
+    layers = [(owner, name, layer) for owner, name, layer in children if isinstance(layer, nn.Conv2d) and fits(layer)]
     # fc6 first: it saves most. The sort is stable and keeps the order of the other layers.
-    for owner, name, layer in sorted(layers, key=lambda item: item[1] != "fc6"):
-        if isinstance(layer, nn.Conv2d):
-            for transform in choices.get(layer.kernel_size[0], []):
-                if pays(layer, transform, _TYPICAL, _TYPICAL):
-                    yield owner, name, layer, transform
+    for owner, name, layer in sorted(layers, key=lambda item: -item[2].kernel_size[0]):
+        for transform in choices.get(layer.kernel_size[0], []):
+            if pays(layer, transform, _TYPICAL, _TYPICAL):
+                yield owner, name, layer, transform

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dilated.network import NetworkSpec
+from model.networks.network import NetworkSpec
 from model.prediction.label_map import LabelMap, check_target, count_bands, to_label_map
 from model.prediction.upsampling import Upsampling, interpolated_cells
 from model.prediction.views import View

@@ -1,8 +1,9 @@
 """Prediction for images of any size, in memory bounded by one window plus the score map.
 
-Only the front end is tiled. Each window includes 186 pixels of its real surroundings on every side. The windows'
-cells form one score map (64 times smaller than the image), and the context module runs on the whole map. So no seam
-can appear, and the result does not depend on the size of the window.
+Only the front end is tiled. Each window includes on every side as many pixels of its real surroundings as a score
+depends on (`Footprint`; 186 for the dilated front end). The windows' cells form one score map, which is much smaller
+than the image, and the context module runs on the whole map. So no seam can appear, and the result does not depend on
+the size of the window.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dilated.network import DilatedNetwork, NetworkSpec
 from model.errors import PredictionError
+from model.networks.network import Network, NetworkSpec
 from model.precision import front_end_precision
 from model.prediction import reference_geometry
 from model.prediction.averaging import average_labels
 from model.prediction.geometry import plan_windows
 from model.prediction.label_map import LabelMap, check_target
 from model.prediction.streams import Stream
-from model.prediction.upsampling import cells_needed, labels_from_scores
+from model.prediction.upsampling import labels_from_scores
 from model.prediction.views import PLAIN, View
 from model.prediction.views import views as views_of
 from model.prediction.window_input import WindowInput, preprocess
@@ -36,7 +37,7 @@ DEFAULT_WINDOW = 1236
 
 
 def predict(
-    network: DilatedNetwork,
+    network: Network,
     image: NDArray[np.uint8],
     *,
     max_window: int = DEFAULT_WINDOW,
@@ -115,7 +116,7 @@ def label_map(
 
 
 def network_input(
-    network: DilatedNetwork,
+    network: Network,
     image: NDArray[np.uint8],
     max_window: int = DEFAULT_WINDOW,
     stream: Stream | None = None,
@@ -136,17 +137,18 @@ def network_input(
         ValueError: If `max_window` cannot hold a cell.
     """
     height, width = image.shape[:2]
-    cells = cells_needed(height, width, network.spec.upsampling)
+    cells = network.score_map_size(height, width)
     device = next(network.parameters()).device
-    source = WindowInput(image, cells, network.spec.mean_bgr, device)
-    windows = plan_windows(*cells, max_window)
+    footprint = network.front_end.footprint
+    source = WindowInput(image, cells, network.spec.mean_bgr, device, footprint)
+    windows = plan_windows(*cells, max_window, footprint)
     if stream is not None and len(windows) == 1:
         source.prepare(windows[0], stream)
     return source
 
 
 def score_map(
-    network: DilatedNetwork,
+    network: Network,
     image: NDArray[np.uint8] | WindowInput,
     *,
     max_window: int = DEFAULT_WINDOW,
@@ -159,13 +161,13 @@ def score_map(
 
 @torch.inference_mode()
 def score_maps(
-    network: DilatedNetwork,
+    network: Network,
     images: Sequence[WindowInput],
     *,
     max_window: int = DEFAULT_WINDOW,
     on_window: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Return the scores of images whose score maps have one size, computed as batches: (N, C, rows, columns) float32.
+    """Return the scores of images of one `WindowInput.batch_size`, computed as batches: (N, C, rows, columns) float32.
 
     Args:
         network: Network in evaluation mode.
@@ -174,18 +176,20 @@ def score_maps(
         on_window: Callback after each window, and once more after the context module.
 
     Raises:
-        ValueError: If the sizes in cells differ, or `max_window` cannot hold a cell.
+        ValueError: If the sizes differ, or `max_window` cannot hold a cell.
     """
     (cells,) = {image.cells for image in images}
     parameter = next(network.parameters())
-    windows = plan_windows(*cells, max_window)
+    footprint = network.front_end.footprint
+    windows = plan_windows(*cells, max_window, footprint)
     with front_end_precision(parameter.device):
         parts = []
         for window in windows:
             # N batches of (1, 3, h, w) -> (N, 3, h, w); a single image is not copied.
             first, *others = (image.batch(window) for image in images)
             batch = torch.cat([first, *others]) if others else first
-            parts.append(network.front_end(batch.to(parameter.dtype)))
+            scores = network.front_end(batch.to(parameter.dtype))
+            parts.append(scores[:, :, *window.kept(footprint)])
             on_window()
     # Assemble the windows' cells: (N, C, rows, columns).
     whole = parts[0]

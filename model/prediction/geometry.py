@@ -1,68 +1,23 @@
-"""Geometry of score cells on an image: margin, output stride, reflection and windows.
-
-Yu & Koltun 2016, Sec. 4: the front end has no padding, the image is reflected at its border, the output stride is 8.
-"""
+"""Geometry of score cells on an image: footprint of a network, reflection and windows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "MARGIN",
-    "MIN_WINDOW",
-    "OUTPUT_STRIDE",
+    "Footprint",
     "Window",
-    "front_end_cells",
     "gather",
     "plan_windows",
-    "receptive_field",
     "reflect_indices",
-    "score_map_size",
 ]
 
 Value = TypeVar("Value", np.uint8, np.float32)
-OUTPUT_STRIDE = 8
-# Pixels that the valid convolutions of the front end remove on each side: 2 + 4 + 3*4 (conv1-3 at strides 1, 2, 4)
-# + 3*8 (conv4) + 3*2*8 (conv5, dilation 2) + 3*4*8 (fc6, 7x7, dilation 4) = 186 pixels.
-MARGIN = 186
-# Side in pixels of a window with one score cell.
-MIN_WINDOW = 2 * MARGIN + OUTPUT_STRIDE
-
-
-def front_end_cells(pixels: int) -> int:
-    """Return the number of score cells along one axis for a front-end input of `pixels` pixels.
-
-    Pooling rounds up, as in Caffe: 1640 pixels (the KITTI release) give 159 cells, not 158.
-
-    Raises:
-        ValueError: If `pixels` is less than 373. A cell covers 380 pixels, but pooling rounds up.
-    """
-    if pixels < MIN_WINDOW - OUTPUT_STRIDE + 1:
-        raise ValueError(f"a front end needs at least {MIN_WINDOW} pixels a side, got {pixels}: add the margin")
-    # conv1-3, each followed by a pooling; then conv4, conv5 (dilation 2) and fc6 (dilation 4).
-    size = pixels
-    for convolutions in (2, 2, 3):
-        size = -(-(size - 2 * convolutions) // 2)
-    return size - 2 * 3 - 4 * 3 - 6 * 4
-
-
-def score_map_size(height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of cells that corner-anchored upsampling needs for an image's size in pixels.
-
-    Cell (i, j) lies on pixel (8i, 8j). One more cell than the last pixel's is needed to interpolate that pixel.
-    """
-    return (height - 1) // OUTPUT_STRIDE + 2, (width - 1) // OUTPUT_STRIDE + 2
-
-
-def receptive_field(dilations: Sequence[int]) -> int:
-    """Return the receptive field, in cells, of stacked 3x3 convolutions (Table 1: 67 for the eight-layer module)."""
-    return 1 + 2 * sum(dilations)
 
 
 def reflect_indices(size: int, before: int, after: int) -> NDArray[np.int64]:
@@ -93,8 +48,76 @@ def gather(image: NDArray[Value], rows: NDArray[np.int64], columns: NDArray[np.i
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Pixels that a score depends on, and how windows of an image must lie so that they give the scores of the whole.
+
+    Args:
+        stride: Pixels between neighboring cells.
+        halo: Pixels that can change the score of cell i before the first and after the last of its `stride` pixels,
+            which start at pixel `stride · i`; along each axis.
+        phase: Windows start at multiples of this many pixels from the image's first pixel, because the network counts
+            its strides from there; a multiple of the stride. With a reflected border it is the stride.
+        border: Surroundings of the image: `reflected`, where the network has valid convolutions and consumes the halo,
+            or `padded` by the network itself. A padded window is clipped at the image's border, so that only there the
+            network's own padding shows, and every cell within a halo of another edge is dropped.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    stride: int
+    halo: int
+    phase: int
+    border: Literal["reflected", "padded"]
+
+    def __post_init__(self) -> None:
+        if self.stride < 1 or self.halo < 0 or self.phase % self.stride or self.phase < 1:
+            raise ValueError(f"a footprint has a phase that is a multiple of its stride, and a halo, got {self}")
+        if self.border == "reflected" and self.phase != self.stride:
+            raise ValueError(f"windows of a reflected image may start at any cell, got {self}")
+
+    @property
+    def margin(self) -> int:
+        """Pixels that a window has on each side of its cells; with padding the halo, rounded up to the phase."""
+        return self.halo if self.border == "reflected" else -(-self.halo // self.phase) * self.phase
+
+    @property
+    def min_window(self) -> int:
+        """Side of the smallest window, pixels, margin included."""
+        return 2 * self.margin + self.phase
+
+    @property
+    def crop_margin(self) -> int:
+        """Pixels on each side of a training crop that have no cells: the halo, if the border is reflected."""
+        return self.halo if self.border == "reflected" else 0
+
+    def check_crop(self, crop: int) -> None:
+        """Refuse the side of a training crop, in pixels, that gives no whole number of cells.
+
+        Raises:
+            ValueError: If a padded crop is smaller than a cell, or another crop is not its margin and a multiple of the
+                stride.
+        """
+        inside = crop - 2 * self.crop_margin
+        if inside < self.stride or (self.border == "reflected" and inside % self.stride):
+            kind = "a multiple of" if self.border == "reflected" else "at least"
+            raise ValueError(f"crop {crop} is not {2 * self.crop_margin} plus {kind} {self.stride}")
+
+    def sources(self, pixels: int, cells: int) -> NDArray[np.int64]:
+        """Return the source pixel of each pixel from which windows of an axis are cut.
+
+        Args:
+            pixels: Length of the axis, pixels.
+            cells: Number of cells along the axis.
+        """
+        if self.border == "padded":
+            return np.arange(pixels, dtype=np.int64)
+        return reflect_indices(pixels, self.halo, cells * self.stride + self.halo - pixels)
+
+
+@dataclass(frozen=True)
 class Window:
-    """Rectangle of score cells, and the pixels of the reflected image that produce it.
+    """Rectangle of score cells.
 
     Attributes:
         row: First row of cells in the whole score map.
@@ -113,21 +136,25 @@ class Window:
         """Rows and columns of the window's cells in the whole score map."""
         return slice(self.row, self.row + self.rows), slice(self.column, self.column + self.columns)
 
-    @property
-    def pixels(self) -> tuple[slice, slice]:
-        """Rows and columns of the pixels for these cells in the image, reflected by `MARGIN` at its start."""
-        return _pixels(self.row, self.rows), _pixels(self.column, self.columns)
+    def pixels(self, footprint: Footprint) -> tuple[slice, slice]:
+        """Return the rows and columns of the pixels for these cells among `Footprint.sources`; ends may lie beyond."""
+        return _pixels(self.row, self.rows, footprint), _pixels(self.column, self.columns, footprint)
+
+    def kept(self, footprint: Footprint) -> tuple[slice, slice]:
+        """Return the rows and columns of the window's cells among the scores of its pixels."""
+        return _kept(self.row, self.rows, footprint), _kept(self.column, self.columns, footprint)
 
 
-def plan_windows(rows: int, columns: int, max_window: int) -> list[Window]:
+def plan_windows(rows: int, columns: int, max_window: int, footprint: Footprint) -> list[Window]:
     """Divide a score map into the fewest windows of at most `max_window` pixels per side, nearly equal in size.
 
-    Cells never overlap, so only the margin of 372 pixels per window and axis is computed twice.
+    Cells never overlap, so only the margin, on two sides per window and axis, is computed twice.
 
     Args:
         rows: Rows of cells of the score map.
         columns: Columns of cells of the score map.
         max_window: Longest side of a window, pixels, margin included.
+        footprint: Footprint of the front end.
 
     Returns:
         Windows by row, then by column.
@@ -135,24 +162,38 @@ def plan_windows(rows: int, columns: int, max_window: int) -> list[Window]:
     Raises:
         ValueError: If `max_window` cannot hold a single cell.
     """
-    if max_window < MIN_WINDOW:
-        raise ValueError(f"a window of {max_window} pixels holds no cell: use at least {MIN_WINDOW}")
-    most = (max_window - 2 * MARGIN) // OUTPUT_STRIDE
+    if max_window < footprint.min_window:
+        raise ValueError(f"a window of {max_window} pixels holds no cell: use at least {footprint.min_window}")
+    # Windows start at multiples of the phase, hence of this many cells.
+    unit = footprint.phase // footprint.stride
+    most = (max_window - 2 * footprint.margin) // footprint.phase
     return [
         Window(row, column, height, width)
-        for row, height in _divide(rows, most)
-        for column, width in _divide(columns, most)
+        for row, height in _divide(rows, most, unit)
+        for column, width in _divide(columns, most, unit)
     ]
 
 
-def _divide(cells: int, most: int) -> list[tuple[int, int]]:
-    """Divide an axis into (first cell, number of cells) of at most `most` cells each."""
-    parts = -(-cells // most)
-    edges = [cells * part // parts for part in range(parts + 1)]
+def _divide(cells: int, most: int, unit: int) -> list[tuple[int, int]]:
+    """Divide an axis into (first cell, number of cells) of at most `most` units of `unit` cells each."""
+    units = -(-cells // unit)
+    parts = -(-units // most)
+    edges = [min(cells, units * part // parts * unit) for part in range(parts + 1)]
     return [(start, end - start) for start, end in pairwise(edges)]
 
 
-def _pixels(first: int, cells: int) -> slice:
-    """Return the pixels of the reflected image for `cells` cells from `first` on, margin included."""
-    start = first * OUTPUT_STRIDE
-    return slice(start, start + cells * OUTPUT_STRIDE + 2 * MARGIN)
+def _pixels(first: int, cells: int, footprint: Footprint) -> slice:
+    """Return the pixels for `cells` cells from `first` on, margin included, among the sources of the axis."""
+    start = first * footprint.stride
+    end = start + cells * footprint.stride
+    if footprint.border == "padded":
+        return slice(max(0, start - footprint.margin), end + footprint.margin)
+    return slice(start, end + 2 * footprint.margin)
+
+
+def _kept(first: int, cells: int, footprint: Footprint) -> slice:
+    """Return the place of `cells` cells from `first` on among the cells that the network gives for their pixels."""
+    before = 0
+    if footprint.border == "padded":
+        before = first - max(0, first * footprint.stride - footprint.margin) // footprint.stride
+    return slice(before, before + cells)

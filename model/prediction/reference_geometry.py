@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.dilated.network import DilatedNetwork
 from model.errors import PredictionError
+from model.networks.dilated.geometry import MARGIN, OUTPUT_STRIDE
+from model.networks.network import Network
 from model.precision import front_end_precision
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, reflect_indices
+from model.prediction.geometry import reflect_indices
 from model.prediction.label_map import LabelMap, check_target
-from model.prediction.upsampling import cells_needed, labels_from_scores
+from model.prediction.upsampling import labels_from_scores
 
 __all__ = ["predict", "tiled_scores"]
 
 
 def predict(
-    network: DilatedNetwork,
+    network: Network,
     image: Tensor,
     *,
     confidence: bool = False,
@@ -53,7 +54,7 @@ def predict(
     if upsampling.border == "zeros":
         return _predict_by_tile(network, image, confidence, target, on_window)
     scores = tiled_scores(network, image, on_window)
-    rows, columns = cells_needed(height, width, upsampling)
+    rows, columns = network.score_map_size(height, width)
     # If the image is an exact multiple of the tile, the reference reads one row beyond the map; clamped here.
     short = (0, max(0, columns - scores.shape[2]), 0, max(0, rows - scores.shape[1]))
     fitted = functional.pad(scores[None], short, mode="replicate")[0]
@@ -64,7 +65,7 @@ def predict(
 
 
 @torch.inference_mode()
-def tiled_scores(network: DilatedNetwork, image: Tensor, on_window: Callable[[], None] = lambda: None) -> Tensor:
+def tiled_scores(network: Network, image: Tensor, on_window: Callable[[], None] = lambda: None) -> Tensor:
     """Return the scores of all tiles side by side, (C, tiles down · rows, tiles across · columns), float32.
 
     The tiles of the KITTI release are 1268 pixels and 159 cells wide (158.5 rounded up). So the map is half a cell off
@@ -83,9 +84,7 @@ def tiled_scores(network: DilatedNetwork, image: Tensor, on_window: Callable[[],
 
 
 @torch.inference_mode()
-def _scores_by_tile(
-    network: DilatedNetwork, image: Tensor, on_window: Callable[[], None]
-) -> Iterator[Iterator[Tensor]]:
+def _scores_by_tile(network: Network, image: Tensor, on_window: Callable[[], None]) -> Iterator[Iterator[Tensor]]:
     """Yield the rows of tiles from top to bottom, each an iterator over tile scores (C, h, w) from left to right."""
     window = network.spec.reference_window
     if window is None:
@@ -96,7 +95,7 @@ def _scores_by_tile(
 
 
 @torch.inference_mode()
-def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]) -> Tensor:
+def _scores(network: Network, tile: Tensor, on_window: Callable[[], None]) -> Tensor:
     """Return the scores of a tile, (3, H, W) → (C, h, w) float32, and refuse values that are not finite."""
     parameter = next(network.parameters())
     with front_end_precision(parameter.device):
@@ -108,7 +107,7 @@ def _scores(network: DilatedNetwork, tile: Tensor, on_window: Callable[[], None]
 
 
 def _predict_by_tile(
-    network: DilatedNetwork,
+    network: Network,
     image: Tensor,
     confidence: bool,
     target: NDArray[np.uint8] | None,

@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.precision import score_precision
-from model.prediction.geometry import score_map_size
 from model.prediction.label_map import Counted, LabelMap, check_target, count_bands, to_label_map
 from model.prediction.streams import to_device
 
@@ -42,6 +41,7 @@ __all__ = [
     "deconvolve",
     "interpolated_cells",
     "labels_from_scores",
+    "upsample_scores",
 ]
 
 # Floats of a band of pixel rows over all classes, on devices other than the CPU: 512 MiB of float32.
@@ -119,11 +119,9 @@ NAMED = {"grid": GRID, "deconvolution": DECONVOLUTION}
 def cells_needed(height: int, width: int, upsampling: Upsampling) -> tuple[int, int]:
     """Return the rows and columns of score cells from which an image's size in pixels is upsampled.
 
-    The last pixel may lie as far beyond the last center as pixel 0 lies before the first, at most half a stride.
+    The last pixel may lie as far beyond the last center as pixel 0 lies before the first, at most half a stride. The
+    dilated front end computes one more cell for some sizes (`DilatedFrontEnd.score_map_size`).
     """
-    if upsampling == GRID:
-        # If the last pixel lies on a cell, the reference code computes one more, which the context module sees.
-        return score_map_size(height, width)
     stride = upsampling.stride
     beyond = min(max(upsampling.anchor, 0), (stride - 1) / 2)
     rows, columns = (math.ceil((size - 1 - upsampling.anchor - beyond) / stride) + 1 for size in (height, width))
@@ -146,8 +144,8 @@ def labels_from_scores(
     On the CPU only a few rows of all classes exist at full resolution at a time; the result takes H×W bytes.
 
     Args:
-        scores: Scores before softmax, (C, rows, columns) float, finite, at least
-            `cells_needed(height, width, upsampling)` cells.
+        scores: Scores before softmax, (C, rows, columns) float, finite, with `cells_needed` cells; or fewer, if no
+            pixel lies a whole stride beyond the last center.
         height: Height of the image, pixels.
         width: Width of the image, pixels.
         upsampling: Description of the upsampling.
@@ -158,7 +156,9 @@ def labels_from_scores(
     Raises:
         ValueError: If the score map is too small, or the target has another size or type, or an id out of range.
     """
-    rows, columns = cells_needed(height, width, upsampling)
+    # No pixel may lie a whole stride beyond the last center.
+    ends = (height - 1 - upsampling.anchor, width - 1 - upsampling.anchor)
+    rows, columns = (max(1, math.floor(end / upsampling.stride) + 1) for end in ends)
     if scores.shape[1] < rows or scores.shape[2] < columns:
         raise ValueError(f"{height}×{width} pixels need {rows}×{columns} cells, got {tuple(scores.shape[1:])}")
     check_target(target, height, width)
@@ -178,28 +178,46 @@ def deconvolve(scores: Tensor) -> Tensor:
         return functional.conv_transpose2d(scores.float(), kernel, stride=stride, padding=stride // 2, groups=classes)
 
 
+def upsample_scores(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Tensor:
+    """Interpolate scores of whole maps, for training: (N, C, rows, columns) → (N, C, height, width), float32.
+
+    Args:
+        scores: Scores, at least `cells_needed(height, width, upsampling)` cells.
+        height: Height of the result, pixels.
+        width: Width of the result, pixels.
+        upsampling: Description of the upsampling, which interpolates scores.
+    """
+    if upsampling == DECONVOLUTION:
+        return deconvolve(scores)[:, :, :height, :width]
+    with score_precision(scores.device):
+        cells = interpolated_cells(scores.float(), height, width, upsampling)
+        fractions = to_device(torch.from_numpy(upsampling.fractions), cells.device)
+        offset = upsampling.offset
+        return _interpolate(cells, fractions)[:, :, offset : offset + height, offset : offset + width]
+
+
 def interpolated_cells(scores: Tensor, height: int, width: int, upsampling: Upsampling) -> Tensor:
     """Return the cells that the strips of an image lie between: probabilities or scores, border included.
 
     Args:
-        scores: Scores, (C, rows, columns) float32. Where a map is larger than needed, its own cells take the place of
-            the border.
+        scores: Scores, (C, rows, columns) or (N, C, rows, columns) float32. Where a map is larger than needed, its own
+            cells take the place of the border.
         height: Height of the image, pixels.
         width: Width of the image, pixels.
         upsampling: Description of the upsampling.
 
     Returns:
-        Cells, (C, strips down + 1, strips across + 1). Pixel (0, 0) lies `offset` pixels after the start of the first
-        strip in each direction.
+        Cells, (…, C, strips down + 1, strips across + 1). Pixel (0, 0) lies `offset` pixels after the start of the
+        first strip in each direction.
     """
     before = upsampling.before
     first = max(0, -before)
     # The first cell beyond those that the last pixel lies between.
     ends = [(size - 1 + upsampling.offset) // upsampling.stride + 2 - before for size in (height, width)]
-    cells = scores[:, first : ends[0], first : ends[1]]
+    cells = scores[..., first : ends[0], first : ends[1]]
     if upsampling.interpolates == "probabilities":
-        cells = cells.softmax(dim=0)
-    below, right = (max(0, end - size) for end, size in zip(ends, scores.shape[1:], strict=True))
+        cells = cells.softmax(dim=-3)
+    below, right = (max(0, end - size) for end, size in zip(ends, scores.shape[-2:], strict=True))
     start = max(0, before)
     mode = "replicate" if upsampling.border == "clamp" else "constant"
     return functional.pad(cells, (start, right, start, below), mode)
@@ -259,6 +277,6 @@ def _bands(cells: Tensor, height: int, width: int, upsampling: Upsampling) -> It
 
 
 def _interpolate(cells: Tensor, fractions: Tensor) -> Tensor:
-    """Interpolate cells, (C, r + 1, c + 1) → pixels (C, stride·r, stride·c); a fraction of 0 gives the cell itself."""
-    down = torch.lerp(cells[:, :-1, None], cells[:, 1:, None], fractions[:, None]).flatten(1, 2)
-    return torch.lerp(down[..., :-1, None], down[..., 1:, None], fractions).flatten(2, 3)
+    """Interpolate cells, (…, r + 1, c + 1) → pixels (…, stride·r, stride·c); a fraction of 0 gives the cell itself."""
+    down = torch.lerp(cells[..., :-1, None, :], cells[..., 1:, None, :], fractions[:, None]).flatten(-3, -2)
+    return torch.lerp(down[..., :-1, None], down[..., 1:, None], fractions).flatten(-2, -1)

@@ -1,4 +1,4 @@
-"""Input of the front end from an image's bytes: windows of the reflected image, as BGR minus mean."""
+"""Input of the front end from an image's bytes: windows of the image or of its reflection, as BGR minus mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, Window, reflect_indices
+from model.prediction.geometry import Footprint, Window
 from model.prediction.streams import PendingTensors, Stream, to_device
 
 __all__ = ["WindowInput", "preprocess", "reflect_on_device", "reflect_on_host"]
@@ -26,30 +26,43 @@ def preprocess(image: NDArray[np.uint8], mean_bgr: Mean) -> Tensor:
 
 
 class WindowInput:
-    """Source of front-end windows of an image that is reflected as far as its score map reaches.
+    """Source of front-end windows of an image, which is reflected as far as its score map reaches if the border is.
 
     Args:
         image: Image, (H, W, 3) uint8 RGB.
         cells: Rows and columns of the score map.
         mean_bgr: Mean to subtract, 0–255.
         device: Device of the front end.
+        footprint: Footprint of the front end.
 
     Attributes:
         size: Height and width of the image, pixels.
         cells: Rows and columns of the score map.
     """
 
-    def __init__(self, image: NDArray[np.uint8], cells: tuple[int, int], mean_bgr: Mean, device: torch.device) -> None:
+    def __init__(
+        self,
+        image: NDArray[np.uint8],
+        cells: tuple[int, int],
+        mean_bgr: Mean,
+        device: torch.device,
+        footprint: Footprint,
+    ) -> None:
         self.size = (image.shape[0], image.shape[1])
         self.cells = cells
         self._image = image
         self._mean = mean_bgr
         self._device = device
+        self._footprint = footprint
         self._ready: tuple[Window, PendingTensors] | None = None
         self._rows, self._columns = (
-            reflect_indices(length, MARGIN, count * OUTPUT_STRIDE + MARGIN - length)
-            for length, count in zip(image.shape[:2], cells, strict=True)
+            footprint.sources(length, count) for length, count in zip(image.shape[:2], cells, strict=True)
         )
+
+    @property
+    def batch_size(self) -> tuple[int, int]:
+        """Rows and columns that the images of a batch share: of cells, or of pixels that are not reflected."""
+        return self.size if self._footprint.border == "padded" else self.cells
 
     def prepare(self, window: Window, stream: Stream) -> None:
         """Compute a window's batch in `stream` now, so that another thread and stream can use it later."""
@@ -62,8 +75,9 @@ class WindowInput:
             return self._ready[1].wait()[0]
         # Other windows than the prepared one mean that memory ran out with it: it is not needed again.
         self._ready = None
-        rows = self._rows[window.pixels[0]]
-        columns = self._columns[window.pixels[1]]
+        down, across = window.pixels(self._footprint)
+        rows = self._rows[down]
+        columns = self._columns[across]
         top = int(rows.min())
         left = int(columns.min())
         # Use only the pixels of the window, because an image may be much larger than any window.

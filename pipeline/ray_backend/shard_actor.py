@@ -16,9 +16,9 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
+from model.networks.network import Network
 from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
 from pipeline.errors import PipelineError, RunConflict
@@ -102,12 +102,12 @@ class ShardActor:
         self._turns = ReadWriteLock()
         self._node = ray.get_runtime_context().get_node_id()
 
-    def network(self, checkpoint: bytes) -> DilatedNetwork:
+    def network(self, checkpoint: bytes) -> Network:
         """Build the network from the bytes of a checkpoint, prepared for the device that predicts."""
         network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
         return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
-    def streams(self, network: DilatedNetwork) -> Streams:
+    def streams(self, network: Network) -> Streams:
         """Return new streams of the network's device."""
         return Streams.of(next(network.parameters()).device)
 

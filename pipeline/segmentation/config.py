@@ -15,7 +15,7 @@ from pipeline.options import option
 
 if TYPE_CHECKING:
     # The model imports torch, which takes seconds; --help does without it.
-    from model.dilated.network import NetworkSpec
+    from model.networks.network import NetworkSpec
     from model.prediction.views import View, WorkingSize
 from dataclasses import dataclass
 

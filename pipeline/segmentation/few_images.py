@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
-from model.dilated.network import DilatedNetwork
 from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
+from model.networks.network import Network
 from model.prediction.dense_prediction import predict
 from pipeline.data.images import decode_image
 from pipeline.data.labels import encode_mask
@@ -46,7 +46,7 @@ class PredictedImage:
         return f"{self.uri}: {', '.join(f'{name} {share:.0%}' for name, share in largest)}"
 
 
-def load_network(uri: str, storage: Storage | None = None, *, device: str = "cpu") -> DilatedNetwork:
+def load_network(uri: str, storage: Storage | None = None, *, device: str = "cpu") -> Network:
     """Load a network that `predict` can use.
 
     Args:
@@ -131,7 +131,7 @@ def _names(uris: Sequence[str]) -> list[str]:
     return names
 
 
-def _predict(network: DilatedNetwork, uri: str, target: str, storage: Storage) -> PredictedImage:
+def _predict(network: Network, uri: str, target: str, storage: Storage) -> PredictedImage:
     """Write `<target>.png` and `<target>_overlay.png`, and return the shares of the classes."""
     try:
         image = decode_image(storage.read(uri))

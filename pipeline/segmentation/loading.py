@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.dilated.network import DilatedNetwork
 from model.errors import PredictionError
+from model.networks.network import Network
 from model.prediction.dense_prediction import network_input
 from model.prediction.streams import Stream
 from model.prediction.window_input import WindowInput
@@ -74,7 +74,7 @@ class Loader:
         stream: Stream of the device in which images become network input.
     """
 
-    def __init__(self, network: DilatedNetwork, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
+    def __init__(self, network: Network, config: SegmentConfig, storage: Storage, stream: Stream) -> None:
         self._network = network
         self._config = config
         self._storage = storage
@@ -173,7 +173,7 @@ def image_stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def batch_by_shape(loading: Iterable[Future[Loaded]], most: int) -> Iterator[list[Loaded] | ImageError]:
-    """Group loaded images into network batches of consecutive images whose score maps have one size.
+    """Group loaded images into network batches of consecutive images that have one size for the network.
 
     Images are awaited in their order, regardless of which is loaded first: equal rows give equal batches, and so equal
     bits of the results.
@@ -189,24 +189,24 @@ def batch_by_shape(loading: Iterable[Future[Loaded]], most: int) -> Iterator[lis
     batch: list[Loaded] = []
     for image in map(_outcome, loading):
         # A failed image or another size closes the open batch.
-        if batch and (isinstance(image, ImageError) or _cells(image) != _cells(batch[0])):
+        if batch and (isinstance(image, ImageError) or _batch_size(image) != _batch_size(batch[0])):
             yield batch
             batch = []
         if isinstance(image, ImageError):
             yield image
             continue
         batch.append(image)
-        if len(batch) == most or _cells(image) is None:
+        if len(batch) == most or _batch_size(image) is None:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _cells(image: Loaded) -> tuple[int, int] | None:
-    """Return rows and columns of the score map; None for an image that cannot share a batch."""
+def _batch_size(image: Loaded) -> tuple[int, int] | None:
+    """Return the size that the images of a batch share; None for an image that cannot share a batch."""
     if isinstance(image.source, tuple) and len(image.source) == 1:
-        return image.source[0].cells
+        return image.source[0].batch_size
     return None
 
 

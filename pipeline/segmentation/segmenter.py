@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.dilated.network import DilatedNetwork
 from model.errors import PredictionError
+from model.networks.network import Network
 from model.prediction.dense_prediction import label_map, predict, score_maps
-from model.prediction.geometry import MIN_WINDOW
 from model.prediction.label_map import LabelMap
 from model.prediction.streams import PendingTensors, Streams
 from pipeline.concurrency import prefetch_map
@@ -76,7 +75,7 @@ class Segmenter:
 
     def __init__(
         self,
-        network: DilatedNetwork,
+        network: Network,
         config: SegmentConfig,
         run_id: str,
         storage: Storage,
@@ -210,10 +209,11 @@ class Segmenter:
             if len(batch) > 1:
                 logger.warning("out of memory, trying %d images one by one", len(batch))
                 return [outcome for image in batch for outcome in self._predict_within_memory([image], on_window)]
-            if window == MIN_WINDOW or self._config.geometry == "reference":
+            smallest = self._network.front_end.footprint.min_window
+            if window == smallest or self._config.geometry == "reference":
                 tried = "" if self._config.geometry == "reference" else f" even with windows of {window} pixels"
                 return [ImageError("predict", PredictionError(f"out of memory{tried}"))]
-            window = max(MIN_WINDOW, window // 2)
+            window = max(smallest, window // 2)
             logger.warning("out of memory, trying windows of %d pixels", window)
 
     def _predict(

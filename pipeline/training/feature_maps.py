@@ -1,4 +1,4 @@
-"""Cache of maps of whole images: conv5_3 maps for frozen convolutions, score maps for the context stage.
+"""Cache of maps of whole images: maps before the head if `features` is frozen, score maps for the context stage.
 
 The name of a map contains digests of all weights before it and of the image's version, so a map is never stale.
 """
@@ -10,19 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.dilated.front_end import CONV_NAMES, HEAD_CELLS
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import from_bytes
+from model.networks.network import DILATED, Network
 from model.precision import precision_name
-from model.prediction.dense_prediction import score_map
-from model.prediction.geometry import score_map_size
-from model.prediction.window_input import WindowInput
+from model.prediction.dense_prediction import network_input, score_map
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
 from pipeline.training.config import TrainConfig
@@ -45,8 +40,9 @@ class MapCache:
         root: URI of the folder above all maps; several runs may share it.
         network: Network that computes the maps; its layers before the maps no longer learn, and its context module is
             not used.
-        kind: Kind of the maps: `features` (conv5_3 maps, float16) or `scores` (float32).
-        features: Cache of conv5_3 maps from which scores are computed if convolutions are frozen; None: scores are
+        kind: Kind of the maps: `features` (the maps before the head, float16; conv5_3 maps in the dilated family) or
+            `scores` (float32).
+        features: Cache of `features` maps from which scores are computed if convolutions are frozen; None: scores are
             computed from images.
         precision: Precision of the arithmetic, `float32` or `bfloat16`; maps of different precision do not mix.
     """
@@ -55,7 +51,7 @@ class MapCache:
         self,
         storage: Storage,
         root: str,
-        network: DilatedNetwork,
+        network: Network,
         kind: StageInput,
         features: MapCache | None = None,
         precision: str = "float32",
@@ -74,8 +70,13 @@ class MapCache:
 
     @property
     def halo(self) -> int:
-        """Number of cells by which a map exceeds its image's score map per axis: 24 for conv5_3 maps, else 0."""
-        return HEAD_CELLS if self._kind == "features" else 0
+        """Number of cells by which a map exceeds its image's score map per axis: 0 for score maps."""
+        return self._network.front_end.feature_halo if self._kind == "features" else 0
+
+    @property
+    def before_head(self) -> bool:
+        """Whether the maps are those before the front end's head."""
+        return self._kind == "features"
 
     def missing(self, images: Images, mirrors: Iterable[bool]) -> list[Key]:
         """Return the keys of the maps that are not stored yet.
@@ -118,21 +119,21 @@ class MapCache:
             mirror: Whether to mirror the image left to right first.
 
         Returns:
-            The map (F, rows + halo, columns + halo); float16 for conv5_3 maps.
+            The map (F, rows + halo, columns + halo); float16 for maps before the head.
         """
         front_end = self._network.front_end
-        weight = front_end.final.weight
+        weight = next(front_end.parameters())
         with evaluating(self._network):
             if self._features is not None:
-                # (F, rows + 24, columns + 24) -> scores (C, rows, columns)
+                # (F, rows + halo, columns + halo) -> scores (C, rows, columns)
                 maps = self._features.load(images, index, mirror)[None].to(weight)
                 return front_end.head(maps)[0].cpu().contiguous()
             image, _ = images.pair(index)
             image = image[:, ::-1] if mirror else image
             if self._kind == "scores":
                 return score_map(self._network, image).cpu().contiguous()
-            # (H, W, 3) -> (1, 3, h, w), margin included; float16 halves the size of the stored maps.
-            batch = _reflected(image, self._network.spec.mean_bgr, weight.device)
+            # (H, W, 3) -> (1, 3, h, w), reflected if the border is; float16 halves the size of the stored maps.
+            batch = network_input(self._network, image).whole()
             return front_end.features(batch)[0].half().cpu().contiguous()
 
     def _uri(self, images: Images, index: int, mirror: bool) -> str:
@@ -141,18 +142,17 @@ class MapCache:
         return join(self._root, f"{name}-{int(mirror)}.safetensors")
 
 
-def _reflected(image: NDArray[np.uint8], mean_bgr: tuple[float, float, float], device: torch.device) -> Tensor:
-    """Return an image as one batch (1, 3, h, w), reflected as far as its score map needs."""
-    return WindowInput(image, score_map_size(*image.shape[:2]), mean_bgr, device).whole()
-
-
-def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
+def _digest(network: Network, kind: StageInput, origin: str) -> str:
     """Return the SHA-256 digest (hex) over all weights and settings that determine the maps.
 
-    A missing working size and the default origin add nothing, so they leave the digest as it is without these settings.
+    A missing working size, the default origin and the dilated family add nothing, so they leave the digest as it is
+    without these settings.
     """
+    parts = network.front_end.parts
     content = hashlib.sha256(repr(network.spec.mean_bgr).encode())
-    names = CONV_NAMES if kind == "features" else (*CONV_NAMES, "fc6", "fc7", "final")
+    names = parts["features"] if kind == "features" else [name for layers in parts.values() for name in layers]
+    if network.spec.family != DILATED:
+        content.update(repr((network.spec.family, sorted(network.spec.family_options.items()))).encode())
     if network.spec.resize is not None:
         content.update(repr(network.spec.resize).encode())
     if kind == "scores":
@@ -171,13 +171,13 @@ def _digest(network: DilatedNetwork, kind: StageInput, origin: str) -> str:
 Task = tuple[Literal["train", "val"], int, bool]
 
 
-def map_caches(config: TrainConfig, storage: Storage, network: DilatedNetwork) -> dict[StageInput, MapCache]:
+def map_caches(config: TrainConfig, storage: Storage, network: Network) -> dict[StageInput, MapCache]:
     """Return the map caches that a recipe uses, by kind, keyed by the current weights of `network`."""
     recipe = config.recipe
     root = config.maps or config.output
     caches = dict[StageInput, MapCache]()
     precision = precision_name("cuda" if config.gpus_per_worker else "cpu")
-    if recipe.frozen_convolutions:
+    if recipe.frozen_parts:
         caches["features"] = MapCache(storage, root, network, "features", precision=precision)
     if "context" in recipe.stages and recipe.stage_input("context") == "scores":
         caches["scores"] = MapCache(storage, root, network, "scores", caches.get("features"), precision)
@@ -189,7 +189,7 @@ class FeaturePrecompute:
 
     Args:
         config: Configuration of the run.
-        kind: Kind of the maps, `features` (conv5_3 maps) or `scores`.
+        kind: Kind of the maps, `features` (maps before the head) or `scores`.
         storage: Storage of images, weights and maps.
         device: Device that computes the maps; None: the CPU.
     """
@@ -199,7 +199,7 @@ class FeaturePrecompute:
     ) -> None:
         self._config = config
         self._sources = Sources(config, storage)
-        # Only the context stage uses score maps; conv5_3 maps serve every stage.
+        # Only the context stage uses score maps; the others serve every stage.
         self._learned = self._sources.of("context") if kind == "scores" else self._sources.all
         network = _network(config, kind, storage).to(device or torch.device("cpu"))
         self._cache = map_caches(config, storage, network.to(memory_format=torch.channels_last))[kind]
@@ -225,7 +225,7 @@ class FeaturePrecompute:
         return self._sources.working_val if split == "val" else self._learned
 
 
-def _network(config: TrainConfig, kind: StageInput, storage: Storage) -> DilatedNetwork:
+def _network(config: TrainConfig, kind: StageInput, storage: Storage) -> Network:
     """Return the network that computes the maps: the initial one, or the one after the last front-end stage."""
     before = [stage for stage in config.recipe.stages if stage in ("front_end", "fine_tune")]
     if kind == "features" or not before:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.dilated.network import NetworkSpec
+from model.networks.network import NetworkSpec
 from model.prediction import averaging, upsampling
 from model.prediction.averaging import average_labels
 from model.prediction.dense_prediction import predict, score_map

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from model.dilated.network import DilatedNetwork, build_network, dilation8, front_end_only
 from model.errors import CheckpointError
 from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from model.files.metadata import metadata_of, parse_spec
+from model.networks.dilated.networks import dilation8, front_end_only
+from model.networks.families import build_network
+from model.networks.network import Network
 from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling
 from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import network_label_space
@@ -27,7 +29,7 @@ from tests.model.test_dense_prediction import SPEC, WIDTHS
 from tests.training.support import small_recipe
 
 
-def made(**options: object) -> DilatedNetwork:
+def made(**options: object) -> Network:
     torch.manual_seed(0)
     spec = replace(SPEC, provenance={"recipe": "none", "licence": "MIT"}, reference_window=(900, 1100))
     return dilation8(spec, WIDTHS, **options).eval()  # type: ignore[arg-type]
@@ -70,7 +72,7 @@ def test_metadata_keys_and_tensor_names_are_the_contract() -> None:
     assert {"ctx_conv1_1.weight", "ctx_conv1_2.bias", "ctx_conv5_1.weight", "ctx_fc1.weight", "ctx_final.bias"} <= names
 
 
-def with_labels(**changes: object) -> DilatedNetwork:
+def with_labels(**changes: object) -> Network:
     """Return a network of three classes whose label files have their own values, at a working size."""
     network = made()
     settings: dict[str, object] = {

@@ -10,13 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8, dilation10, front_end_only
 from model.errors import PredictionError
+from model.networks.dilated.geometry import FOOTPRINT, MARGIN, score_map_size
+from model.networks.dilated.networks import dilation8, dilation10, front_end_only
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 from model.prediction.dense_prediction import Geometry, predict, score_map
-from model.prediction.geometry import MARGIN, plan_windows, reflect_indices
+from model.prediction.geometry import plan_windows, reflect_indices
 from model.prediction.reference_geometry import tiled_scores
-from model.prediction.upsampling import GRID, cells_needed
+from model.prediction.upsampling import GRID
 from model.prediction.window_input import WindowInput, preprocess, reflect_on_device
 from pipeline.results.statistics.scores import confusion_matrix
 from tests.model import naive
@@ -25,9 +27,9 @@ WIDTHS = FrontEndWidths((2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 5, 5)
 SPEC = NetworkSpec(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)), (10.0, 20.0, 30.0))
 
 
-def network(build=dilation8, **changes: object) -> DilatedNetwork:  # type: ignore[no-untyped-def]
+def network(build=dilation8, **changes: object) -> Network:  # type: ignore[no-untyped-def]
     torch.manual_seed(5)
-    made: DilatedNetwork = build(replace(SPEC, **changes), WIDTHS)
+    made: Network = build(replace(SPEC, **changes), WIDTHS)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.4 if parameter.ndim == 4 else 0.1)
     return made.eval()
@@ -87,13 +89,13 @@ def test_windows_of_an_image_are_cut_from_its_reflection(size: tuple[int, int]) 
     picture = image(*size)
     mean = (10.0, 20.0, 30.0)
     cpu = torch.device("cpu")
-    cells = cells_needed(*size, GRID)
+    cells = score_map_size(*size)
     before = [reflect_indices(n, MARGIN, 8 * count + MARGIN - n) for n, count in zip(size, cells, strict=True)]
     reflected = picture[before[0]][:, before[1], ::-1].astype(np.float32) - np.array(mean, np.float32)
     whole = torch.from_numpy(reflected).permute(2, 0, 1)
-    source = WindowInput(picture, cells, mean, cpu)
-    for window in plan_windows(*cells, 444):
-        assert torch.equal(source.batch(window)[0], whole[:, window.pixels[0], window.pixels[1]])
+    source = WindowInput(picture, cells, mean, cpu, FOOTPRINT)
+    for window in plan_windows(*cells, 444, FOOTPRINT):
+        assert torch.equal(source.batch(window)[0], whole[:, *window.pixels(FOOTPRINT)])
     assert torch.equal(reflect_on_device(picture, *before, mean, cpu), whole.permute(1, 2, 0))
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.dilated.front_end import FrontEnd, FrontEndWidths
 from model.kernels.convolutions import im2col_conv2d
+from model.networks.dilated.front_end import DilatedFrontEnd
+from model.networks.front_end import FrontEndWidths
 
 
 @pytest.mark.parametrize(("side", "dilation", "height", "width"), [(7, 4, 41, 30), (3, 2, 9, 12), (3, 1, 3, 3)])
@@ -32,7 +33,7 @@ def test_values_and_gradients_are_the_convolutions(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_front_end_on_a_gpu_scores_as_on_a_cpu() -> None:
     torch.manual_seed(0)
-    network = FrontEnd(4, FrontEndWidths.vgg16(1 / 8)).eval()
+    network = DilatedFrontEnd(4, FrontEndWidths.vgg16(1 / 8)).eval()
     images = torch.randn(1, 3, 420, 404) * 60
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = network(images)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.prediction.geometry import MARGIN, MIN_WINDOW, plan_windows, reflect_indices, score_map_size
+from model.networks.dilated.geometry import FOOTPRINT, MARGIN, MIN_WINDOW, score_map_size
+from model.prediction.geometry import plan_windows, reflect_indices
 
 
 def reflect_once(position: int, size: int) -> int:
@@ -34,10 +35,10 @@ def test_reflection_equals_numpys_where_one_is_enough() -> None:
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(MIN_WINDOW, 900))
 def test_windows_tile_the_score_map_once_within_the_limit(rows: int, columns: int, limit: int) -> None:
     covered = np.zeros((rows, columns), int)
-    windows = plan_windows(rows, columns, limit)
+    windows = plan_windows(rows, columns, limit, FOOTPRINT)
     for window in windows:
         covered[window.cells] += 1
-        for axis, cells in zip(window.pixels, (window.rows, window.columns), strict=True):
+        for axis, cells in zip(window.pixels(FOOTPRINT), (window.rows, window.columns), strict=True):
             assert axis.stop - axis.start == cells * 8 + 372 <= limit
     assert (covered == 1).all()
     sizes = {window.rows for window in windows}, {window.columns for window in windows}
@@ -48,7 +49,7 @@ def test_windows_tile_the_score_map_once_within_the_limit(rows: int, columns: in
 
 def test_a_window_without_room_for_a_cell_is_refused() -> None:
     with pytest.raises(ValueError, match="379"):
-        plan_windows(1, 1, 379)
+        plan_windows(1, 1, 379, FOOTPRINT)
 
 
 @pytest.mark.parametrize(

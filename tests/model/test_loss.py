@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.dilated.loss import mean_loss, summed_loss
+from model.networks.loss import mean_loss, summed_loss
 
 
 def test_mean_over_valid_cells_only() -> None:

@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from demo.street.scene import VOID, draw_scene
-from model.dilated.context import (
+from model.networks.context import (
     CONTEXT_DILATIONS,
     LARGE_MULTIPLIERS,
     ContextModule,
     initialise_identity,
     initialise_random,
 )
-from model.dilated.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
-from model.dilated.network import NetworkSpec, dilation7, dilation8, dilation10, front_end_only
-from model.prediction.geometry import front_end_cells, receptive_field
+from model.networks.dilated.front_end import HEAD_CELLS, DilatedFrontEnd
+from model.networks.dilated.geometry import front_end_cells
+from model.networks.dilated.networks import dilation7, dilation8, dilation10, front_end_only
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import NetworkSpec
 from model.prediction.upsampling import DECONVOLUTION
 from tests.model import naive
 
@@ -37,7 +39,7 @@ def spec(classes: int = 4) -> NetworkSpec:
 def test_released_deploy_sizes(size: tuple[int, int, int, int]) -> None:
     height, width, rows, columns = size
     with torch.device("meta"):
-        scores = FrontEnd(2, NARROW)(torch.empty(1, 3, height, width))
+        scores = DilatedFrontEnd(2, NARROW)(torch.empty(1, 3, height, width))
     assert scores.shape == (1, 2, rows, columns)
     assert (front_end_cells(height), front_end_cells(width)) == (rows, columns)
 
@@ -45,7 +47,7 @@ def test_released_deploy_sizes(size: tuple[int, int, int, int]) -> None:
 @pytest.mark.parametrize("pixels", range(373, 420))
 def test_cells_of_every_small_size(pixels: int) -> None:
     with torch.device("meta"):
-        assert FrontEnd(1, NARROW)(torch.empty(1, 3, pixels, 380)).shape[2:] == (front_end_cells(pixels), 1)
+        assert DilatedFrontEnd(1, NARROW)(torch.empty(1, 3, pixels, 380)).shape[2:] == (front_end_cells(pixels), 1)
 
 
 def test_too_small_an_input_is_refused_by_value() -> None:
@@ -55,14 +57,14 @@ def test_too_small_an_input_is_refused_by_value() -> None:
 
 def test_front_end_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        network = FrontEnd(21)
+        network = DilatedFrontEnd(21)
     without_classifier = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("final"))
     assert without_classifier == 134_260_544
 
 
 def test_front_end_equals_the_naive_one() -> None:
     torch.manual_seed(1)
-    network = FrontEnd(3, NARROW).double().eval()
+    network = DilatedFrontEnd(3, NARROW).double().eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     image = torch.randn(3, 389, 381, dtype=torch.float64)
@@ -72,13 +74,13 @@ def test_front_end_equals_the_naive_one() -> None:
 
 
 def test_head_eats_24_cells() -> None:
-    network = FrontEnd(2, NARROW)
+    network = DilatedFrontEnd(2, NARROW)
     maps = network.features(torch.zeros(1, 3, 396, 380))
     assert tuple(side - HEAD_CELLS for side in maps.shape[2:]) == network.head(maps).shape[2:] == (3, 1)
 
 
 def test_receptive_field_of_the_front_end_is_380_pixels() -> None:
-    network = FrontEnd(1, FrontEndWidths((1,) * 13, 1, 1)).double()
+    network = DilatedFrontEnd(1, FrontEndWidths((1,) * 13, 1, 1)).double()
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, 1.0)
     image = (torch.rand(1, 3, 420, 420, dtype=torch.float64) + 1).requires_grad_()
@@ -100,12 +102,12 @@ def test_receptive_field_of_the_context_module(layers: int, expected: int) -> No
     module(scores)[0, 0, side // 2, side // 2].backward()
     touched = scores.grad[0, 0].nonzero()
     assert (touched.max(dim=0).values - touched.min(dim=0).values + 1).tolist() == [expected, expected]
-    assert receptive_field(CONTEXT_DILATIONS[layers]) == expected
+    assert 1 + 2 * sum(CONTEXT_DILATIONS[layers]) == expected
 
 
 def test_receptive_fields_of_table_1() -> None:
     dilations = CONTEXT_DILATIONS[8]
-    assert [receptive_field(dilations[:count]) for count in range(1, 8)] == [3, 5, 9, 17, 33, 65, 67]
+    assert [1 + 2 * sum(dilations[:count]) for count in range(1, 8)] == [3, 5, 9, 17, 33, 65, 67]
 
 
 def test_context_weights_of_table_1() -> None:
@@ -207,7 +209,7 @@ def naive_mean_iou(predicted: torch.Tensor, target: torch.Tensor) -> float:
 
 def test_the_first_scores_do_not_depend_on_the_width() -> None:
     for fc7 in (64, 4096):
-        final = FrontEnd(5, FrontEndWidths(conv=(4,) * 13, fc6=8, fc7=fc7)).final.weight
+        final = DilatedFrontEnd(5, FrontEndWidths(conv=(4,) * 13, fc6=8, fc7=fc7)).final.weight
         # The reference code: 0.001 at 4,096 channels; the deviation of a sum of fc7 products is the same elsewhere.
         assert float(final.detach().std()) * fc7**0.5 == pytest.approx(0.001 * 64, rel=0.2)
 
@@ -233,7 +235,7 @@ def test_builders() -> None:
 
 def test_wide_fc6_gives_the_same_gradients_in_slices() -> None:
     torch.manual_seed(4)
-    network = FrontEnd(2, FrontEndWidths(NARROW.conv, 2050, 3), dropout=0.0)
+    network = DilatedFrontEnd(2, FrontEndWidths(NARROW.conv, 2050, 3), dropout=0.0)
     maps = torch.randn(1, 5, 26, 25)
     sliced = torch.autograd.grad(network._fc6(maps).square().sum(), [network.fc6.weight, network.fc6.bias])
     whole = torch.autograd.grad(network.fc6(maps).square().sum(), [network.fc6.weight, network.fc6.bias])

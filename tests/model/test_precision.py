@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.dilated.context import LARGE_MULTIPLIERS, ContextModule, initialise_identity
-from model.dilated.front_end import HEAD_CELLS, FrontEnd, FrontEndWidths
+from model.networks.context import LARGE_MULTIPLIERS, ContextModule, initialise_identity
+from model.networks.dilated.front_end import HEAD_CELLS, DilatedFrontEnd
+from model.networks.front_end import FrontEndWidths
 from model.precision import front_end_precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ def test_the_context_module_keeps_its_precision(multipliers: tuple[int, ...] | N
 
 def test_the_last_layer_of_the_front_end_keeps_its_precision() -> None:
     torch.manual_seed(0)
-    front_end = FrontEnd(4, NARROW).eval()
+    front_end = DilatedFrontEnd(4, NARROW).eval()
     features = torch.rand(1, 5, HEAD_CELLS + 3, HEAD_CELLS + 2)
     inputs = []
     front_end.final.register_forward_pre_hook(lambda layer, given: inputs.append(given[0]))

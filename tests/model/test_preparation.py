@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
 from model.kernels.convolutions import TransformConvolution
 from model.kernels.preparation import prepare
+from model.networks.dilated.networks import dilation8
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 from model.prediction.dense_prediction import predict, score_map
 
 ROOM = 2**30
@@ -21,7 +22,7 @@ SPEC = NetworkSpec(
 
 
 @pytest.fixture(scope="module")
-def network() -> DilatedNetwork:
+def network() -> Network:
     """Return a network wide enough that every transform pays off, including the context module's."""
     torch.manual_seed(3)
     net = dilation8(SPEC, FrontEndWidths(conv=(16,) * 5 + (160,) * 8, fc6=256, fc7=64), large=True).eval()
@@ -30,7 +31,7 @@ def network() -> DilatedNetwork:
     return net
 
 
-def transformed(network: DilatedNetwork) -> set[str]:
+def transformed(network: Network) -> set[str]:
     return {name.rpartition(".")[2] for name, part in network.named_modules() if isinstance(part, TransformConvolution)}
 
 
@@ -39,7 +40,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(200, 260), (33, 400)])
-def test_the_same_scores(network: DilatedNetwork, size: tuple[int, int]) -> None:
+def test_the_same_scores(network: Network, size: tuple[int, int]) -> None:
     image = picture(*size)
     plain = score_map(network, image)
     ours = score_map(prepare(network, ROOM), image)
@@ -47,21 +48,21 @@ def test_the_same_scores(network: DilatedNetwork, size: tuple[int, int]) -> None
     assert float((ours.argmax(0) == plain.argmax(0)).float().mean()) >= 0.9999
 
 
-def test_the_same_labels_whatever_the_window(network: DilatedNetwork) -> None:
+def test_the_same_labels_whatever_the_window(network: Network) -> None:
     image = picture(210, 330)
     prepared = prepare(network, ROOM)
     whole, tiled = (predict(prepared, image, max_window=window).labels for window in (1236, 500))
     assert (whole == tiled).mean() > 0.9999
 
 
-def test_layers_are_chosen_by_their_channels(network: DilatedNetwork) -> None:
+def test_layers_are_chosen_by_their_channels(network: Network) -> None:
     names = transformed(prepare(network, ROOM))
     assert {"fc6", "conv3_3", "conv4_1", "conv5_3", "ctx_fc1"} <= names
     assert not names & {"conv1_1", "conv1_2", "fc7", "final", "ctx_conv1_1", "ctx_final"}
     assert transformed(network) == set()
 
 
-def test_memory_is_capped(network: DilatedNetwork) -> None:
+def test_memory_is_capped(network: Network) -> None:
     def taken(memory: int) -> int:
         parts = prepare(network, memory).modules()
         return sum(4 * part.weights.numel() for part in parts if isinstance(part, TransformConvolution))
@@ -75,7 +76,7 @@ def test_memory_is_capped(network: DilatedNetwork) -> None:
     assert isinstance(fc6, TransformConvolution) and fc6.weights.shape[0] == 86
 
 
-def test_other_weights_are_shared_and_the_network_stays_as_it_is(network: DilatedNetwork) -> None:
+def test_other_weights_are_shared_and_the_network_stays_as_it_is(network: Network) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prepared = prepare(network, ROOM)
     fc6 = prepared.front_end.fc6

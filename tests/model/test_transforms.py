@@ -25,7 +25,7 @@ def convolved(layer: nn.Conv2d, transform: Transform, maps: Tensor) -> Tensor:
 
 def exact(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     bias = None if layer.bias is None else layer.bias.double()
-    return functional.conv2d(maps.double(), layer.weight.double(), bias, dilation=layer.dilation)
+    return functional.conv2d(maps.double(), layer.weight.double(), bias, dilation=layer.dilation, padding=layer.padding)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -128,4 +128,4 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ValueError, match="3×3 taps"):
         TransformConvolution(nn.Conv2d(1, 1, 7), winograd())
     with pytest.raises(ValueError, match="does not fit"):
-        TransformConvolution(nn.Conv2d(1, 1, 3, padding=1), winograd())
+        TransformConvolution(nn.Conv2d(1, 1, 3, stride=2), winograd())

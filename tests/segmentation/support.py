@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from model.dilated.front_end import FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec, dilation8
 from model.files.checkpoint import from_bytes, to_bytes
 from model.kernels.preparation import prepare
+from model.networks.dilated.networks import dilation8
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 from model.prediction.streams import Streams
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
@@ -33,7 +34,7 @@ CLASSES = ("road", "sky", "tree", "car")
 WIDTHS = FrontEndWidths((2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4), 6, 6)
 
 
-def narrow_network(seed: int = 3, classes: tuple[str, ...] = CLASSES) -> DilatedNetwork:
+def narrow_network(seed: int = 3, classes: tuple[str, ...] = CLASSES) -> Network:
     """Return a Dilation8 network with random weights that give every class some pixels."""
     torch.manual_seed(seed)
     palette = tuple((40 * n, 255 - 40 * n, 90) for n in range(len(classes)))

@@ -45,8 +45,9 @@ LIMITED = """
     import re, resource, sys
     import torch
     from pathlib import Path
-    from model.dilated.front_end import FrontEndWidths
-    from model.dilated.network import NetworkSpec, dilation8
+    from model.networks.front_end import FrontEndWidths
+    from model.networks.dilated.networks import dilation8
+    from model.networks.network import NetworkSpec
     from pipeline.data.manifest import build_manifest
     from pipeline.segmentation.config import SegmentConfig
     from pipeline.segmentation.segmenter import Segmenter

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.dilated.network import DilatedNetwork, build_network
+from model.networks.families import build_network
+from model.networks.network import Network
 from pipeline.data.storage import join
 from pipeline.training.engine.stages import build_optimizer, trainable
 from pipeline.training.recipes.schema import Recipe
@@ -16,7 +17,7 @@ from pipeline.training.runs.checkpoints import Position, newest, newest_place, r
 from tests.shared import STORAGE
 from tests.training.support import small_recipe
 
-Setup = tuple[DilatedNetwork, torch.optim.Optimizer, list[tuple[str, nn.Parameter]]]
+Setup = tuple[Network, torch.optim.Optimizer, list[tuple[str, nn.Parameter]]]
 
 
 def setup(recipe: Recipe, steps: int = 2) -> Setup:
@@ -24,7 +25,7 @@ def setup(recipe: Recipe, steps: int = 2) -> Setup:
     torch.manual_seed(3)
     network = build_network(recipe.spec(), recipe.network.widths())
     named = trainable(network, "joint", recipe)
-    optimizer = build_optimizer(recipe.joint, named)
+    optimizer = build_optimizer(recipe.joint, named, network.parts)
     for _ in range(steps):
         for _, parameter in named:
             parameter.grad = torch.randn_like(parameter)

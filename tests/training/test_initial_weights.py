@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.dilated.network import ContextSpec, DilatedNetwork, build_network
 from model.files.checkpoint import to_bytes
+from model.networks.families import build_network
+from model.networks.network import ContextSpec, Network
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError
 from pipeline.training.engine.initial_weights import initial_network
@@ -17,7 +18,7 @@ from tests.shared import STORAGE
 from tests.training.support import small_recipe
 
 
-def trained(recipe: Recipe, **changes: object) -> DilatedNetwork:
+def trained(recipe: Recipe, **changes: object) -> Network:
     """Return a network as a run of `recipe` would leave it, with every weight changed."""
     torch.manual_seed(9)
     network = build_network(replace(recipe.spec(), **changes), recipe.network.widths())
@@ -26,7 +27,7 @@ def trained(recipe: Recipe, **changes: object) -> DilatedNetwork:
     return network
 
 
-def going_on(folder: object, network: DilatedNetwork, **changes: object) -> tuple[DilatedNetwork, dict[str, object]]:
+def going_on(folder: object, network: Network, **changes: object) -> tuple[Network, dict[str, object]]:
     uri = join(str(folder), "network.safetensors")
     STORAGE.write(uri, to_bytes(network))
     settings = NetworkConfig(scale=1 / 32, fc=8, weights=uri, **changes)  # type: ignore[arg-type]

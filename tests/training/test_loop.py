@@ -12,7 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional
 
-from model.dilated.network import DilatedNetwork, build_network
+from model.networks.families import build_network
+from model.networks.network import Network
 from pipeline.errors import PipelineError
 from pipeline.training.engine.stages import build_optimizer, set_modes, stage_forward, trainable
 from pipeline.training.engine.step import Step, run_steps
@@ -23,7 +24,7 @@ from pipeline.training.samples.samplers import sample_rule
 from tests.training.support import scene, small_recipe
 
 
-def network_of(recipe: Recipe) -> DilatedNetwork:
+def network_of(recipe: Recipe) -> Network:
     torch.manual_seed(1)
     return build_network(recipe.spec(), recipe.network.widths())
 
@@ -36,7 +37,7 @@ def sampler(recipe: Recipe, stage: StageName) -> Callable[[int, int], Sample]:
         image, label = scene(chosen.index)
         if chosen.index == 2:
             label[:] = 255  # an image of only void has no weight and must not affect the mean
-        return image_sample(image, label, chosen, SampleRule(config.cells, recipe.mean_bgr), str(chosen.index))
+        return image_sample(image, label, chosen, SampleRule(config.crop, recipe.mean_bgr), str(chosen.index))
 
     return sample
 
@@ -53,14 +54,14 @@ def train(  # type: ignore[no-untyped-def]
     network = network_of(recipe)
     network.front_end.activation_checkpointing = recompute
     set_modes(network, stage, recipe)
-    optimizer = build_optimizer(recipe.stage(stage), trainable(network, stage, recipe))
+    optimizer = build_optimizer(recipe.stage(stage), trainable(network, stage, recipe), network.parts)
     forward = torch.compile(partial(stage_forward, network, stage, recipe), backend="aot_eager") if compiled else None
     step = Step(network, stage, recipe, optimizer, world or World(), weights, forward=forward)
     results = run_steps(step, sampler(recipe, stage), 0)
     return network, [result.loss for result in results]
 
 
-def state(network: DilatedNetwork) -> dict[str, torch.Tensor]:
+def state(network: Network) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_finite_names_iteration_and_images() -> None:
     network = network_of(recipe)
     torch.nn.init.constant_(network.front_end.final.bias, float("nan"))
     set_modes(network, "front_end", recipe)
-    optimizer = build_optimizer(recipe.front_end, trainable(network, "front_end", recipe))
+    optimizer = build_optimizer(recipe.front_end, trainable(network, "front_end", recipe), network.parts)
     step = Step(network, "front_end", recipe, optimizer, World())
     with pytest.raises(PipelineError, match=r"front_end is nan at iteration 0 \(rank 0: \d, \d, \d\).*--front-end"):
         list(run_steps(step, sampler(recipe, "front_end"), 0))
@@ -182,7 +183,7 @@ def test_a_deconvolution_is_part_of_the_loss() -> None:
     rule = sample_rule(recipe, "front_end", made.spec)
     sample = image_sample(image, label, sample_params(0, "front_end", 0, 0, batch=1, images=1), rule)
     set_modes(made, "front_end", recipe)
-    optimizer = build_optimizer(stage, trainable(made, "front_end", recipe))
+    optimizer = build_optimizer(stage, trainable(made, "front_end", recipe), made.parts)
     (result,) = run_steps(Step(made, "front_end", recipe, optimizer, World()), lambda *place: sample, 0)
     with torch.no_grad():
         scores = network_of(recipe).front_end.eval()(sample.inputs[None])

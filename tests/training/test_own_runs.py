@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.dilated.front_end import HEAD_CELLS
 from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata, to_bytes
 from model.kernels.preparation import prepare
+from model.networks.dilated.front_end import HEAD_CELLS
+from model.networks.dilated.geometry import score_map_size
 from model.prediction.dense_prediction import predict
-from model.prediction.geometry import score_map_size
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, RunConflict
 from pipeline.results.statistics.scores import confusion_matrix

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model.dilated.network import ContextSpec
+from model.networks.network import ContextSpec
 from model.prediction.upsampling import DECONVOLUTION, GRID
 from model.prediction.views import WorkingSize
 from pipeline.data.label_spaces import LabelEncoding, LabelSpace
@@ -196,7 +196,8 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing() -> None:
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_biases_learn_twice_as_fast_and_do_not_decay(kind: str) -> None:
     layer = torch.nn.Conv2d(1, 1, 1)
-    optimizer = build_optimizer(StageConfig(optimizer=kind, weight_decay=0.1), layer.named_parameters())  # type: ignore[arg-type]
+    config = StageConfig(optimizer=kind, weight_decay=0.1)  # type: ignore[arg-type]
+    optimizer = build_optimizer(config, layer.named_parameters(), {})
     set_rate(optimizer, 0.5)
     weights, biases = optimizer.param_groups
     assert (weights["lr"], biases["lr"]) == (0.5, 1.0)
@@ -209,7 +210,7 @@ def test_sgd_step_by_hand() -> None:
     weight = layer.weight.item()
     bias = layer.bias.item()
     config = StageConfig(learning_rate=0.1, momentum=0.9, weight_decay=0.01)
-    optimizer = build_optimizer(config, layer.named_parameters())
+    optimizer = build_optimizer(config, layer.named_parameters(), {})
     velocity_w = velocity_b = 0.0
     for _ in range(3):
         set_rate(optimizer, 0.1)

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dilated.front_end import FrontEnd, FrontEndWidths
-from model.dilated.network import DilatedNetwork, NetworkSpec
-from model.prediction.geometry import MARGIN
+from model.networks.dilated.front_end import DilatedFrontEnd
+from model.networks.dilated.geometry import MARGIN
+from model.networks.front_end import FrontEndWidths
+from model.networks.network import Network, NetworkSpec
 from model.prediction.upsampling import Upsampling, deconvolve
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, IncompleteRun
@@ -44,7 +45,9 @@ def test_against_the_reference_layers_steps(
     """Each step is explicit: extend by 186, extend to the crop's size, crop, mirror, minus mean, slice the label."""
     image, label = scene(height, width)
     crop = 8 * cells + 372
-    sample = image_sample(image, label, SampleParams(0, row, column, mirror), SampleRule(cells, MEAN), "u")
+    sample = image_sample(
+        image, label, SampleParams(0, row, column, mirror), SampleRule(8 * cells + 2 * MARGIN, MEAN), "u"
+    )
     below = max(MARGIN, crop - MARGIN - height)
     right = max(MARGIN, crop - MARGIN - width)
     wide = np.pad(image, ((MARGIN, below), (MARGIN, right), (0, 0)), mode="reflect").astype(np.float32)
@@ -62,9 +65,9 @@ def test_against_the_reference_layers_steps(
 
 
 def test_targets_lie_under_the_cells_of_the_front_end() -> None:
-    front_end = FrontEnd(2, WIDTHS)
+    front_end = DilatedFrontEnd(2, WIDTHS)
     image, label = scene(80, 90)
-    sample = image_sample(image, label, SampleParams(0, 0.3, 0.7, False), SampleRule(6, MEAN))
+    sample = image_sample(image, label, SampleParams(0, 0.3, 0.7, False), SampleRule(6 * 8 + 2 * MARGIN, MEAN))
     assert front_end(sample.inputs[None]).shape[2:] == sample.target.shape
 
 
@@ -72,13 +75,13 @@ def test_a_whole_image_has_the_cells_of_all_its_pixels() -> None:
     image, label = scene(61, 77)
     sample = image_sample(image, label, SampleParams(0, 0.9, 0.9, False), SampleRule(None, MEAN))
     np.testing.assert_array_equal(sample.target.numpy(), label[::8, ::8])
-    assert FrontEnd(2, WIDTHS)(sample.inputs[None]).shape[2:] == (8, 10)
+    assert DilatedFrontEnd(2, WIDTHS)(sample.inputs[None]).shape[2:] == (8, 10)
 
 
-def test_an_upsampling_that_training_does_not_know_is_refused() -> None:
+def test_cells_before_the_image_have_no_label_under_them() -> None:
     recipe = small_recipe()
-    spec = replace(recipe.spec(), upsampling=Upsampling(8, 0.0, "scores", "clamp"))
-    with pytest.raises(ConfigError, match="training cannot upsample by Upsampling"):
+    spec = replace(recipe.spec(), upsampling=Upsampling(8, -4.0, "probabilities", "clamp"))
+    with pytest.raises(ConfigError, match="no pixel lies under the first cell of Upsampling"):
         sample_rule(recipe, recipe.stages[0], spec)
 
 
@@ -89,9 +92,13 @@ def test_a_deconvolution_learns_from_every_pixel() -> None:
     padded[:61, :77] = label
     np.testing.assert_array_equal(sample.target.numpy(), padded[:, ::-1])
     with torch.no_grad():
-        assert deconvolve(FrontEnd(2, WIDTHS)(sample.inputs[None])).shape[2:] == sample.target.shape
+        assert deconvolve(DilatedFrontEnd(2, WIDTHS)(sample.inputs[None])).shape[2:] == sample.target.shape
     cut = map_sample(
-        torch.zeros(2, 8, 10), label, SampleParams(0, 0.9, 0.0, False), SampleRule(4, MEAN, target_stride=1), 0
+        torch.zeros(2, 8, 10),
+        label,
+        SampleParams(0, 0.9, 0.0, False),
+        SampleRule(32 + 2 * MARGIN, MEAN, target_stride=1),
+        0,
     )
     np.testing.assert_array_equal(cut.target.numpy(), padded[32:64, :32])
 
@@ -133,10 +140,10 @@ class OneImage:
         return scene(*self.size)
 
 
-def network() -> DilatedNetwork:
+def network() -> Network:
     torch.manual_seed(0)
     spec = NetworkSpec(("a", "b", "c"), ((0, 0, 0),) * 3, MEAN)
-    return DilatedNetwork(spec, FrontEnd(3, WIDTHS).eval(), None)
+    return Network(spec, DilatedFrontEnd(3, WIDTHS).eval(), None)
 
 
 @pytest.mark.parametrize("kind", ["features", "scores"])
@@ -154,7 +161,7 @@ def test_cached_maps_equal_those_of_the_crop(kind: StageInput, mirror: bool, tmp
     image, label = (each[:, ::-1] if mirror else each for each in images.pair(0))
     # Rows and columns of the mirrored image at which a crop of whole cells can start: 8 - 4 and 10 - 4 choices.
     for place in ((0.0, 0.0), (0.5, 0.4), (0.99, 0.99)):
-        rule = SampleRule(cells, MEAN)
+        rule = SampleRule(8 * cells + 2 * MARGIN, MEAN)
         sample = map_sample(maps, images.label(0), SampleParams(0, *place, mirror), rule, cache.halo)
         assert sample.inputs.shape[1:] == (cells + cache.halo, cells + cache.halo)
         top = int(place[0] * 5) * 8

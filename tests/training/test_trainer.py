@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from model.dilated.front_end import CONV_NAMES
-from model.dilated.network import build_network
 from model.files.checkpoint import from_bytes
+from model.networks.families import build_network
+from model.networks.front_end import CONV_NAMES
 from model.prediction.dense_prediction import predict
 from pipeline.data.label_spaces import label_space
 from pipeline.errors import ConfigError, RunConflict, WorkerPreempted

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 
-from model.dilated.network import NetworkSpec
+from model.networks.network import NetworkSpec
 from pipeline.data.filesystems import normalise
 from pipeline.data.labels import decode_label
 from pipeline.data.manifest import IMAGE_SUFFIXES

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.dilated.network import NetworkSpec
 from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
+from model.networks.network import Network, NetworkSpec
 from model.prediction.views import PLAIN
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest, ManifestTable
@@ -191,7 +191,8 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     # An outage passes through, because it is no fault of the configuration; all other storage errors are one.
     try:
         checkpoint = storage.read(config.checkpoint)
-        spec = from_bytes(checkpoint).spec
+        network = from_bytes(checkpoint)
+        spec = network.spec
         ingredients = {
             "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
             "settings": config.identity_settings(),
@@ -207,7 +208,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         raise ConfigError(str(error)) from error
     except CheckpointError as error:
         raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
-    _check_settings(config, spec)
+    _check_settings(config, network)
     check_inputs(config, spec, manifest, storage)
     ingredients["manifest"] = manifest.digest()
     if earlier is None or manifest.changes is None:
@@ -236,8 +237,12 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None)
     )
 
 
-def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
+def _check_settings(config: SegmentConfig, network: Network) -> None:
     """Raise ConfigError for settings that contradict each other or the checkpoint."""
+    spec = network.spec
+    smallest = network.front_end.footprint.min_window
+    if config.window < smallest:
+        raise ConfigError(f"--window {config.window} holds no cell of this network: use at least {smallest} pixels")
     if config.geometry == "reference" and spec.reference_window is None:
         raise ConfigError("the checkpoint names no reference_window: use --geometry image")
     if config.geometry == "reference" and config.views(spec.resize) != PLAIN:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from model.dilated.context import initialise_random
-from model.dilated.network import DilatedNetwork, build_network
-from model.dilated.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from model.errors import CheckpointError, ModelError
 from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata
+from model.networks.context import initialise_random
+from model.networks.families import build_network
+from model.networks.network import Network
+from model.networks.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, StorageError
 from pipeline.training.recipes.schema import Recipe
@@ -19,7 +20,7 @@ from pipeline.training.recipes.schema import Recipe
 __all__ = ["initial_network", "is_network"]
 
 
-def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, dict[str, Any]]:
+def initial_network(recipe: Recipe, storage: Storage) -> tuple[Network, dict[str, Any]]:
     """Build the network, identically on every worker, and load the recipe's initial weights.
 
     Returns:
@@ -48,7 +49,7 @@ def initial_network(recipe: Recipe, storage: Storage) -> tuple[DilatedNetwork, d
     return network, provenance
 
 
-def _load(network: DilatedNetwork, recipe: Recipe, storage: Storage) -> dict[str, Any]:
+def _load(network: Network, recipe: Recipe, storage: Storage) -> dict[str, Any]:
     """Load the weights that the recipe names into the network, and return their provenance."""
     weights = recipe.network.weights
     if weights != "torchvision":
@@ -77,15 +78,16 @@ def is_network(data: bytes) -> bool:
     return True
 
 
-def _warm_start(network: DilatedNetwork, other: DilatedNetwork, source: str, sha256: str) -> dict[str, Any]:
+def _warm_start(network: Network, other: Network, source: str, sha256: str) -> dict[str, Any]:
     """Copy the weights of a trained network, and return their provenance.
 
     The score layer and the context module are copied only if the classes are equal and in the same order.
     """
     _check_same_input(network, other)
     same_classes = network.spec.classes == other.spec.classes
+    of_classes = () if same_classes else network.parts["scores"]
     tensors = other.front_end.state_dict()
-    copied = {name: tensor for name, tensor in tensors.items() if same_classes or not name.startswith("final.")}
+    copied = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] not in of_classes}
     # Not strict: the score layer of other classes is missing, and keeps its random weights.
     network.front_end.load_state_dict(copied, strict=False)
     parts = ["front end" if same_classes else "front end without its score layer"]
@@ -95,8 +97,14 @@ def _warm_start(network: DilatedNetwork, other: DilatedNetwork, source: str, sha
     return {"source": source, "sha256": sha256, "copied": parts}
 
 
-def _check_same_input(network: DilatedNetwork, other: DilatedNetwork) -> None:
-    """Raise ModelError unless both networks have the same layer widths and the same mean."""
+def _check_same_input(network: Network, other: Network) -> None:
+    """Raise ModelError unless both networks have the same family, layer widths and mean."""
+    family, options = other.spec.family, dict(other.spec.family_options)
+    if (family, options) != (network.spec.family, dict(network.spec.family_options)):
+        raise ModelError(
+            f"its family is {family} with options {options}, the recipe's is {network.spec.family} with "
+            f"{dict(network.spec.family_options)}: set --network.family to what it was trained with"
+        )
     if network.front_end.widths != other.front_end.widths:
         raise ModelError(
             f"its layers have {other.front_end.widths}, the recipe's {network.front_end.widths}: "
@@ -107,7 +115,7 @@ def _check_same_input(network: DilatedNetwork, other: DilatedNetwork) -> None:
         raise ModelError(f"it was trained with another mean: set --mean-bgr {means}")
 
 
-def _same_shape(network: DilatedNetwork, other: DilatedNetwork) -> bool:
+def _same_shape(network: Network, other: Network) -> bool:
     """Return whether the context modules of both networks have equal shapes and equal settings."""
     shapes = [
         [tensor.shape for tensor in each.context.state_dict().values()]

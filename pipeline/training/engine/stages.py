@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.dilated.front_end import CONV_NAMES
-from model.dilated.network import DilatedNetwork
+from model.networks.layers import SampleDropout
+from model.networks.network import Network
+from pipeline.errors import ConfigError
 from pipeline.training.recipes.schema import Recipe, StageConfig, StageName
 
 __all__ = [
     "build_optimizer",
+    "dropouts",
     "evaluating",
     "network_after_stage",
     "rate",
@@ -49,15 +52,28 @@ def _one_cycle(iteration: int, iterations: int) -> float:
     return (1 + math.cos(math.pi * (iteration - peak) / max(1.0, iterations - peak))) / 2
 
 
-def build_optimizer(config: StageConfig, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """Return SGD with momentum or AdamW, with weights and biases in separate parameter groups."""
-    named = list(parameters)
-    weights = [parameter for name, parameter in named if not name.endswith("bias")]
-    biases = [parameter for name, parameter in named if name.endswith("bias")]
-    groups = [
-        {"params": weights, "rate_factor": 1.0, "weight_decay": config.weight_decay},
-        {"params": biases, "rate_factor": _BIAS_RATE, "weight_decay": 0.0},
-    ]
+def build_optimizer(
+    config: StageConfig, parameters: Iterable[tuple[str, nn.Parameter]], parts: Mapping[str, Sequence[str]]
+) -> torch.optim.Optimizer:
+    """Return SGD with momentum or AdamW, with a group of weights and one of biases for each rate factor.
+
+    Args:
+        config: Settings of the stage.
+        parameters: Trainable parameters by name.
+        parts: Names of the network's layers by part.
+    """
+    factors = {layer: config.rate_factors.get(part, 1.0) for part, layers in parts.items() for layer in layers}
+    by_factor: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in parameters:
+        by_factor.setdefault(factors.get(name.split(".")[0], 1.0), []).append((name, parameter))
+    groups: list[dict[str, Any]] = []
+    for factor, named in by_factor.items():
+        weights = [parameter for name, parameter in named if not name.endswith("bias")]
+        biases = [parameter for name, parameter in named if name.endswith("bias")]
+        groups += [
+            {"params": weights, "rate_factor": factor, "weight_decay": config.weight_decay},
+            {"params": biases, "rate_factor": factor * _BIAS_RATE, "weight_decay": 0.0},
+        ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
@@ -69,37 +85,53 @@ def set_rate(optimizer: torch.optim.Optimizer, weights_rate: float) -> None:
         group["lr"] = weights_rate * group["rate_factor"]
 
 
-def trainable(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters that a stage trains, with the names under which checkpoints store them."""
+def trainable(network: Network, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters that a stage trains, with the names under which checkpoints store them.
+
+    Raises:
+        ConfigError: If the recipe names a part that the network does not have.
+    """
     modules: list[nn.Module] = []
     if stage != "context":
         modules.append(network.front_end)
     if stage in ("context", "joint") and network.context is not None:
         modules.append(network.context)
     named = [pair for module in modules for pair in module.named_parameters()]
-    if recipe.frozen_convolutions:
-        named = [(name, parameter) for name, parameter in named if name.split(".")[0] not in CONV_NAMES]
-    return named
+    factors = recipe.stage(stage).rate_factors
+    if unknown := set(factors) - set(network.parts):
+        raise ConfigError(
+            f"--{stage.replace('_', '-')}.rate-factors names the part {min(unknown)}, which a {network.spec.family} "
+            f"network does not have: choose from {', '.join(network.parts)}"
+        )
+    frozen_parts = (*recipe.frozen_parts, *(part for part, factor in factors.items() if factor == 0))
+    frozen = {layer for part in frozen_parts for layer in network.parts[part]}
+    return [(name, parameter) for name, parameter in named if name.split(".")[0] not in frozen]
 
 
-def set_modes(network: DilatedNetwork, stage: StageName, recipe: Recipe) -> None:
+def set_modes(network: Network, stage: StageName, recipe: Recipe) -> None:
     """Enable gradients for the parameters that a stage trains, and set training mode and the stage's dropout."""
     moved = {id(parameter) for _, parameter in trainable(network, stage, recipe)}
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in moved)
     network.train()
-    network.front_end.dropout.probability = recipe.stage(stage).dropout
+    for layer in dropouts(network):
+        layer.probability = recipe.stage(stage).dropout
 
 
-def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inputs: Tensor) -> Tensor:
-    """Return the scores at stride 8 from which the loss of a stage is computed.
+def dropouts(network: Network) -> Iterator[SampleDropout]:
+    """Yield the dropout layers of a network."""
+    return (layer for layer in network.modules() if isinstance(layer, SampleDropout))
+
+
+def stage_forward(network: Network, stage: StageName, recipe: Recipe, inputs: Tensor) -> Tensor:
+    """Return the score map from which the loss of a stage is computed.
 
     Args:
         network: Network in training.
         stage: Name of the stage.
         recipe: Recipe of the run.
-        inputs: Batch of the kind `recipe.stage_input(stage)`: images (N, 3, H, W), conv5_3 maps (N, F, h + 24, w + 24)
-            or score maps (N, C, h, w).
+        inputs: Batch of the kind `recipe.stage_input(stage)`: images (N, 3, H, W), maps before the
+            head (N, F, h + halo, w + halo), or score maps (N, C, h, w).
 
     Returns:
         The scores (N, C, h, w).
@@ -113,13 +145,13 @@ def stage_forward(network: DilatedNetwork, stage: StageName, recipe: Recipe, inp
     return network.add_context(scores) if stage in ("context", "joint") else scores
 
 
-def network_after_stage(network: DilatedNetwork, stage: StageName) -> DilatedNetwork:
+def network_after_stage(network: Network, stage: StageName) -> Network:
     """Return the network after a stage: the front end alone until a stage has trained the context module."""
     return network if stage in ("context", "joint") else network.without_context()
 
 
 @contextmanager
-def evaluating(network: DilatedNetwork) -> Iterator[None]:
+def evaluating(network: Network) -> Iterator[None]:
     """Set evaluation mode, which disables dropout, and restore the mode of every layer on exit."""
     modes = {module: module.training for module in network.modules()}
     network.eval()

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.dilated.loss import summed_loss, valid_weight
-from model.dilated.network import DilatedNetwork
+from model.networks.loss import summed_loss, valid_weight
+from model.networks.network import Network
 from model.precision import front_end_precision
 from model.prediction.streams import to_device
-from model.prediction.upsampling import deconvolve
+from model.prediction.upsampling import upsample_scores
 from pipeline.errors import PipelineError
-from pipeline.training.engine.stages import rate, set_rate, stage_forward, trainable
+from pipeline.training.engine.stages import dropouts, rate, set_rate, stage_forward, trainable
 from pipeline.training.engine.world import World
 from pipeline.training.recipes.schema import Recipe, StageName
 from pipeline.training.samples.crops import Sample
@@ -53,10 +53,10 @@ class Step:
         world: Communication with the other workers; all workers take every step together.
         weights: Class weights (C,) of the loss; None for equal weights.
         should_regroup: Callback that returns whether this worker's machine is about to leave.
-        forward: Function from inputs to scores at stride 8, such as a compiled `stage_forward`; None: `stage_forward`.
+        forward: Function from inputs to score maps, such as a compiled `stage_forward`; None: `stage_forward`.
     """
 
-    network: DilatedNetwork
+    network: Network
     stage: StageName
     recipe: Recipe
     optimizer: torch.optim.Optimizer
@@ -100,9 +100,10 @@ class Step:
             for batch in batches:
                 # Dropout is the only random step. A generator per sample makes it resumable without saved state.
                 generators = [_generator(sample.seed, device) for sample in batch.samples]
-                self.network.front_end.dropout.generators = generators
+                for layer in dropouts(self.network):
+                    layer.generators = generators
                 with front_end_precision(device):
-                    scores = self._scores(batch.inputs)
+                    scores = self._scores(batch)
                 loss = summed_loss(scores, batch.target, self.network.spec.ignore_label, weights)[0]
                 (loss / divisor).sum().backward()
                 losses.append(loss.detach())
@@ -144,11 +145,15 @@ class Step:
         target = torch.stack([sample.target for sample in samples])
         return Batch(to_device(inputs, device), to_device(target, device), samples)
 
-    def _scores(self, inputs: Tensor) -> Tensor:
-        """Return scores (N, C, h, w) at stride 8, or at every pixel if the upsampling interpolates scores."""
+    def _scores(self, batch: Batch) -> Tensor:
+        """Return scores (N, C, h, w) at the pixels of the target: those under cells, or all of them."""
         forward = self.forward or (lambda maps: stage_forward(self.network, self.stage, self.recipe, maps))
-        scores = forward(inputs)
-        return deconvolve(scores) if self.network.spec.upsampling.interpolates == "scores" else scores
+        scores = forward(batch.inputs)
+        height, width = batch.target.shape[1:]
+        if self.network.spec.upsampling.interpolates == "scores":
+            return upsample_scores(scores, height, width, self.network.spec.upsampling)
+        # The last cell of a padded crop may lie beyond its last pixel.
+        return scores[:, :, :height, :width]
 
     def _refuse(self, mean: float, iteration: int, wrong: Sequence[Sequence[Sample]]) -> None:
         """Raise PipelineError with the images of all workers whose loss is not finite."""

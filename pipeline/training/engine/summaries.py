@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from model.dilated.network import NetworkSpec
+from model.networks.network import NetworkSpec
 from pipeline.data.storage import Storage, join
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
 from pipeline.training.engine.step import StepResult

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from model.dilated.network import DilatedNetwork
 from model.files.checkpoint import network_tensors, to_bytes
+from model.networks.network import Network
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, WorkerPreempted
 from pipeline.results.console import class_table
@@ -124,7 +124,7 @@ class Trainer:
         config = self._recipe.stage(position.stage)
         set_modes(self._network, stage, recipe)
         named = trainable(self._network, stage, recipe)
-        optimizer = build_optimizer(config, named)
+        optimizer = build_optimizer(config, named, self._network.parts)
         restore_optimizer(optimizer, named, state.tensors if state else {})
         crop = "whole images" if config.crop is None else f"crops of {config.crop} pixels"
         self._log(f"stage {stage}: {config.iterations} iterations of {config.batch} {crop}")
@@ -245,16 +245,15 @@ class Trainer:
         """Load the weights of a checkpoint into the network."""
         own = network_tensors(self._network)
         weights = {name: state.tensors[f"network.{name}"] for name in own}
-        for module in (self._network.front_end, self._network.context):
-            if module is not None:
-                module.load_state_dict({name: weights[name] for name in module.state_dict()})
+        for module in self._network.modules_with_weights:
+            module.load_state_dict({name: weights[name] for name in module.state_dict()})
 
     def _write_network(self, path: str, stage: StageName, metrics: Any) -> None:
         if self._world.rank == 0:
             self._hooks.check_lease()
             network = network_after_stage(self._network, stage)
             provenance = {"recipe": self._recipe.model_dump(mode="json"), "metrics": metrics, "weights": self._weights}
-            described = DilatedNetwork(replace(network.spec, provenance=provenance), network.front_end, network.context)
+            described = Network(replace(network.spec, provenance=provenance), network.front_end, network.context)
             self._storage.write(join(self._output, path), to_bytes(described))
 
     def _place(self, stage: StageName, iteration: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.dilated.network import DilatedNetwork
+from model.networks.network import Network
 from model.prediction.dense_prediction import label_map, predict
 from model.prediction.label_map import LabelMap
 from model.prediction.views import views
@@ -52,7 +52,7 @@ class Validation:
 
 
 def validate(
-    network: DilatedNetwork,
+    network: Network,
     images: Images,
     world: World,
     cache: MapCache | None = None,
@@ -88,7 +88,7 @@ def validate(
 
 
 def _predict(
-    network: DilatedNetwork,
+    network: Network,
     images: Images,
     index: int,
     cache: MapCache | None,
@@ -99,9 +99,9 @@ def _predict(
     if cache is None:
         return predict(network, images.image(index), target=label)
     with torch.inference_mode():
-        # (F, h + halo, w + halo) -> (1, F, h + halo, w + halo); only conv5_3 maps have a halo.
+        # (F, h + halo, w + halo) -> (1, F, h + halo, w + halo)
         maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
         # -> scores (C, h, w)
-        scores = network.add_context(network.front_end.head(maps) if cache.halo else maps)[0]
+        scores = network.add_context(network.front_end.head(maps) if cache.before_head else maps)[0]
     looks = views((1.0,), flip=False, resize=network.spec.resize)
     return label_map(network.spec, [scores], (label.shape[0], label.shape[1]), views=looks, target=label)

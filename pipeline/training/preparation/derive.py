@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.dilated.network import DilatedNetwork
 from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE
+from model.networks.network import Network
+from model.prediction.geometry import Footprint
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError
 from pipeline.training.engine.initial_weights import is_network
@@ -118,7 +118,7 @@ def derive_recipe(recipe: Recipe, sample: SplitSample, images: int, epochs: floa
     return recipe.model_copy(update=changes)
 
 
-def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: SplitSample) -> dict[str, Any]:
+def _from_weights(recipe: Recipe, network: Network | None, sample: SplitSample) -> dict[str, Any]:
     """Return mean and widths: those of the network to go on from, else the sample's mean and a narrow network."""
     changes: dict[str, Any] = {}
     if DERIVE in recipe.mean_bgr:
@@ -135,7 +135,7 @@ def _from_weights(recipe: Recipe, network: DilatedNetwork | None, sample: SplitS
     return changes
 
 
-def _read_network(recipe: Recipe, storage: Storage) -> DilatedNetwork | None:
+def _read_network(recipe: Recipe, storage: Storage) -> Network | None:
     """Return the network that --network.weights names; None if it names other weights or none."""
     uri = recipe.network.weights
     if uri == "torchvision" and recipe.network.scale == DERIVE:
@@ -168,12 +168,12 @@ def _derive_stage(recipe: Recipe, name: StageName, front_end_steps: int, sample:
         share = 1.0 if name == "front_end" else _JOINT_SHARE
         changes["iterations"] = max(1, math.ceil(share * front_end_steps))
     if stage.crop == DERIVE:
-        changes["crop"] = _crop(sample.sizes)
+        changes["crop"] = _crop(sample.sizes, recipe.footprint())
     return stage.model_copy(update=changes)
 
 
-def _crop(sizes: Sequence[tuple[int, int]]) -> int:
+def _crop(sizes: Sequence[tuple[int, int]], footprint: Footprint) -> int:
     """Return the side of a crop whose inside, without the margin, holds the shorter side of most images."""
     shorter = float(np.median([min(size) for size in sizes]))
     inside = min(_LARGEST_INSIDE, max(_SMALLEST_INSIDE, shorter))
-    return math.ceil(inside / OUTPUT_STRIDE) * OUTPUT_STRIDE + 2 * MARGIN
+    return math.ceil(inside / footprint.stride) * footprint.stride + 2 * footprint.crop_margin

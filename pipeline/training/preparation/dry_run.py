@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from model.dilated.network import DilatedNetwork
-from model.prediction.geometry import MARGIN
+from model.networks.network import Network
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError
 from pipeline.results.report.contact_sheet import Panel, paint_sheet
@@ -156,15 +155,16 @@ class _Measured:
 
 
 def _measure(
-    config: TrainConfig, stage: StageName, network: DilatedNetwork, batch: list[Sample], weights: Tensor | None
+    config: TrainConfig, stage: StageName, network: Network, batch: list[Sample], weights: Tensor | None
 ) -> _Measured:
     """Measure the second of two steps, because the first one includes the search for kernels.
 
     The weights are restored afterwards. The loss is that of the first step, before any update.
     """
-    device = network.front_end.final.weight.device
+    device = next(network.parameters()).device
     set_modes(network, stage, config.recipe)
-    optimizer = build_optimizer(config.recipe.stage(stage), trainable(network, stage, config.recipe))
+    named = trainable(network, stage, config.recipe)
+    optimizer = build_optimizer(config.recipe.stage(stage), named, network.parts)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     step = Step(network, stage, config.recipe, optimizer, World(device=device), weights)
     batches = step.batches(batch)
@@ -207,7 +207,7 @@ class _Computed(MapCache):
     """Map cache that computes every map on request and stores nothing."""
 
     @classmethod
-    def of(cls, config: TrainConfig, stage: StageName, storage: Storage, network: DilatedNetwork) -> MapCache | None:
+    def of(cls, config: TrainConfig, stage: StageName, storage: Storage, network: Network) -> MapCache | None:
         """Return the cache of the maps on which a stage learns; None if it learns on images."""
         kind = config.recipe.stage_input(stage)
         return None if kind == "images" else cls(storage, config.output, network, kind)
@@ -218,7 +218,7 @@ class _Computed(MapCache):
 
 
 def _picture(
-    config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: DilatedNetwork
+    config: TrainConfig, stage: StageName, batch: list[Sample], images: Images, network: Network
 ) -> Image.Image:
     """Draw the samples with their labels, or the whole images if the stage learns on maps."""
     kind = config.recipe.stage_input(stage)
@@ -227,8 +227,9 @@ def _picture(
     for position, sample in enumerate(batch):
         name = sample.uri.rsplit("/", 1)[-1]
         if kind == "images":
-            pixels = _pixels(sample.inputs, spec.mean_bgr)
-            label = _full_size(sample.target, sample_rule(config.recipe, stage, spec).target_stride)
+            rule = sample_rule(config.recipe, stage, spec)
+            pixels = _pixels(sample.inputs, spec.mean_bgr, rule.footprint.crop_margin)
+            label = _full_size(sample.target, rule.target_stride)
         else:
             # A map cannot be shown, so the same random choice is repeated to find its image.
             batch_size = config.recipe.stage(stage).batch
@@ -246,15 +247,16 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _pixels(inputs: Tensor, mean_bgr: tuple[float, float, float]) -> NDArray[np.uint8]:
+def _pixels(inputs: Tensor, mean_bgr: tuple[float, float, float], margin: int) -> NDArray[np.uint8]:
     """Return the interior of a crop without its margin and with the mean added back, (H, W, 3) uint8 RGB."""
-    # (3, H + 372, W + 372) BGR -> (H, W, 3) RGB
-    interior = inputs[:, MARGIN:-MARGIN, MARGIN:-MARGIN] + torch.tensor(mean_bgr).view(3, 1, 1)
+    # (3, H + 2·margin, W + 2·margin) BGR -> (H, W, 3) RGB
+    height, width = inputs.shape[1:]
+    interior = inputs[:, margin : height - margin, margin : width - margin] + torch.tensor(mean_bgr).view(3, 1, 1)
     return interior.flip(0).permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
 
 
 def _full_size(target: Tensor, stride: int) -> NDArray[np.uint8]:
-    """Return a label for every pixel; at stride 8 each label is repeated over the 8×8 pixels of its cell."""
+    """Return a label for every pixel; at a stride each label is repeated over the pixels of its cell."""
     return target.numpy().repeat(stride, axis=0).repeat(stride, axis=1)
 
 

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -17,14 +18,15 @@ from pydantic import (
     model_validator,
 )
 
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE
+from model.networks.dilated.geometry import FOOTPRINT
 from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace, label_space
 from pipeline.options import option
 
 if TYPE_CHECKING:
     # These modules import torch, which takes seconds; --help does without it.
-    from model.dilated.front_end import FrontEndWidths
-    from model.dilated.network import NetworkSpec
+    from model.networks.front_end import FrontEndWidths
+    from model.networks.network import NetworkSpec
+    from model.prediction.geometry import Footprint
     from model.prediction.views import WorkingSize
 
 __all__ = ["DERIVE", "STAGES", "NetworkConfig", "OwnClasses", "Recipe", "StageConfig", "StageInput", "StageName"]
@@ -35,6 +37,8 @@ DERIVE = -1
 StageName = Literal["front_end", "fine_tune", "context", "joint"]
 STAGES: tuple[StageName, ...] = ("front_end", "fine_tune", "context", "joint")
 StageInput = Literal["images", "features", "scores"]
+# As in `model.networks.network`, which imports torch.
+_DILATED = "dilated"
 
 
 class _Frozen(BaseModel):
@@ -108,8 +112,10 @@ class OwnClasses(_Frozen):
 class NetworkConfig(_Extended):
     """Shape of the network and source of its initial weights."""
 
-    later_fields = frozenset({"layer_widths"})
+    later_fields = frozenset({"layer_widths", "family", "family_options"})
 
+    family: str = _DILATED
+    """Family of the front end, on which the context module goes: dilated."""
     scale: Annotated[float, Field(ge=DERIVE, le=1)] = 1.0
     """Width of the convolutions as a fraction of VGG-16's (0–1); -1: the widths of --network.weights, or an eighth
     without that option."""
@@ -135,6 +141,8 @@ class NetworkConfig(_Extended):
 
     layer_widths: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
     """Channels of conv1_1 … conv5_3, fc6 and fc7, adopted from a network; None: computed from scale and fc."""
+    family_options: Annotated[dict[str, JsonValue], tyro.conf.Suppress] = {}
+    """Settings of the family that its widths do not give."""
 
     @model_validator(mode="after")
     def _scale_is_a_share(self) -> NetworkConfig:
@@ -142,9 +150,19 @@ class NetworkConfig(_Extended):
             raise ValueError(f"scale {self.scale} is neither a share above 0 nor {DERIVE}, which derives it")
         return self
 
+    @field_validator("family")
+    @classmethod
+    def _family_is_known(cls, family: str) -> str:
+        if family != _DILATED:
+            from model.networks.families import FAMILIES
+
+            if family not in FAMILIES:
+                raise ValueError(f"family {family} is unknown: choose from {', '.join(FAMILIES)}")
+        return family
+
     def widths(self) -> FrontEndWidths:
         """Return the channels of every front-end layer."""
-        from model.dilated.front_end import FrontEndWidths
+        from model.networks.front_end import FrontEndWidths
 
         if self.layer_widths is None:
             return FrontEndWidths.vgg16(self.scale, self.fc)
@@ -152,8 +170,10 @@ class NetworkConfig(_Extended):
         return FrontEndWidths(tuple(convolutions), fc6, fc7)
 
 
-class StageConfig(_Frozen):
+class StageConfig(_Extended):
     """One stage of a recipe: data, optimizer and schedule. Zero iterations skip the stage."""
+
+    later_fields = frozenset({"rate_factors"})
 
     iterations: Annotated[int, Field(ge=DERIVE)] = 0
     """Number of optimizer steps; 0 skips the stage; -1: derived from --epochs and the number of images."""
@@ -182,18 +202,9 @@ class StageConfig(_Frozen):
     """Probability of dropout after fc6 and fc7. In the context stage, where the front end does not learn, dropout blurs
     the maps of images that the front end has memorized; 0, as in the paper, gives the maps of prediction."""
 
-    @model_validator(mode="after")
-    def _crop_fits_the_stride(self) -> StageConfig:
-        if self.crop in (None, DERIVE):
-            return self
-        if self.crop < 2 * MARGIN + OUTPUT_STRIDE or (self.crop - 2 * MARGIN) % OUTPUT_STRIDE:
-            raise ValueError(f"crop {self.crop} is not {2 * MARGIN} plus a multiple of {OUTPUT_STRIDE}")
-        return self
-
-    @property
-    def cells(self) -> int | None:
-        """Number of score cells along a side of a crop; None for whole images."""
-        return None if self.crop is None else (self.crop - 2 * MARGIN) // OUTPUT_STRIDE
+    rate_factors: Annotated[dict[str, Annotated[float, Field(ge=0)]], option("PART FACTOR …", "1 for every part")] = {}
+    """Learning rates of parts of the network (features, head, scores, context) as multiples of the stage's; 0 freezes a
+    part."""
 
 
 class Recipe(_Extended):
@@ -259,6 +270,17 @@ class Recipe(_Extended):
         return self
 
     @model_validator(mode="after")
+    def _crops_fit_the_network(self) -> Recipe:
+        for name in STAGES:
+            crop = self.stage(name).crop
+            if crop not in (None, DERIVE):
+                try:
+                    self.footprint().check_crop(crop)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _frozen_convolutions_need_weights(self) -> Recipe:
         if self.frozen_convolutions and self.network.weights == "none":
             raise ValueError("frozen convolutions need weights to freeze: set --network.weights")
@@ -297,11 +319,25 @@ class Recipe(_Extended):
         """Names of the stages that have iterations, in order."""
         return tuple(name for name in STAGES if self.stage(name).iterations)
 
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """Parts of the front end that never learn, and whose maps are therefore computed once per image."""
+        return ("features",) if self.frozen_convolutions else ()
+
+    def footprint(self) -> Footprint:
+        """Return the footprint of the front end."""
+        if self.network.family == _DILATED:
+            return FOOTPRINT
+        from model.networks.families import FAMILIES
+
+        return FAMILIES[self.network.family].footprint_of(self.network.family_options)
+
     def stage_input(self, name: StageName) -> StageInput:
-        """Return the input of a stage's samples: images, conv5_3 maps (frozen convolutions), or score maps.
+        """Return the input of a stage's samples: images, maps before the head (frozen convolutions), or score maps.
 
         The context stage learns on score maps of whole images, as in the paper (Sec. 5). With dropout in the front end
-        or a random scale, the maps of an image differ at every step. The stage then starts from conv5_3 maps or images.
+        or a random scale, the maps of an image differ at every step. The stage then starts from the maps before the
+        head, or from images.
         """
         if name == "context" and self.context.dropout == 0 and self.random_scale is None:
             return "scores"
@@ -347,8 +383,9 @@ class Recipe(_Extended):
 
     def spec(self) -> NetworkSpec:
         """Return the network's specification with an empty provenance."""
-        from model.dilated.context import CONTEXT_DILATIONS
-        from model.dilated.network import ContextSpec, NetworkSpec
+        from model.networks.context import CONTEXT_DILATIONS
+        from model.networks.families import FAMILIES
+        from model.networks.network import ContextSpec, NetworkSpec
         from model.prediction.upsampling import NAMED
 
         space = self.space()
@@ -360,8 +397,10 @@ class Recipe(_Extended):
             **_label_fields(space),
             resize=self.working_size(),
             context=ContextSpec(CONTEXT_DILATIONS[self.network.layers], self.network.padding),
-            upsampling=NAMED[self.network.upsampling],
+            upsampling=FAMILIES[self.network.family].upsampling or NAMED[self.network.upsampling],
             reference_window=self.network.reference_window,
+            family=self.network.family,
+            family_options=self.network.family_options,
         )
 
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from model.dilated.network import DilatedNetwork
 from model.errors import CheckpointError
 from model.files.checkpoint import network_tensors, read_metadata
+from model.networks.network import Network
 from pipeline.data.storage import Storage, join
 from pipeline.training.recipes.schema import STAGES, Recipe, StageInput, StageName
 
@@ -127,7 +127,7 @@ def save_state(
     output: str,
     recipe_digest: str,
     position: Position,
-    network: DilatedNetwork,
+    network: Network,
     optimizer: torch.optim.Optimizer,
     named: list[tuple[str, nn.Parameter]],
     keep: int = 2,

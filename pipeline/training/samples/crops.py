@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from model.prediction.geometry import MARGIN, OUTPUT_STRIDE, gather, reflect_indices
+from model.networks.dilated.geometry import FOOTPRINT, OUTPUT_STRIDE
+from model.prediction.geometry import Footprint, gather, reflect_indices
 from model.prediction.window_input import preprocess
 from pipeline.training.recipes.schema import STAGES, StageName
 
@@ -100,27 +101,38 @@ class SampleRule:
     """Settings that all samples of a stage share.
 
     Attributes:
-        cells: Number of score cells along a side of a crop, which has 8·cells + 372 pixels; None: the whole image.
+        crop: Side of a crop in pixels, margin included; None: the whole image.
         mean_bgr: Mean (0–255) that is subtracted from the pixels.
         ignore_label: Label of cells outside the image.
-        target_stride: Pixels between two labels of the target: 8, or 1 if the loss covers every pixel.
+        target_stride: Pixels between two labels of the target: the stride, or 1 if the loss covers every pixel.
         scale: Range of the random resize factor; None: no resizing.
+        footprint: Footprint of the front end.
+        first: Pixel under the first cell; 0 if the loss covers every pixel.
     """
 
-    cells: int | None
+    crop: int | None
     mean_bgr: tuple[float, float, float]
     ignore_label: int = 255
     target_stride: int = OUTPUT_STRIDE
     scale: tuple[float, float] | None = None
+    footprint: Footprint = FOOTPRINT
+    first: int = 0
+
+    @property
+    def cells(self) -> int | None:
+        """Number of score cells along a side of a crop; None for the whole image."""
+        if self.crop is None:
+            return None
+        return -(-(self.crop - 2 * self.footprint.crop_margin) // self.footprint.stride)
 
 
 def image_sample(
     image: NDArray[np.uint8], label: NDArray[np.uint8], params: SampleParams, rule: SampleRule, uri: str = ""
 ) -> Sample:
-    """Return a random crop of an image that is resized if the rule has a scale, then reflected by 186 pixels.
+    """Return a random crop of an image that is resized if the rule has a scale, then reflected by the margin.
 
-    If a crop is larger than the reflected image, the reflection continues to the right and below. The label is
-    `ignore_label` everywhere outside the image.
+    The margin is the front end's halo, or none if the network pads by itself. If a crop is larger than the reflected
+    image, the reflection continues to the right and below. The label is `ignore_label` everywhere outside the image.
 
     Args:
         image: Image (H, W, 3), uint8 RGB.
@@ -133,15 +145,15 @@ def image_sample(
     image, label = _resize(image, label, params.scale, rule.scale)
     # Step 2: find the source pixel of every pixel of the crop, margin included, along each axis.
     rows, columns = (
-        _axis(size, rule.cells, share) for size, share in zip(label.shape, (params.row, params.column), strict=True)
+        _axis(size, rule, share) for size, share in zip(label.shape, (params.row, params.column), strict=True)
     )
     if params.mirror:
         columns = _Axis(columns.source[::-1], columns.inside[::-1])
-    # (H, W, 3) -> (8·rows + 372, 8·columns + 372, 3) for a score map of rows × columns cells.
+    # (H, W, 3) -> (h, w, 3); with a margin of 186 pixels, h is 8·rows + 372 for `rows` rows of cells.
     pixels = gather(image, rows.source, columns.source)
     # Step 3: pick the labels under the cells; pixels that exist only by reflection are ignored in the loss.
-    rows = rows.under_cells(rule.target_stride)
-    columns = columns.under_cells(rule.target_stride)
+    rows = rows.under_cells(rule)
+    columns = columns.under_cells(rule)
     target = gather(label, rows.source, columns.source)
     target[~rows.inside] = rule.ignore_label
     target[:, ~columns.inside] = rule.ignore_label
@@ -151,33 +163,34 @@ def image_sample(
 def map_sample(
     maps: Tensor, label: NDArray[np.uint8], params: SampleParams, rule: SampleRule, halo: int, uri: str = ""
 ) -> Sample:
-    """Return a random crop of maps of a whole reflected image: conv5_3 maps, or score maps.
+    """Return a random crop of maps of a whole image: maps before the head, or score maps.
 
-    Every earlier layer is a valid convolution or pooling on a grid of eight pixels. The crop therefore equals the maps
-    of an image crop that starts at a multiple of eight pixels. Crops start only there, and never reach beyond the
-    image.
+    In the dilated family, every earlier layer is a valid convolution or pooling on a grid of eight pixels. The crop
+    therefore equals the maps of an image crop that starts at a multiple of eight pixels. Crops start only there, and
+    never reach beyond the image. In a family that pads by itself, only score maps of whole images equal prediction's.
 
     Args:
         maps: Maps (F, rows + halo, columns + halo) of the image, already mirrored if `params.mirror`.
         label: Class ids (H, W), uint8, not mirrored.
         params: Random parameters of the sample.
         rule: Settings of the stage's samples; `cells` is the largest side of a crop.
-        halo: Cells that later valid convolutions consume: 24 for conv5_3 maps, 0 for score maps.
+        halo: Cells that later valid convolutions consume; 0 for score maps.
         uri: URI of the image, for error messages.
     """
     label = label[:, ::-1] if params.mirror else label
     # Cells that hold at least one pixel of the image.
-    rows, columns = (-(-size // OUTPUT_STRIDE) for size in label.shape)
+    stride = rule.footprint.stride
+    rows, columns = (-(-size // stride) for size in label.shape)
     height = min(rule.cells or rows, rows)
     width = min(rule.cells or columns, columns)
     top = _offset(rows - height, params.row)
     left = _offset(columns - width, params.column)
-    # The last cell may reach beyond the label by up to 7 pixels, which stay ignored.
-    target = np.full((height * OUTPUT_STRIDE, width * OUTPUT_STRIDE), rule.ignore_label, np.uint8)
-    part = label[top * OUTPUT_STRIDE :, left * OUTPUT_STRIDE :][: target.shape[0], : target.shape[1]]
+    # The last cell may reach beyond the label by up to stride - 1 pixels, which stay ignored.
+    target = np.full((height * stride, width * stride), rule.ignore_label, np.uint8)
+    part = label[top * stride :, left * stride :][: target.shape[0], : target.shape[1]]
     target[: part.shape[0], : part.shape[1]] = part
-    # (8·height, 8·width) -> (height, width) at stride 8.
-    kept = target[:: rule.target_stride, :: rule.target_stride]
+    # (stride·height, stride·width) -> (height, width), if the loss covers only the pixels under cells.
+    kept = target[rule.first :: rule.target_stride, rule.first :: rule.target_stride]
     inputs = maps[:, top : top + height + halo, left : left + width + halo].float()
     return Sample(inputs, torch.from_numpy(kept.copy()), uri, params.seed)
 
@@ -202,22 +215,26 @@ class _Axis:
     source: NDArray[np.int64]
     inside: NDArray[np.bool_]
 
-    def under_cells(self, stride: int) -> _Axis:
-        """Return the pixels under the cells: without the margin, every `stride`-th."""
-        kept = slice(MARGIN, -MARGIN, stride)
+    def under_cells(self, rule: SampleRule) -> _Axis:
+        """Return the pixels under the cells, or all pixels without the margin if the loss covers them."""
+        margin = rule.footprint.crop_margin
+        kept = slice(margin + rule.first, len(self.source) - margin, rule.target_stride)
         return _Axis(self.source[kept], self.inside[kept])
 
 
-def _axis(size: int, cells: int | None, share: float) -> _Axis:
+def _axis(size: int, rule: SampleRule, share: float) -> _Axis:
     """Return a crop along an axis of `size` pixels, at the place `share` (0–1) of the room it has.
 
-    Coordinates of the reflected image start `MARGIN` pixels before the image.
+    Coordinates of the reflected image start a margin before the image.
     """
-    crop = (-(-size // OUTPUT_STRIDE) if cells is None else cells) * OUTPUT_STRIDE + 2 * MARGIN
+    margin = rule.footprint.crop_margin
+    # Without padding of its own, the network needs a whole number of cells.
+    stride = rule.footprint.stride if margin else 1
+    crop = -(-size // stride) * stride + 2 * margin if rule.crop is None else rule.crop
     # The whole image starts at its first pixel, and so does a crop that is larger than the reflected image.
-    start = 0 if cells is None else _offset(max(0, size + 2 * MARGIN - crop), share)
-    positions = np.arange(start, start + crop) - MARGIN
-    reflected = reflect_indices(size, MARGIN, max(MARGIN, crop - MARGIN - size))
+    start = 0 if rule.crop is None else _offset(max(0, size + 2 * margin - crop), share)
+    positions = np.arange(start, start + crop) - margin
+    reflected = reflect_indices(size, margin, max(margin, crop - margin - size))
     return _Axis(reflected[start : start + crop], (positions >= 0) & (positions < size))
 
 

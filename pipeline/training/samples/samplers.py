@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,9 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dilated.network import NetworkSpec
-from model.prediction.geometry import OUTPUT_STRIDE
-from model.prediction.upsampling import NAMED
+from model.networks.network import NetworkSpec
 from pipeline.errors import ConfigError
 from pipeline.training.feature_maps import MapCache
 from pipeline.training.recipes.schema import Recipe, StageName
@@ -21,6 +20,9 @@ from pipeline.training.samples.crops import Sample, SampleRule, image_sample, ma
 from pipeline.training.samples.sources import Images
 
 __all__ = ["class_weights", "sample_rule", "sampler", "weights_from_counts"]
+
+# Pixels between the labels that class weights count, along each axis: those under the cells of a dilated network.
+_SPACING = 8
 
 
 def class_weights(images: Images, spec: NetworkSpec, power: float) -> Tensor | None:
@@ -35,8 +37,7 @@ def class_weights(images: Images, spec: NetworkSpec, power: float) -> Tensor | N
         return None
 
     def count(index: int) -> NDArray[np.int64]:
-        # One pixel in eight per axis, (H, W) -> (h, w): the loss at stride 8 uses the same pixels.
-        label = images.label(index)[::OUTPUT_STRIDE, ::OUTPUT_STRIDE]
+        label = images.label(index)[::_SPACING, ::_SPACING]
         return np.bincount(label[label != spec.ignore_label], minlength=len(spec.classes)).astype(np.int64)
 
     with ThreadPoolExecutor(8) as pool:
@@ -92,15 +93,19 @@ def sample_rule(recipe: Recipe, stage: StageName, spec: NetworkSpec) -> SampleRu
     """Return the settings that all samples of a stage share.
 
     Raises:
-        ConfigError: If training does not know the network's upsampling.
+        ConfigError: If cells begin before the image and the loss would need the label under them.
     """
-    if spec.upsampling.name is None:
-        raise ConfigError(f"training cannot upsample by {spec.upsampling}: use {' or '.join(NAMED)}")
+    upsampling = spec.upsampling
+    every_pixel = upsampling.interpolates == "scores"
+    if upsampling.anchor < 0 and not every_pixel:
+        raise ConfigError(f"no pixel lies under the first cell of {upsampling}: interpolate scores instead")
     return SampleRule(
-        cells=recipe.stage(stage).cells,
+        crop=recipe.stage(stage).crop,
         mean_bgr=recipe.mean_bgr,
         ignore_label=spec.ignore_label,
         # If scores are interpolated, the loss covers every pixel, as in the reference code's training.
-        target_stride=1 if spec.upsampling.interpolates == "scores" else OUTPUT_STRIDE,
+        target_stride=1 if every_pixel else upsampling.stride,
         scale=recipe.random_scale,
+        footprint=recipe.footprint(),
+        first=0 if every_pixel else math.floor(upsampling.anchor + 0.5),
     )

@@ -2,63 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import cast
+from types import MappingProxyType
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from model.dilated.layers import SampleDropout, relu
+from model.errors import CheckpointError
 from model.kernels.convolutions import im2col_conv2d
+from model.networks.dilated.geometry import FOOTPRINT, score_map_size
+from model.networks.front_end import CONV_NAMES, FrontEnd, FrontEndWidths, output_channels
+from model.networks.layers import SampleDropout, relu
+from model.networks.network import NetworkSpec
 from model.precision import score_precision
+from model.prediction.upsampling import GRID, Upsampling
 
-__all__ = ["CONV_NAMES", "HEAD_CELLS", "FrontEnd", "FrontEndWidths"]
+__all__ = ["HEAD_CELLS", "DilatedFrontEnd"]
 
 # Layers of each VGG-16 block; a max pooling of stride 2 follows each of the first three blocks.
 _BLOCKS = (2, 2, 3, 3, 3)
 _POOLED_BLOCKS = 3
-CONV_NAMES = tuple(
-    f"conv{block}_{layer}" for block, layers in enumerate(_BLOCKS, start=1) for layer in range(1, layers + 1)
-)
-_VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 # Cells by which fc6's 7x7 window at dilation 4 shrinks the conv5_3 maps: 6 * 4.
 HEAD_CELLS = 24
-# Approximate standard deviation of pixel values (0-255), see `FrontEnd.reset_parameters`.
+# Approximate standard deviation of pixel values (0-255), see `DilatedFrontEnd.reset_parameters`.
 _PIXEL_DEVIATION = 64.0
 # For a 7x7 dilated convolution with more outputs than this, oneDNN computes the weight gradient with a reference
 # kernel that does not finish within minutes (full-width fc6 has 4,096). Slices of this size use the fast kernel.
 _FC6_SLICE = 2048
 
 
-@dataclass(frozen=True)
-class FrontEndWidths:
-    """Output channels of the layers of a front end.
-
-    Attributes:
-        conv: Channels of the thirteen convolutions, conv1_1 to conv5_3.
-        fc6: Channels of fc6.
-        fc7: Channels of fc7.
-    """
-
-    conv: tuple[int, ...] = _VGG16
-    fc6: int = 4096
-    fc7: int = 4096
-
-    def __post_init__(self) -> None:
-        if len(self.conv) != len(CONV_NAMES) or min(*self.conv, self.fc6, self.fc7) < 1:
-            raise ValueError(f"a front end has {len(CONV_NAMES)} convolutions of at least one channel, got {self}")
-
-    @classmethod
-    def vgg16(cls, scale: float = 1.0, fc: int | None = None) -> FrontEndWidths:
-        """Return VGG-16's widths times `scale`, with `fc` channels in fc6 and fc7 (None: 4,096 times `scale`)."""
-        wide = fc if fc is not None else max(1, round(4096 * scale))
-        return cls(tuple(max(1, round(width * scale)) for width in _VGG16), wide, wide)
-
-
-class FrontEnd(nn.Module):
+class DilatedFrontEnd(FrontEnd):
     """Network from a reflected image to a score map at stride 8; every convolution is valid.
 
     Layer names are those of the reference code. VGG-16 and the reference training nets have the dropout after fc6 and
@@ -74,6 +51,10 @@ class FrontEnd(nn.Module):
             keeping them. This takes about a third more time and a fraction of the memory; the gradients are the same.
     """
 
+    footprint = FOOTPRINT
+    feature_halo = HEAD_CELLS
+    parts = MappingProxyType({"features": CONV_NAMES, "head": ("fc6", "fc7"), "scores": ("final",)})
+
     def __init__(self, classes: int, widths: FrontEndWidths | None = None, dropout: float = 0.5) -> None:
         super().__init__()
         self.widths = widths or FrontEndWidths()
@@ -84,8 +65,26 @@ class FrontEnd(nn.Module):
         self.fc7 = nn.Conv2d(self.widths.fc6, self.widths.fc7, 1)
         self.final = nn.Conv2d(self.widths.fc7, classes, 1)
         self.dropout = SampleDropout(dropout)
-        self.activation_checkpointing = False
         self.reset_parameters()
+
+    @classmethod
+    def build(cls, spec: NetworkSpec, widths: FrontEndWidths | None, dropout: float) -> Self:
+        """Build a front end with random weights; the family has no options."""
+        return cls(len(spec.classes), widths, dropout)
+
+    @classmethod
+    def from_tensors(cls, spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Self:
+        """Build a front end, without memory for its weights, of the widths that the tensors of a file have."""
+        if spec.family_options:
+            raise CheckpointError(f"family_options {dict(spec.family_options)} are unknown to this version: upgrade")
+        conv = tuple(output_channels(tensors, name) for name in CONV_NAMES)
+        widths = FrontEndWidths(conv, output_channels(tensors, "fc6"), output_channels(tensors, "fc7"))
+        classes = output_channels(tensors, "final")
+        if classes != len(spec.classes):
+            raise CheckpointError(f"metadata names {len(spec.classes)} classes, but `final` has {classes} outputs")
+        # Meta tensors take no memory; the loader replaces them with the tensors of the file.
+        with torch.device("meta"):
+            return cls(classes, widths)
 
     def reset_parameters(self) -> None:
         """Draw all weights again; do nothing on the meta device."""
@@ -104,9 +103,11 @@ class FrontEnd(nn.Module):
             # this division, the first loss would be far above ln C.
             self.get_parameter("conv1_1.weight").div_(_PIXEL_DEVIATION)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return scores, (N, C, cells(H), cells(W)), of images (N, 3, H, W), BGR minus mean, margin included."""
-        return self.head(self.features(images))
+    def score_map_size(self, height: int, width: int, upsampling: Upsampling) -> tuple[int, int]:
+        """Return the rows and columns of an image's score map; the reference code's grid has one cell more."""
+        if upsampling == GRID:
+            return score_map_size(height, width)
+        return super().score_map_size(height, width, upsampling)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the conv5_3 maps after truncation: (N, 3, H, W) → (N, F, cells(H) + 24, cells(W) + 24)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.dilated.layers import relu
+from model.networks.layers import relu
 from model.precision import score_precision
 
 __all__ = [

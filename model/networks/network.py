@@ -1,4 +1,4 @@
-"""Network of front end and context module, and builders of the paper's networks."""
+"""Network: a front end of any family, optionally with a context module, and the description that its file holds."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from model.dilated.context import CONTEXT_DILATIONS, LARGE_MULTIPLIERS, ContextModule, initialise_identity
-from model.dilated.front_end import FrontEnd, FrontEndWidths
-from model.prediction.geometry import OUTPUT_STRIDE
-from model.prediction.upsampling import DECONVOLUTION, GRID, Upsampling
+from model.networks.context import ContextModule
+from model.networks.front_end import FrontEnd
+from model.prediction.upsampling import GRID, Upsampling
 from model.prediction.views import WorkingSize
 
-__all__ = [
-    "Color",
-    "ContextSpec",
-    "DilatedNetwork",
-    "NetworkSpec",
-    "build_network",
-    "dilation7",
-    "dilation8",
-    "dilation10",
-    "front_end_only",
-]
+__all__ = ["DILATED", "Color", "ContextSpec", "Network", "NetworkSpec"]
 
 Color = tuple[int, int, int]
+# Family of the networks of Yu & Koltun 2016, which files of format 1 hold.
+DILATED = "dilated"
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,8 @@ class NetworkSpec:
         label_colors: RGB colors in color masks, by class id, if a classes file lists them; None: it lists none.
         label_ignore_colors: RGB colors in color masks that count nowhere; None: no color.
         resize: Working size to which images are resized before prediction; None: their own size.
+        family: Name of the front end's family, a key of `model.networks.families.FAMILIES`.
+        family_options: Settings of the family that the shapes of its weights do not give; JSON.
         provenance: Recipe, metrics, origin and license of the weights; free JSON.
     """
 
@@ -75,6 +68,8 @@ class NetworkSpec:
     label_colors: tuple[tuple[Color, ...], ...] | None = None
     label_ignore_colors: tuple[Color, ...] | None = None
     resize: WorkingSize | None = None
+    family: str = DILATED
+    family_options: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,8 +80,8 @@ class NetworkSpec:
             )
 
 
-class DilatedNetwork(nn.Module):
-    """Network of a front end and, optionally, a context module.
+class Network(nn.Module):
+    """Network of a front end and, optionally, a context module, which goes on top of a front end of any family.
 
     Args:
         spec: Description of the network (classes, palette, upsampling, …).
@@ -99,88 +94,39 @@ class DilatedNetwork(nn.Module):
 
     def __init__(self, spec: NetworkSpec, front_end: FrontEnd, context: ContextModule | None) -> None:
         super().__init__()
-        if spec.upsampling.stride != OUTPUT_STRIDE:
+        stride = front_end.footprint.stride
+        if spec.upsampling.stride != stride:
             raise ValueError(
-                f"upsampling has stride {spec.upsampling.stride}, but a dilated network's score map has "
-                f"stride {OUTPUT_STRIDE}: use that"
+                f"upsampling has stride {spec.upsampling.stride}, but a {spec.family} network's score map has "
+                f"stride {stride}: use that"
             )
         self.spec = spec
         self.front_end = front_end
         self.context = context
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return scores, (N, C, cells(H), cells(W)), of images (N, 3, H, W), BGR minus mean, margin included."""
+        """Return the scores, (N, C, h, w), of the front end's input (N, 3, H, W), BGR minus mean."""
         return self.add_context(self.front_end(images))
 
     def add_context(self, scores: Tensor) -> Tensor:
         """Return front-end scores after the context module, (N, C, h, w) → (N, C, h, w); unchanged without one."""
         return scores if self.context is None else self.context(scores)
 
-    def without_context(self) -> DilatedNetwork:
+    def score_map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of the score map of an image of this height and width in pixels."""
+        return self.front_end.score_map_size(height, width, self.spec.upsampling)
+
+    def without_context(self) -> Network:
         """Return the bare front end of this network; the weights are shared, not copied."""
-        return DilatedNetwork(replace(self.spec, context=None), self.front_end, None)
+        return Network(replace(self.spec, context=None), self.front_end, None)
 
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers by part: those of the front end (`FrontEnd.parts`), and `context`."""
+        context = () if self.context is None else (*self.context.names, "ctx_final")
+        return {**self.front_end.parts, "context": context}
 
-def build_network(
-    spec: NetworkSpec,
-    widths: FrontEndWidths | None = None,
-    *,
-    large: bool = False,
-    dropout: float = 0.5,
-) -> DilatedNetwork:
-    """Build the network that `spec` describes; its context module is initialized to the identity.
-
-    Args:
-        spec: Description of the network.
-        widths: Channels of the front end's layers; None: VGG-16's widths.
-        large: Whether the context module is the large one of Table 1; otherwise the basic one.
-        dropout: Probability of dropping a channel value after fc6 and fc7 during training.
-
-    Raises:
-        ValueError: If `large` is combined with a number of layers other than eight.
-    """
-    front_end = FrontEnd(len(spec.classes), widths, dropout)
-    if spec.context is None:
-        return DilatedNetwork(spec, front_end, None)
-    multipliers = LARGE_MULTIPLIERS if large else None
-    context = ContextModule(len(spec.classes), spec.context.dilations, spec.context.padding, multipliers)
-    initialise_identity(context)
-    return DilatedNetwork(spec, front_end, context)
-
-
-def front_end_only(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """Build the bare front end (Sec. 4)."""
-    return build_network(replace(spec, context=None), widths)
-
-
-def dilation7(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """Build the KITTI network: seven context layers, each padded by its dilation (Appendix A)."""
-    return _with_context(spec, widths, 7)
-
-
-def dilation8(
-    spec: NetworkSpec,
-    widths: FrontEndWidths | None = None,
-    *,
-    large: bool = False,
-    padding: Literal["layer", "input"] = "layer",
-) -> DilatedNetwork:
-    """Build the eight-layer network: CamVid's with `layer` padding, VOC's with `large=True, padding="input"`."""
-    return _with_context(spec, widths, 8, padding, large=large)
-
-
-def dilation10(spec: NetworkSpec, widths: FrontEndWidths | None = None) -> DilatedNetwork:
-    """Build the Cityscapes network: ten context layers and upsampling by deconvolution (Appendix A)."""
-    return _with_context(replace(spec, upsampling=DECONVOLUTION), widths, 10)
-
-
-def _with_context(
-    spec: NetworkSpec,
-    widths: FrontEndWidths | None,
-    layers: int,
-    padding: Literal["layer", "input"] = "layer",
-    *,
-    large: bool = False,
-) -> DilatedNetwork:
-    context = ContextSpec(CONTEXT_DILATIONS[layers], padding)
-    return build_network(replace(spec, context=context), widths, large=large)
+    @property
+    def modules_with_weights(self) -> tuple[nn.Module, ...]:
+        """Front end and context module; their layers have the names under which files store them."""
+        return (self.front_end,) if self.context is None else (self.front_end, self.context)

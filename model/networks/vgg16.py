@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from model.dilated.front_end import CONV_NAMES, FrontEnd
 from model.errors import CheckpointError, ModelError
 from model.files.metadata import header_of, truncate_text
+from model.networks.front_end import CONV_NAMES, FrontEnd
 
 __all__ = ["load_torchvision_vgg16", "load_vgg16_bytes"]
 
@@ -94,6 +94,8 @@ def _to_bgr(weight: Tensor, bias: Tensor, mean_bgr: tuple[float, float, float]) 
 @torch.no_grad()
 def _copy_convolutions(front_end: FrontEnd, tensors: Mapping[str, Tensor]) -> None:
     """Copy the thirteen convolutions, and refuse missing tensors or other shapes."""
+    if not set(CONV_NAMES) <= {name for name, _ in front_end.named_children()}:
+        raise ModelError("VGG-16 weights need a front end with VGG-16's layers: use a network of the same family")
     for name, index in zip(CONV_NAMES, _FEATURES, strict=True):
         layer = front_end.get_submodule(name)
         for part in ("weight", "bias"):
@@ -111,9 +113,9 @@ def _copy_convolutions(front_end: FrontEnd, tensors: Mapping[str, Tensor]) -> No
 def _copy_classifier(front_end: FrontEnd, tensors: Mapping[str, Tensor], layer: str) -> bool:
     """Copy fc6 or fc7 as a convolution if the sizes match; return whether it was copied."""
     source, kernel = _CLASSIFIER[layer]
-    convolution = cast(nn.Conv2d, front_end.get_submodule(layer))
+    convolution = getattr(front_end, layer, None)
     weight = tensors.get(f"{source}.weight")
-    if weight is None or weight.numel() != convolution.weight.numel():
+    if not isinstance(convolution, nn.Conv2d) or weight is None or weight.numel() != convolution.weight.numel():
         return False
     convolution.weight.copy_(weight.view(weight.shape[0], -1, *kernel))
     cast(Tensor, convolution.bias).copy_(tensors[f"{source}.bias"])
