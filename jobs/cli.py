@@ -1,6 +1,6 @@
 """The command `dilated-context`: the jobs under one name, for one's own machine.
 
-    dilated-context train|segment|predict|report|score|verify|compare|export|runs|paint-labels [options]
+    dilated-context train|segment|predict|report|score|verify|compare|export|runs|paint-labels|import-network [options]
 
 Each word runs the job of that name with the options behind it, and imports nothing of the others. On a cluster, submit
 the jobs themselves: `ray job submit --working-dir . -- python jobs/train.py …`. Exit codes are the job's own; 2 for an
@@ -27,6 +27,7 @@ _JOBS = {
     "export": "export",
     "runs": "runs",
     "paint-labels": "paint_labels",
+    "import-network": "import_network",
 }
 
 

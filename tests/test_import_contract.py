@@ -28,7 +28,7 @@ def test_contracts_hold() -> None:
 
 
 def test_the_model_needs_no_tables_and_no_storage() -> None:
-    allowed = {"torch", "torchvision", "numpy", "numba", "llvmlite", "safetensors", "model"} | set(
+    allowed = {"torch", "torchvision", "numpy", "numba", "llvmlite", "pydantic", "safetensors", "model"} | set(
         sys.stdlib_module_names
     )
     assert {name for path in (ROOT / "model").rglob("*.py") for name in imported(path)} <= allowed

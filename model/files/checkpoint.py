@@ -17,6 +17,8 @@ from model.networks.context import ContextModule, context_layer_names
 from model.networks.families import FAMILIES
 from model.networks.front_end import output_channels
 from model.networks.network import Network, NetworkSpec
+from model.networks.program.archive import is_archive
+from model.networks.program.front_end import network_from_archive
 
 __all__ = ["METADATA_KEY", "from_bytes", "network_tensors", "read_metadata", "to_bytes"]
 
@@ -34,7 +36,7 @@ def network_tensors(network: Network) -> dict[str, Tensor]:
 
 
 def from_bytes(data: bytes) -> Network:
-    """Rebuild a network, in evaluation mode, from the bytes of a checkpoint file.
+    """Rebuild a network, in evaluation mode, from the bytes of a checkpoint file or of an imported archive.
 
     The shapes of the tensors give the widths and the size of the context module. The names of the VOC release
     (`fc-final`, `ct_*`) are accepted.
@@ -48,13 +50,18 @@ def from_bytes(data: bytes) -> Network:
     Raises:
         CheckpointError: If the bytes are not a checkpoint or contradict themselves; the message names the place.
     """
+    if is_archive(data):
+        return network_from_archive(data)
     metadata = read_metadata(data, METADATA_KEY)
     try:
         tensors = {_contract_name(name): tensor.float() for name, tensor in load(data).items()}
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"the tensors cannot be read ({truncate_text(error)}): the file is damaged") from error
     spec = parse_spec(metadata)
-    front_end = FAMILIES[spec.family].from_tensors(spec, tensors)
+    try:
+        front_end = FAMILIES[spec.family].from_tensors(spec, tensors)
+    except (ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"family_options or tensors cannot be used: {truncate_text(error)}") from error
     if len(set(spec.classes)) < len(spec.classes):
         raise CheckpointError(f"class name `{Counter(spec.classes).most_common(1)[0][0]}` stands twice: rename one")
     context = _context(spec, tensors)

@@ -129,7 +129,9 @@ def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
     """Return the keys of format 2, and values that format 1 cannot express, if this network needs any."""
     found: dict[str, Any] = {}
     if spec.upsampling.name is None:
-        found["upsampling"] = None if spec.upsampling == FAMILIES[spec.family].upsampling else asdict(spec.upsampling)
+        family = FAMILIES.get(spec.family)
+        fixed = family is not None and spec.upsampling == family.upsampling
+        found["upsampling"] = None if fixed else asdict(spec.upsampling)
     if spec.label_values is not None:
         found["label_values"] = [list(values) for values in spec.label_values]
     if spec.label_ignore is not None:
@@ -139,8 +141,10 @@ def _describe_later(spec: NetworkSpec) -> dict[str, Any]:
     if spec.label_ignore_colors is not None:
         found["label_ignore_colors"] = [list(color) for color in spec.label_ignore_colors]
     if spec.resize is not None:
-        size = spec.resize.size
-        found["resize"] = {"long_side": spec.resize.long_side} if size is None else {"size": list(size)}
+        sides = {"long_side": spec.resize.long_side, "short_side": spec.resize.short_side, "size": spec.resize.size}
+        found["resize"] = {
+            name: list(side) if isinstance(side, tuple) else side for name, side in sides.items() if side is not None
+        }
     if found or spec.family != DILATED or spec.family_options:
         found |= {"family": spec.family, "family_options": dict(spec.family_options), "refinement": None}
     return found
@@ -177,8 +181,6 @@ def _check_family(metadata: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"format 2 of family {truncate_text(family)} is unknown, this version reads {known}: upgrade"
         )
-    if family != DILATED and metadata.get("reference_window") is not None:
-        raise CheckpointError(f"reference_window is a window of the dilated family, not of {family}: set it to null")
     if metadata.get("refinement") is not None:
         raise CheckpointError("its refinement is unknown to this version: upgrade")
 

@@ -25,7 +25,7 @@ def build_network(
         spec: Description of the network.
         widths: Channels of the front end's layers; None: VGG-16's widths.
         large: Whether the context module is the large one of Table 1; otherwise the basic one.
-        dropout: Probability of dropping a channel value after fc6 and fc7 during training.
+        dropout: Probability of dropping a channel value in the front end during training.
 
     Raises:
         KeyError: If the family is unknown.

@@ -81,7 +81,11 @@ class FrontEnd(nn.Module, abc.ABC):
 
     @classmethod
     def footprint_of(cls, options: Mapping[str, Any]) -> Footprint:
-        """Return the footprint of a front end with these `family_options`, before it is built."""
+        """Return the footprint of a front end with these `family_options`, before it is built.
+
+        Raises:
+            ValueError: If an option is unknown, missing or out of range.
+        """
         return cls.footprint
 
     @classmethod

@@ -78,6 +78,8 @@ class NetworkSpec:
                 f"a network has 1 to 255 classes and one colour for each, "
                 f"got {len(self.classes)} classes and {len(self.palette)} colours"
             )
+        if self.reference_window is not None and self.family != DILATED:
+            raise ValueError(f"reference_window is a window of the dilated family, not of {self.family}: leave it out")
 
 
 class Network(nn.Module):
@@ -89,7 +91,7 @@ class Network(nn.Module):
         context: Context module; None: the network is the bare front end.
 
     Raises:
-        ValueError: If the upsampling has another stride than the score map.
+        ValueError: If the upsampling has another stride than the score map, or begins before what the halo covers.
     """
 
     def __init__(self, spec: NetworkSpec, front_end: FrontEnd, context: ContextModule | None) -> None:
@@ -99,6 +101,12 @@ class Network(nn.Module):
             raise ValueError(
                 f"upsampling has stride {spec.upsampling.stride}, but a {spec.family} network's score map has "
                 f"stride {stride}: use that"
+            )
+        footprint = front_end.footprint
+        if footprint.border == "padded" and spec.upsampling.anchor < min(0, stride - footprint.halo):
+            raise ValueError(
+                f"upsampling has anchor {spec.upsampling.anchor}, but with a halo of {footprint.halo} pixels windows "
+                f"hold cells from {stride - footprint.halo} on alone: state a larger halo"
             )
         self.spec = spec
         self.front_end = front_end

@@ -3,7 +3,8 @@
 Only the front end is tiled. Each window includes on every side as many pixels of its real surroundings as a score
 depends on (`Footprint`; 186 for the dilated front end). The windows' cells form one score map, which is much smaller
 than the image, and the context module runs on the whole map. So no seam can appear, and the result does not depend on
-the size of the window.
+the size of the window. Only networks in which every score depends on the whole image have no such windows: theirs
+overlap, and their probabilities are blended.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from model.networks.network import Network, NetworkSpec
 from model.precision import front_end_precision
 from model.prediction import reference_geometry
 from model.prediction.averaging import average_labels
-from model.prediction.geometry import plan_windows
+from model.prediction.geometry import Footprint, Window, plan_windows
 from model.prediction.label_map import LabelMap, check_target
 from model.prediction.streams import Stream
 from model.prediction.upsampling import labels_from_scores
@@ -34,6 +35,7 @@ __all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict"
 Geometry = Literal["image", "reference"]
 # Pixels per side, margin included: 108 cells, about 1 GiB of activations at full width in float32.
 DEFAULT_WINDOW = 1236
+_LEAST = 1e-12  # smallest blended probability, before the logarithm
 
 
 def predict(
@@ -191,12 +193,47 @@ def score_maps(
             scores = network.front_end(batch.to(parameter.dtype))
             parts.append(scores[:, :, *window.kept(footprint)])
             on_window()
-    # Assemble the windows' cells: (N, C, rows, columns).
-    whole = parts[0]
-    if len(windows) > 1:
-        whole = torch.empty(len(images), len(network.spec.classes), *cells, device=parameter.device)
-        for window, part in zip(windows, parts, strict=True):
-            whole[:, :, *window.cells] = part
-    scores = network.add_context(whole).float()
+    scores = network.add_context(_assemble(windows, parts, cells, footprint)).float()
     on_window()
     return scores
+
+
+def _assemble(
+    windows: Sequence[Window], parts: Sequence[Tensor], cells: tuple[int, int], footprint: Footprint
+) -> Tensor:
+    """Assemble the scores of windows, (N, C, h, w) each, to the score map of the whole image, (N, C, rows, columns)."""
+    if len(windows) == 1:
+        return parts[0]
+    shape = (*parts[0].shape[:2], *cells)
+    if footprint.overlap is None:
+        whole = torch.empty(shape, device=parts[0].device)
+        for window, part in zip(windows, parts, strict=True):
+            whole[:, :, *window.cells] = part
+        return whole
+    # Mean of the overlapping windows' probabilities. Its logarithm serves as score: softmax gives the mean again.
+    whole = torch.zeros(shape, device=parts[0].device)
+    total = torch.zeros(cells, device=parts[0].device)
+    overlap = footprint.overlap / footprint.stride
+    for window, part in zip(windows, parts, strict=True):
+        weight = blend_weight(window, cells, overlap).to(whole.device)
+        whole[:, :, *window.cells] += part.float().softmax(dim=1) * weight
+        total[*window.cells] += weight
+    return (whole / total).clamp_min(_LEAST).log()
+
+
+def blend_weight(window: Window, cells: tuple[int, int], overlap: float) -> Tensor:
+    """Return the weight of a window's cells, (h, w): it falls smoothly to almost 0 at edges within the image.
+
+    Args:
+        window: Window of the score map.
+        cells: Rows and columns of the score map.
+        overlap: Cells over which the weight falls.
+    """
+    axes = []
+    for kept, length in zip(window.cells, cells, strict=True):
+        place = torch.arange(kept.stop - kept.start) + 0.5
+        before = place if kept.start else torch.full_like(place, torch.inf)
+        after = place.flip(0) if kept.stop < length else torch.full_like(place, torch.inf)
+        share = (torch.minimum(before, after) / max(overlap, 1.0)).clamp_max(1.0)
+        axes.append((share * torch.pi / 2).sin().square())
+    return axes[0][:, None] * axes[1]

@@ -61,6 +61,11 @@ class Footprint:
             or `padded` by the network itself. A padded window is clipped at the image's border, so that only there the
             network's own padding shows, and every cell within a halo of another edge is dropped.
 
+        overlap: None if a halo bounds what a score depends on, so that windows give the scores of the whole image.
+            Else the pixels by which neighboring windows overlap: their probabilities are blended, and depend on the
+            windows.
+        tile: Height and width of every window in pixels, if the network takes no other; smaller ones are padded.
+
     Raises:
         ValueError: If a number is out of range.
     """
@@ -69,6 +74,8 @@ class Footprint:
     halo: int
     phase: int
     border: Literal["reflected", "padded"]
+    overlap: int | None = None
+    tile: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.halo < 0 or self.phase % self.stride or self.phase < 1:
@@ -84,7 +91,9 @@ class Footprint:
     @property
     def min_window(self) -> int:
         """Side of the smallest window, pixels, margin included."""
-        return 2 * self.margin + self.phase
+        # Windows that overlap start at the next multiple of the phase, so they lose up to a phase.
+        inside = 2 * self.phase if self.overlap else self.phase
+        return 2 * self.margin + (self.overlap or 0) + inside
 
     @property
     def crop_margin(self) -> int:
@@ -146,9 +155,9 @@ class Window:
 
 
 def plan_windows(rows: int, columns: int, max_window: int, footprint: Footprint) -> list[Window]:
-    """Divide a score map into the fewest windows of at most `max_window` pixels per side, nearly equal in size.
+    """Divide a score map into windows of at most `max_window` pixels per side, nearly equal in size.
 
-    Cells never overlap, so only the margin, on two sides per window and axis, is computed twice.
+    Without an overlap, only the margin, on two sides per window and axis, is computed twice.
 
     Args:
         rows: Rows of cells of the score map.
@@ -162,24 +171,34 @@ def plan_windows(rows: int, columns: int, max_window: int, footprint: Footprint)
     Raises:
         ValueError: If `max_window` cannot hold a single cell.
     """
-    if max_window < footprint.min_window:
-        raise ValueError(f"a window of {max_window} pixels holds no cell: use at least {footprint.min_window}")
-    # Windows start at multiples of the phase, hence of this many cells.
-    unit = footprint.phase // footprint.stride
-    most = (max_window - 2 * footprint.margin) // footprint.phase
+    limits = footprint.tile or (max_window, max_window)
     return [
         Window(row, column, height, width)
-        for row, height in _divide(rows, most, unit)
-        for column, width in _divide(columns, most, unit)
+        for row, height in _divide(rows, limits[0], footprint)
+        for column, width in _divide(columns, limits[1], footprint)
     ]
 
 
-def _divide(cells: int, most: int, unit: int) -> list[tuple[int, int]]:
-    """Divide an axis into (first cell, number of cells) of at most `most` units of `unit` cells each."""
+def _divide(cells: int, limit: int, footprint: Footprint) -> list[tuple[int, int]]:
+    """Divide an axis into (first cell, number of cells), for windows of at most `limit` pixels."""
+    # Windows start at multiples of the phase, hence of this many cells.
+    unit = footprint.phase // footprint.stride
     units = -(-cells // unit)
-    parts = -(-units // most)
-    edges = [min(cells, units * part // parts * unit) for part in range(parts + 1)]
-    return [(start, end - start) for start, end in pairwise(edges)]
+    most = (limit - 2 * footprint.margin) // footprint.phase
+    # At the image's border, a padded window has no margin.
+    if units <= most or (footprint.border == "padded" and cells * footprint.stride <= limit):
+        return [(0, cells)]
+    if limit < footprint.min_window:
+        raise ValueError(f"a window of {limit} pixels holds no cell: use at least {footprint.min_window}")
+    if footprint.overlap is None:
+        parts = -(-units // most)
+        edges = [min(cells, units * part // parts * unit) for part in range(parts + 1)]
+        return [(start, end - start) for start, end in pairwise(edges)]
+    # Equal windows, evenly spread; rounding up takes at most a unit of the overlap.
+    step = most - -(-footprint.overlap // footprint.phase)
+    gaps = -(-(units - most) // step)
+    starts = [-(-(units - most) * gap // gaps) * unit for gap in range(gaps + 1)]
+    return [(start, min(most * unit, cells - start)) for start in starts]
 
 
 def _pixels(first: int, cells: int, footprint: Footprint) -> slice:

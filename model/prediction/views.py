@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,25 +21,31 @@ class WorkingSize:
 
     Attributes:
         long_side: Length of the longer side in pixels; the other side keeps the aspect ratio.
+        short_side: Length of the shorter side in pixels, likewise.
         size: Height and width in pixels.
     """
 
     long_side: int | None = None
     size: tuple[int, int] | None = None
+    # Not in the text of a size, which is part of the digests of stored maps.
+    short_side: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if (self.long_side is None) == (self.size is None):
-            raise ValueError("a working size is either a long side or a height and a width")
-        if not all(1 <= side <= _LARGEST_SIDE for side in self.size or (self.long_side or 0,)):
-            raise ValueError(
-                f"a working size has sides of 1 to {_LARGEST_SIDE} pixels, got {self.size or self.long_side}"
-            )
+        given = [each for each in (self.size, self.long_side, self.short_side) if each is not None]
+        if len(given) != 1:
+            raise ValueError("a working size is either a long side, a short side, or a height and a width")
+        sides = given[0] if isinstance(given[0], tuple) else (given[0],)
+        if not all(1 <= side <= _LARGEST_SIDE for side in sides):
+            raise ValueError(f"a working size has sides of 1 to {_LARGEST_SIDE} pixels, got {given[0]}")
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width in pixels to which an image of this height and width is resized."""
         if self.size is not None:
             return self.size
-        factor = (self.long_side or 0) / max(height, width)
+        if self.short_side is not None:
+            factor = self.short_side / min(height, width)
+        else:
+            factor = (self.long_side or 0) / max(height, width)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
 

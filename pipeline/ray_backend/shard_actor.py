@@ -16,14 +16,15 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from model.files.checkpoint import from_bytes
+from model.errors import CheckpointError
 from model.kernels.preparation import prepare
 from model.networks.network import Network
+from model.networks.program.front_end import check_golden
 from model.prediction.streams import Streams
 from pipeline.data.storage import Storage
-from pipeline.errors import PipelineError, RunConflict
+from pipeline.errors import ConfigError, PipelineError, RunConflict
 from pipeline.ray_backend.cluster import departed_nodes
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import SegmentConfig, network_of
 from pipeline.segmentation.failures import end_if_context_is_broken
 from pipeline.segmentation.runs.shards import ShardReader, part_bytes, part_uri
 from pipeline.segmentation.segmenter import Segmenter
@@ -104,7 +105,11 @@ class ShardActor:
 
     def network(self, checkpoint: bytes) -> Network:
         """Build the network from the bytes of a checkpoint, prepared for the device that predicts."""
-        network = from_bytes(checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
+        network = network_of(self._task.config, checkpoint).to("cuda" if self._task.config.gpus_per_actor else "cpu")
+        try:
+            check_golden(network)
+        except CheckpointError as error:
+            raise ConfigError(f"{self._task.config.checkpoint} cannot be used: {error}") from error
         return prepare(network, self._task.transform_bytes, compile_kernels=self._task.config.compile)
 
     def streams(self, network: Network) -> Streams:

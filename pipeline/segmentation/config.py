@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pipeline.data.containers import LARGEST_MAX_PIXELS, MAX_PIXELS
 from pipeline.data.filesystems import normalise
 from pipeline.data.label_spaces import LabelSpace, label_space, network_label_space
+from pipeline.errors import ConfigError
 from pipeline.options import option
 
 if TYPE_CHECKING:
     # The model imports torch, which takes seconds; --help does without it.
-    from model.networks.network import NetworkSpec
+    from model.networks.network import Network, NetworkSpec
     from model.prediction.views import View, WorkingSize
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["SEQUENTIAL", "Concurrency", "SegmentConfig", "labels_of", "setting_differences"]
 
@@ -57,7 +58,10 @@ class SegmentConfig(BaseModel):
     shard_images: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Images per shard, which becomes one part file; a shard is started over when its actor dies."""
     window: Annotated[int, Field(ge=380)] = 1236
-    """Longest side of a front-end window in pixels, 372 of them margin; bounds memory, changes no result."""
+    """Longest side of a window in pixels, 372 of them margin in the dilated family; bounds memory, and changes no
+    result unless a score depends on the whole image."""
+    overlap: Annotated[Annotated[int, Field(ge=0, le=10_000)] | None, option("PIXELS", "that of the network")] = None
+    """Pixels by which windows overlap, for an imported network in which a score depends on the whole image."""
     batch_images: Annotated[Annotated[int, Field(ge=1, le=64)] | None, option("INT", "8")] = None
     """Largest batch of the network on a GPU, in images of one size and shard; a CPU predicts one by one."""
     transform_memory: Annotated[float, Field(ge=0)] = 2.5
@@ -129,6 +133,44 @@ class SegmentConfig(BaseModel):
         from model.prediction.views import views
 
         return views(self.scales, flip=self.flip, resize=resize)
+
+
+def network_of(config: SegmentConfig, checkpoint: bytes) -> Network:
+    """Return the network of a run on the CPU, with the overlap of --overlap.
+
+    Raises:
+        CheckpointError: If the bytes are no checkpoint.
+        ConfigError: If the network's windows cannot have the sizes of --window and --overlap.
+    """
+    from model.files.checkpoint import from_bytes
+
+    network = from_bytes(checkpoint)
+    footprint = network.front_end.footprint
+    if config.overlap is not None:
+        if footprint.overlap is None:
+            raise ConfigError(
+                f"--overlap {config.overlap} has no effect: the scores of this network depend on a bounded part of the "
+                "image, so its windows need no overlap. Drop the option"
+            )
+        footprint = replace(footprint, overlap=config.overlap)
+        network.front_end.footprint = footprint
+    if footprint.tile is not None and max(footprint.tile) > config.window:
+        raise ConfigError(
+            f"--window {config.window} is smaller than the only input of this network, {footprint.tile[0]}×"
+            f"{footprint.tile[1]} pixels: use at least {max(footprint.tile)}"
+        )
+    limit = config.window if footprint.tile is None else min(footprint.tile)
+    if limit < footprint.min_window:
+        raise ConfigError(
+            f"windows of {limit} pixels hold no cell of this network: use --window {footprint.min_window} or more"
+        )
+    return network
+
+
+def window_settings(config: SegmentConfig, network: Network) -> dict[str, Any]:
+    """Return window and overlap if they decide labels, for the identity of a run; else nothing."""
+    footprint = network.front_end.footprint
+    return {} if footprint.overlap is None else {"window": config.window, "overlap": footprint.overlap}
 
 
 def labels_of(config: SegmentConfig, spec: NetworkSpec) -> LabelSpace:

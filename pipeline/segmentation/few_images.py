@@ -14,6 +14,7 @@ from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
 from model.networks.network import Network
+from model.networks.program.front_end import check_golden
 from model.prediction.dense_prediction import predict
 from pipeline.data.images import decode_image
 from pipeline.data.labels import encode_mask
@@ -50,7 +51,7 @@ def load_network(uri: str, storage: Storage | None = None, *, device: str = "cpu
     """Load a network that `predict` can use.
 
     Args:
-        uri: Path or URI of a network.safetensors.
+        uri: Path or URI of a network.safetensors, or of an imported network.
         storage: Storage of the file; None: default retries.
         device: Device of the weights, such as `cpu` or `cuda`.
 
@@ -64,7 +65,9 @@ def load_network(uri: str, storage: Storage | None = None, *, device: str = "cpu
     storage = storage or Storage()
     try:
         # Transformed weights pay for themselves after many images only.
-        return prepare(from_bytes(storage.read(uri)).to(device), 0)
+        network = from_bytes(storage.read(uri)).to(device)
+        check_golden(network)
+        return prepare(network, 0)
     except CheckpointError as error:
         raise ConfigError(f"{uri} is not a usable checkpoint: {error}") from error
     except ObjectMissing as error:

@@ -209,7 +209,9 @@ class Segmenter:
             if len(batch) > 1:
                 logger.warning("out of memory, trying %d images one by one", len(batch))
                 return [outcome for image in batch for outcome in self._predict_within_memory([image], on_window)]
-            smallest = self._network.front_end.footprint.min_window
+            footprint = self._network.front_end.footprint
+            # Windows that are blended decide labels, which must not depend on memory.
+            smallest = footprint.min_window if footprint.overlap is None else window
             if window == smallest or self._config.geometry == "reference":
                 tried = "" if self._config.geometry == "reference" else f" even with windows of {window} pixels"
                 return [ImageError("predict", PredictionError(f"out of memory{tried}"))]

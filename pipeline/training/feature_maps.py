@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -18,6 +19,7 @@ from model.files.checkpoint import from_bytes
 from model.networks.network import DILATED, Network
 from model.precision import precision_name
 from model.prediction.dense_prediction import network_input, score_map
+from model.prediction.upsampling import GRID
 from pipeline.data.storage import Storage, join
 from pipeline.errors import IncompleteRun, ObjectMissing
 from pipeline.training.config import TrainConfig
@@ -133,7 +135,9 @@ class MapCache:
             if self._kind == "scores":
                 return score_map(self._network, image).cpu().contiguous()
             # (H, W, 3) -> (1, 3, h, w), reflected if the border is; float16 halves the size of the stored maps.
-            batch = network_input(self._network, image).whole()
+            # As large as the family's score maps can be: upsampling is not part of the digest.
+            spec = replace(self._network.spec, upsampling=front_end.upsampling or GRID)
+            batch = network_input(Network(spec, front_end, None), image).whole()
             return front_end.features(batch)[0].half().cpu().contiguous()
 
     def _uri(self, images: Images, index: int, mirror: bool) -> str:

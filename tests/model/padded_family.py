@@ -49,7 +49,10 @@ class PaddedFrontEnd(FrontEnd):
 
     @classmethod
     def footprint_of(cls, options: Mapping[str, Any]) -> Footprint:
-        return Footprint(stride=4, halo=7 + 2 * int(options["dilation"]), phase=4, border="padded")
+        dilation = options.get("dilation")
+        if set(options) != {"dilation"} or type(dilation) is not int or not 1 <= dilation <= 1000:
+            raise ValueError(f"family_options {str(options)[:100]} are no dilation of 1 to 1000")
+        return Footprint(stride=4, halo=7 + 2 * dilation, phase=4, border="padded")
 
     @classmethod
     def build(cls, spec: NetworkSpec, widths: FrontEndWidths | None, dropout: float) -> Self:
@@ -58,8 +61,7 @@ class PaddedFrontEnd(FrontEnd):
 
     @classmethod
     def from_tensors(cls, spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Self:
-        if set(spec.family_options) != {"dilation"}:
-            raise CheckpointError(f"family_options {dict(spec.family_options)} name no dilation")
+        cls.footprint_of(spec.family_options)
         width, hidden, classes = (output_channels(tensors, name) for name in ("conv1", "hidden", "classes"))
         if classes != len(spec.classes):
             raise CheckpointError(f"metadata names {len(spec.classes)} classes, but `classes` has {classes} outputs")

@@ -84,11 +84,12 @@ def test_padded_windows_lie_on_the_phase_and_hold_the_halo(
     footprint = Footprint(stride, halo, stride * multiple, "padded")
     limit = footprint.min_window + room
     covered = np.zeros((rows, columns), int)
+    size = (rows * stride, columns * stride)
     for window in plan_windows(rows, columns, limit, footprint):
         covered[window.cells] += 1
-        places = zip(window.pixels(footprint), window.kept(footprint), window.cells, strict=True)
-        for pixels, kept, cells in places:
-            assert pixels.start % footprint.phase == 0 and pixels.stop - pixels.start <= limit
+        places = zip(window.pixels(footprint), window.kept(footprint), window.cells, size, strict=True)
+        for pixels, kept, cells, length in places:
+            assert pixels.start % footprint.phase == 0 and min(pixels.stop, length) - pixels.start <= limit
             assert pixels.start + kept.start * stride == cells.start * stride
             assert pixels.start == 0 or cells.start * stride - pixels.start >= halo
             assert pixels.stop >= cells.stop * stride + halo
@@ -151,6 +152,25 @@ def test_any_upsampling_labels_any_size(upsampling: Upsampling) -> None:
         assert predict(network, picture(*size)).labels.shape == size
 
 
+def test_an_image_that_fits_is_one_window() -> None:
+    """At the image's border a padded window has no margin, which therefore needs no room."""
+    footprint = Footprint(8, 404, 32, "padded")
+    assert len(plan_windows(125, 125, 1000, footprint)) == 1
+    assert len(plan_windows(126, 125, 1000, footprint)) > 1
+    with pytest.raises(ValueError, match="500 pixels holds no cell: use at least 864"):
+        plan_windows(63, 10, 500, footprint)
+
+
+def test_a_halo_must_cover_the_cells_before_the_image() -> None:
+    with pytest.raises(ValueError, match="state a larger halo"):
+        padded_network(padded_spec(Upsampling(4, -14.0, "scores", "zeros")))
+
+
+def test_a_reference_window_belongs_to_the_dilated_family() -> None:
+    with pytest.raises(ValueError, match="not of padded"):
+        replace(padded_spec(), reference_window=(400, 400))
+
+
 def test_images_of_one_batch_have_one_size() -> None:
     """Two images of equal score maps may differ in pixels, and then cannot be stacked."""
     network = padded_network(padded_spec())
@@ -180,12 +200,16 @@ def test_an_unknown_family_is_refused_with_those_known(monkeypatch: pytest.Monke
         from_bytes(data)
 
 
-@pytest.mark.parametrize("options", [{}, {"dilation": 3, "depth": 2}])
-def test_options_that_the_family_does_not_know_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dilation": 3, "depth": 2}, {"dilation": "x"}, {"dilation": None}, {"dilation": 1e400}, {"y" * 10**6: 1}],
+)
+def test_options_that_the_family_does_not_know_are_refused(options: dict[str, object]) -> None:
     data = to_bytes(padded_network(padded_spec()))
     metadata = read_metadata(data, METADATA_KEY) | {"family_options": options}
-    with pytest.raises(CheckpointError, match="family_options"):
+    with pytest.raises(CheckpointError, match="family_options") as refused:
         from_bytes(save(load(data), {METADATA_KEY: json.dumps(metadata)}))
+    assert len(str(refused.value)) < 400
 
 
 def test_a_prepared_network_labels_alike() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from model.files.checkpoint import from_bytes
 from model.networks.families import FAMILIES, build_network
 from model.networks.network import Network
-from model.prediction.upsampling import Upsampling, labels_from_scores, upsample_scores
+from model.prediction.upsampling import Upsampling, cells_needed, labels_from_scores, upsample_scores
 from pipeline.errors import ConfigError
 from pipeline.training.config import TrainConfig
 from pipeline.training.engine.stages import build_optimizer, set_rate, trainable
 from pipeline.training.engine.trainer import Hooks
 from pipeline.training.recipes.schema import NetworkConfig, Recipe, StageConfig
-from pipeline.training.samples.crops import SampleParams, SampleRule, image_sample
+from pipeline.training.samples.crops import SampleParams, SampleRule, image_sample, map_sample
+from pipeline.training.samples.samplers import sample_rule
 from tests.model.padded_family import PADDED, PaddedFrontEnd, padded_spec
 from tests.shared import STORAGE
 from tests.training.support import assert_same_training, run_here, scene, small_recipe, write_data
@@ -114,9 +116,26 @@ def test_rate_factors_and_freezing_by_part() -> None:
     found = {name: rates[id(parameter)] for name, parameter in named}
     assert (found["hidden.weight"], found["hidden.bias"]) == (0.5, 1.0)
     assert (found["classes.weight"], found["classes.bias"]) == (5.0, 10.0)
-    wrong = padded_recipe(joint=StageConfig(iterations=3, rate_factors={"classifier": 2}, **STAGE))
-    with pytest.raises(ConfigError, match=r"names the part classifier.* choose from features, head, scores, context"):
-        trainable(network, "joint", wrong)
+
+
+@pytest.mark.parametrize(
+    ("stage", "factors", "reason"),
+    [
+        (
+            "joint",
+            {"classifier": 2},
+            "joint: rate_factors name 'classifier'.* choose from features, head, scores, context",
+        ),
+        ("front_end", {"context": 2}, "front_end: rate_factors name 'context'"),
+        ("context", {"context": 0}, "context: rate_factors freeze every part"),
+        ("joint", {"features": 0, "head": 0, "scores": 0, "context": 0}, "joint: rate_factors freeze every part"),
+        ("joint", {"head": float("inf")}, "finite"),
+        ("joint", {"head": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_rate_factors_that_mean_nothing_are_refused_at_once(stage: str, factors: dict[str, float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        small_recipe(**{stage: StageConfig(rate_factors=factors)})
 
 
 def test_unused_fields_leave_recipes_as_they_were() -> None:
@@ -160,6 +179,19 @@ def test_training_upsamples_as_prediction_does(upsampling: Upsampling) -> None:
         found = labels_from_scores(own, height, width, upsampling, confidence=True)
         np.testing.assert_array_equal(found.labels, each.argmax(dim=0).numpy())
         np.testing.assert_allclose(found.confidence, 255 * each.softmax(dim=0).amax(dim=0).numpy(), atol=0.51)
+
+
+def test_a_map_that_begins_before_the_image_is_upsampled_as_in_prediction() -> None:
+    """Such a map has more cells than strides, and a sample needs them all: FCN-8s begins 23.5 pixels early."""
+    upsampling = Upsampling(8, -23.5, "scores", "zeros")
+    recipe = small_recipe()
+    rule = sample_rule(recipe, "context", replace(recipe.spec(), upsampling=upsampling))
+    maps = torch.randn(3, *cells_needed(64, 80, upsampling), generator=torch.Generator().manual_seed(0))
+    label = np.zeros((64, 80), np.uint8)
+    sample = map_sample(maps, label, SampleParams(0, 0.0, 0.0, False), replace(rule, crop=None), 0)
+    found = upsample_scores(sample.inputs[None], 64, 80, upsampling)[0]
+    expected = labels_from_scores(maps, 64, 80, upsampling)
+    np.testing.assert_array_equal(found.argmax(dim=0).numpy(), expected.labels)
 
 
 def test_padded_spec_matches_the_recipes() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from model.networks.front_end import CONV_NAMES, FrontEnd, FrontEndWidths, outpu
 from model.networks.layers import SampleDropout, relu
 from model.networks.network import NetworkSpec
 from model.precision import score_precision
+from model.prediction.geometry import Footprint
 from model.prediction.upsampling import GRID, Upsampling
 
 __all__ = ["HEAD_CELLS", "DilatedFrontEnd"]
@@ -68,15 +69,24 @@ class DilatedFrontEnd(FrontEnd):
         self.reset_parameters()
 
     @classmethod
+    def footprint_of(cls, options: Mapping[str, Any]) -> Footprint:
+        """Return the footprint, and refuse options, as the family has none."""
+        if options:
+            raise ValueError(
+                f"family_options name {str(min(options))[:40]!r}, but the dilated family has none: upgrade"
+            )
+        return cls.footprint
+
+    @classmethod
     def build(cls, spec: NetworkSpec, widths: FrontEndWidths | None, dropout: float) -> Self:
         """Build a front end with random weights; the family has no options."""
+        cls.footprint_of(spec.family_options)
         return cls(len(spec.classes), widths, dropout)
 
     @classmethod
     def from_tensors(cls, spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Self:
         """Build a front end, without memory for its weights, of the widths that the tensors of a file have."""
-        if spec.family_options:
-            raise CheckpointError(f"family_options {dict(spec.family_options)} are unknown to this version: upgrade")
+        cls.footprint_of(spec.family_options)
         conv = tuple(output_channels(tensors, name) for name in CONV_NAMES)
         widths = FrontEndWidths(conv, output_channels(tensors, "fc6"), output_channels(tensors, "fc7"))
         classes = output_channels(tensors, "final")

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from model.files.checkpoint import from_bytes
 from model.kernels.preparation import prepare
 from pipeline.data.manifest_table import describe_changes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ObjectMissing
 from pipeline.results.tables import RUN_FILE
-from pipeline.segmentation.config import SegmentConfig
+from pipeline.segmentation.config import SegmentConfig, network_of
 from pipeline.segmentation.runs.claim import refuse_other_run
 from pipeline.segmentation.runs.plan import Plan, make_plan
 from pipeline.segmentation.runs.shards import finished_shards
@@ -198,7 +197,7 @@ def _segmenter(plan: Plan, storage: Storage) -> Segmenter:
     """Return a segmenter with the network and the threads of one actor."""
     config = plan.config
     torch.set_num_threads(max(1, math.floor(config.cpus_per_actor)))
-    network = from_bytes(storage.read(config.checkpoint)).to("cuda" if config.gpus_per_actor else "cpu")
+    network = network_of(config, storage.read(config.checkpoint)).to("cuda" if config.gpus_per_actor else "cpu")
     network = prepare(network, int(config.transform_memory * 2**30), compile_kernels=config.compile)
     return Segmenter(network, config, plan.run_id, storage)
 

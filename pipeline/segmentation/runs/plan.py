@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from model.errors import CheckpointError
-from model.files.checkpoint import from_bytes
-from model.networks.network import Network, NetworkSpec
+from model.networks.network import NetworkSpec
 from model.prediction.views import PLAIN
 from pipeline.data.manifest import build_manifest
 from pipeline.data.manifest_table import Manifest, ManifestTable
@@ -27,7 +26,13 @@ from pipeline.errors import (
 )
 from pipeline.results.schema.schemas import TABLE_FORMAT
 from pipeline.results.tables import Run
-from pipeline.segmentation.config import SegmentConfig, labels_of, setting_differences
+from pipeline.segmentation.config import (
+    SegmentConfig,
+    labels_of,
+    network_of,
+    setting_differences,
+    window_settings,
+)
 from pipeline.segmentation.runs.input_checks import check_inputs
 from pipeline.segmentation.runs.shards import FrozenFile, frozen_files
 
@@ -191,11 +196,10 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
     # An outage passes through, because it is no fault of the configuration; all other storage errors are one.
     try:
         checkpoint = storage.read(config.checkpoint)
-        network = from_bytes(checkpoint)
-        spec = network.spec
+        spec, windows = _spec_and_windows(config, checkpoint)
         ingredients = {
             "checkpoint": hashlib.sha256(checkpoint).hexdigest(),
-            "settings": config.identity_settings(),
+            "settings": config.identity_settings() | windows,
             "format": TABLE_FORMAT,
         }
         earlier = None if config.since is None else _earlier(storage, config.since, ingredients)
@@ -208,7 +212,7 @@ def make_plan(config: SegmentConfig, storage: Storage) -> Plan:
         raise ConfigError(str(error)) from error
     except CheckpointError as error:
         raise ConfigError(f"{config.checkpoint} is not a usable checkpoint: {error}") from error
-    _check_settings(config, network)
+    _check_settings(config, spec)
     check_inputs(config, spec, manifest, storage)
     ingredients["manifest"] = manifest.digest()
     if earlier is None or manifest.changes is None:
@@ -225,6 +229,12 @@ def _earlier(storage: Storage, since: str, ingredients: Mapping[str, Any]) -> Ba
     return earlier
 
 
+def _spec_and_windows(config: SegmentConfig, checkpoint: bytes) -> tuple[NetworkSpec, dict[str, Any]]:
+    """Return the network's specification and the settings of its windows; the weights are not kept."""
+    network = network_of(config, checkpoint)
+    return network.spec, window_settings(config, network)
+
+
 def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None) -> Manifest:
     # Outputs may lie among the images, but their files are no inputs.
     leave_out = [config.output]
@@ -237,12 +247,8 @@ def _manifest(config: SegmentConfig, storage: Storage, earlier: BaseRuns | None)
     )
 
 
-def _check_settings(config: SegmentConfig, network: Network) -> None:
+def _check_settings(config: SegmentConfig, spec: NetworkSpec) -> None:
     """Raise ConfigError for settings that contradict each other or the checkpoint."""
-    spec = network.spec
-    smallest = network.front_end.footprint.min_window
-    if config.window < smallest:
-        raise ConfigError(f"--window {config.window} holds no cell of this network: use at least {smallest} pixels")
     if config.geometry == "reference" and spec.reference_window is None:
         raise ConfigError("the checkpoint names no reference_window: use --geometry image")
     if config.geometry == "reference" and config.views(spec.resize) != PLAIN:

@@ -103,7 +103,7 @@ def _check_same_input(network: Network, other: Network) -> None:
     if (family, options) != (network.spec.family, dict(network.spec.family_options)):
         raise ModelError(
             f"its family is {family} with options {options}, the recipe's is {network.spec.family} with "
-            f"{dict(network.spec.family_options)}: set --network.family to what it was trained with"
+            f"{dict(network.spec.family_options)}: set --network.family and --network.family-options to its own"
         )
     if network.front_end.widths != other.front_end.widths:
         raise ModelError(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from model.networks.layers import SampleDropout
 from model.networks.network import Network
-from pipeline.errors import ConfigError
 from pipeline.training.recipes.schema import Recipe, StageConfig, StageName
 
 __all__ = [
@@ -86,25 +85,15 @@ def set_rate(optimizer: torch.optim.Optimizer, weights_rate: float) -> None:
 
 
 def trainable(network: Network, stage: StageName, recipe: Recipe) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters that a stage trains, with the names under which checkpoints store them.
-
-    Raises:
-        ConfigError: If the recipe names a part that the network does not have.
-    """
+    """Return the parameters that a stage trains, with the names under which checkpoints store them."""
     modules: list[nn.Module] = []
     if stage != "context":
         modules.append(network.front_end)
     if stage in ("context", "joint") and network.context is not None:
         modules.append(network.context)
     named = [pair for module in modules for pair in module.named_parameters()]
-    factors = recipe.stage(stage).rate_factors
-    if unknown := set(factors) - set(network.parts):
-        raise ConfigError(
-            f"--{stage.replace('_', '-')}.rate-factors names the part {min(unknown)}, which a {network.spec.family} "
-            f"network does not have: choose from {', '.join(network.parts)}"
-        )
-    frozen_parts = (*recipe.frozen_parts, *(part for part, factor in factors.items() if factor == 0))
-    frozen = {layer for part in frozen_parts for layer in network.parts[part]}
+    still = [part for part, factor in recipe.stage(stage).rate_factors.items() if factor == 0]
+    frozen = {layer for part in (*recipe.frozen_parts, *still) for layer in network.parts[part]}
     return [(name, parameter) for name, parameter in named if name.split(".")[0] not in frozen]
 
 

@@ -101,7 +101,10 @@ def _predict(
     with torch.inference_mode():
         # (F, h + halo, w + halo) -> (1, F, h + halo, w + halo)
         maps = cache.load(images, index, mirror=False).float().to(world.device)[None]
-        # -> scores (C, h, w)
-        scores = network.add_context(network.front_end.head(maps) if cache.before_head else maps)[0]
-    looks = views((1.0,), flip=False, resize=network.spec.resize)
+        scores = network.front_end.head(maps) if cache.before_head else maps
+        # A stored map may have a cell more than prediction computes, and the context module would see it.
+        looks = views((1.0,), flip=False, resize=network.spec.resize)
+        rows, columns = network.score_map_size(*looks[0].size(label.shape[0], label.shape[1]))
+        # -> scores (C, rows, columns)
+        scores = network.add_context(scores[:, :, :rows, :columns])[0]
     return label_map(network.spec, [scores], (label.shape[0], label.shape[1]), views=looks, target=label)

@@ -130,7 +130,11 @@ def _from_weights(recipe: Recipe, network: Network | None, sample: SplitSample) 
             widths = network.front_end.widths
             if given not in (None, widths.fc6):
                 raise ConfigError(f"--network.fc {given} is not {widths.fc6}, that of --network.weights: leave it out")
-            adopted = {"layer_widths": (*widths.conv, widths.fc6, widths.fc7)}
+            adopted = {
+                "layer_widths": (*widths.conv, widths.fc6, widths.fc7),
+                "family": network.spec.family,
+                "family_options": dict(network.spec.family_options),
+            }
         changes["network"] = recipe.network.model_copy(update=adopted)
     return changes
 

@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -39,6 +38,7 @@ STAGES: tuple[StageName, ...] = ("front_end", "fine_tune", "context", "joint")
 StageInput = Literal["images", "features", "scores"]
 # As in `model.networks.network`, which imports torch.
 _DILATED = "dilated"
+_FRONT_END_PARTS = ("features", "head", "scores")
 
 
 class _Frozen(BaseModel):
@@ -116,6 +116,8 @@ class NetworkConfig(_Extended):
 
     family: str = _DILATED
     """Family of the front end, on which the context module goes: dilated."""
+    family_options: Annotated[dict[str, int | float | str], option("NAME VALUE …", "none")] = {}
+    """Settings of the family that the widths do not give; dilated has none."""
     scale: Annotated[float, Field(ge=DERIVE, le=1)] = 1.0
     """Width of the convolutions as a fraction of VGG-16's (0–1); -1: the widths of --network.weights, or an eighth
     without that option."""
@@ -141,8 +143,6 @@ class NetworkConfig(_Extended):
 
     layer_widths: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
     """Channels of conv1_1 … conv5_3, fc6 and fc7, adopted from a network; None: computed from scale and fc."""
-    family_options: Annotated[dict[str, JsonValue], tyro.conf.Suppress] = {}
-    """Settings of the family that its widths do not give."""
 
     @model_validator(mode="after")
     def _scale_is_a_share(self) -> NetworkConfig:
@@ -170,6 +170,9 @@ class NetworkConfig(_Extended):
         return FrontEndWidths(tuple(convolutions), fc6, fc7)
 
 
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class StageConfig(_Extended):
     """One stage of a recipe: data, optimizer and schedule. Zero iterations skip the stage."""
 
@@ -183,8 +186,8 @@ class StageConfig(_Extended):
     """Most images per forward pass on one worker; gradients are accumulated over its share of the batch. Changes
     memory, and no result beyond rounding."""
     crop: Annotated[int, Field(ge=DERIVE)] | None = 628
-    """Side of the training crops in pixels, 372 of them margin; None: whole images; -1: derived from the sizes of the
-    images."""
+    """Side of the training crops in pixels, 372 of them margin in the dilated family; None: whole images; -1: derived
+    from the sizes of the images."""
     extra_data: bool = False
     """Draw images from --extra-data as well, as if both were one data set."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -202,7 +205,7 @@ class StageConfig(_Extended):
     """Probability of dropout after fc6 and fc7. In the context stage, where the front end does not learn, dropout blurs
     the maps of images that the front end has memorized; 0, as in the paper, gives the maps of prediction."""
 
-    rate_factors: Annotated[dict[str, Annotated[float, Field(ge=0)]], option("PART FACTOR …", "1 for every part")] = {}
+    rate_factors: Annotated[dict[str, Factor], option("PART FACTOR …", "1 for every part")] = {}
     """Learning rates of parts of the network (features, head, scores, context) as multiples of the stage's; 0 freezes a
     part."""
 
@@ -235,7 +238,8 @@ class Recipe(_Extended):
     joint: StageConfig = StageConfig()
     """Stage that trains front end and context module jointly; zero iterations skip it."""
     frozen_convolutions: bool = False
-    """Keep the weights of conv1_1 … conv5_3, and compute their maps once per image instead of once per step."""
+    """Keep the weights of the part features (conv1_1 … conv5_3), and compute its maps once per image instead of once
+    per step."""
     mirror: bool = True
     """Mirror each sample left to right with probability 0.5."""
     random_scale: Annotated[tuple[float, float] | None, option("LOWEST HIGHEST", "no resizing")] = None
@@ -278,6 +282,20 @@ class Recipe(_Extended):
                     self.footprint().check_crop(crop)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _rate_factors_name_parts(self) -> Recipe:
+        for name in STAGES:
+            parts = {"context": ("context",), "joint": (*_FRONT_END_PARTS, "context")}.get(name, _FRONT_END_PARTS)
+            factors = self.stage(name).rate_factors
+            if unknown := sorted(set(factors) - set(parts)):
+                raise ValueError(
+                    f"{name}: rate_factors name {unknown[0]!r}, which is no part that this stage trains: choose from "
+                    f"{', '.join(parts)}"
+                )
+            if all(factors.get(part, 1) == 0 or part in self.frozen_parts for part in parts):
+                raise ValueError(f"{name}: rate_factors freeze every part that the stage trains: leave one to learn")
         return self
 
     @model_validator(mode="after")
@@ -398,7 +416,7 @@ class Recipe(_Extended):
             resize=self.working_size(),
             context=ContextSpec(CONTEXT_DILATIONS[self.network.layers], self.network.padding),
             upsampling=FAMILIES[self.network.family].upsampling or NAMED[self.network.upsampling],
-            reference_window=self.network.reference_window,
+            reference_window=self.network.reference_window if self.network.family == _DILATED else None,
             family=self.network.family,
             family_options=self.network.family_options,
         )

@@ -108,6 +108,7 @@ class SampleRule:
         scale: Range of the random resize factor; None: no resizing.
         footprint: Footprint of the front end.
         first: Pixel under the first cell; 0 if the loss covers every pixel.
+        extra: Cells that a map has beyond one for every stride, because it begins before the image.
     """
 
     crop: int | None
@@ -117,6 +118,7 @@ class SampleRule:
     scale: tuple[float, float] | None = None
     footprint: Footprint = FOOTPRINT
     first: int = 0
+    extra: int = 0
 
     @property
     def cells(self) -> int | None:
@@ -191,7 +193,8 @@ def map_sample(
     target[: part.shape[0], : part.shape[1]] = part
     # (stride·height, stride·width) -> (height, width), if the loss covers only the pixels under cells.
     kept = target[rule.first :: rule.target_stride, rule.first :: rule.target_stride]
-    inputs = maps[:, top : top + height + halo, left : left + width + halo].float()
+    more = halo + rule.extra
+    inputs = maps[:, top : top + height + more, left : left + width + more].float()
     return Sample(inputs, torch.from_numpy(kept.copy()), uri, params.seed)
 
 
@@ -229,7 +232,7 @@ def _axis(size: int, rule: SampleRule, share: float) -> _Axis:
     """
     margin = rule.footprint.crop_margin
     # Without padding of its own, the network needs a whole number of cells.
-    stride = rule.footprint.stride if margin else 1
+    stride = rule.footprint.stride if rule.footprint.border == "reflected" else 1
     crop = -(-size // stride) * stride + 2 * margin if rule.crop is None else rule.crop
     # The whole image starts at its first pixel, and so does a crop that is larger than the reflected image.
     start = 0 if rule.crop is None else _offset(max(0, size + 2 * margin - crop), share)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.networks.network import NetworkSpec
+from model.prediction.upsampling import cells_needed
 from pipeline.errors import ConfigError
 from pipeline.training.feature_maps import MapCache
 from pipeline.training.recipes.schema import Recipe, StageName
@@ -108,4 +109,5 @@ def sample_rule(recipe: Recipe, stage: StageName, spec: NetworkSpec) -> SampleRu
         scale=recipe.random_scale,
         footprint=recipe.footprint(),
         first=0 if every_pixel else math.floor(upsampling.anchor + 0.5),
+        extra=cells_needed(upsampling.stride, upsampling.stride, upsampling)[0] - 1 if upsampling.anchor < 0 else 0,
     )

@@ -1,0 +1,1 @@
+"""Tests of importing networks of other origin, and of predicting with them."""
