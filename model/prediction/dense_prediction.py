@@ -24,6 +24,7 @@ from model.prediction import reference_geometry
 from model.prediction.averaging import average_labels
 from model.prediction.geometry import Footprint, Window, plan_windows
 from model.prediction.label_map import LabelMap, check_target
+from model.prediction.labels_by_window import label_by_windows, needs_windows
 from model.prediction.streams import Stream
 from model.prediction.upsampling import labels_from_scores
 from model.prediction.views import PLAIN, View
@@ -74,6 +75,11 @@ def predict(
         pixels = preprocess(image, network.spec.mean_bgr)
         return reference_geometry.predict(network, pixels, confidence=confidence, target=target, on_window=on_window)
     views = views or views_of((1.0,), flip=False, resize=network.spec.resize)
+    if tuple(views) == PLAIN and needs_windows(network, network.score_map_size(height, width)):
+        source = network_input(network, image, max_window)
+        return label_by_windows(
+            network, source, max_window=max_window, confidence=confidence, target=target, on_window=on_window
+        )
     scores = [score_map(network, view.of(image), max_window=max_window, on_window=on_window) for view in views]
     return label_map(network.spec, scores, (height, width), views=views, confidence=confidence, target=target)
 

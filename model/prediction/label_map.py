@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.prediction.streams import to_device
 
-__all__ = ["Counted", "LabelMap", "check_target", "count_bands", "to_label_map"]
+__all__ = ["Counted", "LabelMap", "Mosaic", "check_target", "count_bands", "to_label_map"]
 
 # Labels and targets are bytes, so there are 256 possible ids.
 _IDS = 256
@@ -38,6 +38,42 @@ class LabelMap:
     mean_entropy: float
     class_pixels: NDArray[np.int64]
     confusion: NDArray[np.int64] | None
+
+
+class Mosaic:
+    """Label map of an image that is labeled rectangle by rectangle.
+
+    Args:
+        size: Height and width of the image, pixels.
+        classes: Number of classes, C.
+        confidence: Whether the parts have maps of the winning probability.
+        labelled: Whether the parts have confusion matrices.
+    """
+
+    def __init__(self, size: tuple[int, int], classes: int, *, confidence: bool, labelled: bool) -> None:
+        self._labels = np.empty(size, np.uint8)
+        self._winning = np.empty(size, np.uint8) if confidence else None
+        self._confidence = self._entropy = 0.0
+        self._class_pixels = np.zeros(classes, np.int64)
+        self._confusion = np.zeros((classes, classes), np.int64) if labelled else None
+
+    def add(self, place: tuple[slice, slice], part: LabelMap) -> None:
+        """Add the label map of a rectangle, given by its rows and columns of pixels."""
+        self._labels[place] = part.labels
+        if self._winning is not None and part.confidence is not None:
+            self._winning[place] = part.confidence
+        # Means become sums again, because rectangles differ in size.
+        self._confidence += part.mean_confidence * part.labels.size
+        self._entropy += part.mean_entropy * part.labels.size
+        self._class_pixels += part.class_pixels
+        if self._confusion is not None and part.confusion is not None:
+            self._confusion += part.confusion
+
+    def label_map(self) -> LabelMap:
+        """Return the label map of the whole image, after every pixel was added once."""
+        pixels = self._labels.size
+        means = self._confidence / pixels, self._entropy / pixels
+        return LabelMap(self._labels, self._winning, *means, self._class_pixels, self._confusion)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from model.networks.dilated.geometry import MARGIN, OUTPUT_STRIDE
 from model.networks.network import Network
 from model.precision import front_end_precision
 from model.prediction.geometry import reflect_indices
-from model.prediction.label_map import LabelMap, check_target
+from model.prediction.label_map import LabelMap, Mosaic, check_target
 from model.prediction.upsampling import labels_from_scores
 
 __all__ = ["predict", "tiled_scores"]
@@ -118,13 +118,8 @@ def _predict_by_tile(
     The upsampling is part of the net, so each tile has zeros beyond its own cells.
     """
     height, width = image.shape[1:]
-    labels = np.empty((height, width), np.uint8)
-    winning = np.empty((height, width), np.uint8) if confidence else None
-    total_confidence = total_entropy = 0.0
     spec = network.spec
-    classes = len(spec.classes)
-    class_pixels = np.zeros(classes, np.int64)
-    confusion = None if target is None else np.zeros((classes, classes), np.int64)
+    mosaic = Mosaic((height, width), len(spec.classes), confidence=confidence, labelled=target is not None)
     top = 0
     for band in _scores_by_tile(network, image, on_window):
         left = rows = 0
@@ -141,19 +136,10 @@ def _predict_by_tile(
                 target=aim,
                 ignore_label=spec.ignore_label,
             )
-            labels[place] = part.labels
-            if winning is not None and part.confidence is not None:
-                winning[place] = part.confidence
-            # Means become sums again, because tiles differ in size.
-            total_confidence += part.mean_confidence * part.labels.size
-            total_entropy += part.mean_entropy * part.labels.size
-            class_pixels += part.class_pixels
-            if confusion is not None and part.confusion is not None:
-                confusion += part.confusion
+            mosaic.add(place, part)
             left += columns
         top += rows
-    pixels = labels.size
-    return LabelMap(labels, winning, total_confidence / pixels, total_entropy / pixels, class_pixels, confusion)
+    return mosaic.label_map()
 
 
 def _tiles(padded: Tensor, axis: int, window: int) -> list[Tensor]:

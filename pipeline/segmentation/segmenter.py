@@ -18,7 +18,9 @@ from model.errors import PredictionError
 from model.networks.network import Network
 from model.prediction.dense_prediction import label_map, predict, score_maps
 from model.prediction.label_map import LabelMap
+from model.prediction.labels_by_window import label_by_windows, needs_windows
 from model.prediction.streams import PendingTensors, Streams
+from model.prediction.views import PLAIN
 from pipeline.concurrency import prefetch_map
 from pipeline.data.labels import encode_confidence, encode_mask
 from pipeline.data.storage import Storage
@@ -242,6 +244,9 @@ class Segmenter:
             )
             return [lambda: result]
         stream = self._streams.network
+        if self._views == PLAIN and needs_windows(self._network, inputs[0][0].cells):
+            with stream.use():
+                return [partial(lambda done: done, self._by_windows(item, window, on_window)) for item in items]
         with stream.use():
             # Inputs by image and view -> by view: one view of all images is one batch of the network.
             of_views = [
@@ -251,6 +256,18 @@ class Segmenter:
             # Scores by view and image -> by image: each image is labeled on its own, in another stream.
             of_images = [stream.record(scores) for scores in zip(*of_views, strict=True)]
         return [partial(self._label, item, scores) for item, scores in zip(items, of_images, strict=True)]
+
+    def _by_windows(self, item: Loaded, window: int, on_window: Callable[[], None]) -> LabelMap:
+        """Return the label map of an image whose score map would be too large to be kept."""
+        assert isinstance(item.source, tuple)
+        return label_by_windows(
+            self._network,
+            item.source[0],
+            max_window=window,
+            confidence=self._config.confidence_maps,
+            target=item.label,
+            on_window=on_window,
+        )
 
     def _label(self, item: Loaded, scores: PendingTensors) -> LabelMap:
         """Return the label map of an image, averaged over its views, from one score map per view."""

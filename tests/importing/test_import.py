@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 
 from jobs.import_network import main
@@ -17,6 +18,7 @@ from model.errors import CheckpointError
 from model.files.checkpoint import from_bytes
 from model.networks.program.archive import add_extras, judge
 from model.networks.program.front_end import check_golden, drawn_image
+from model.prediction import dense_prediction, labels_by_window
 from model.prediction.dense_prediction import blend_weight, predict, score_map
 from model.prediction.geometry import Footprint, Window, plan_windows
 from pipeline.data.labels import decode_mask
@@ -24,6 +26,7 @@ from pipeline.data.storage import join
 from pipeline.errors import ConfigError, ExitCode, RunConflict
 from pipeline.importing.importer import import_network
 from pipeline.results.verify import verify
+from pipeline.segmentation import segmenter
 from tests.importing.support import (
     CLASSES,
     MEAN,
@@ -35,7 +38,7 @@ from tests.importing.support import (
     request,
     small_network,
 )
-from tests.segmentation.support import config_of, picture, png, run_here, write_inputs
+from tests.segmentation.support import config_of, differing_tables, picture, png, run_here, write_inputs
 from tests.shared import STORAGE
 
 
@@ -210,3 +213,33 @@ def test_the_job_says_what_it_found_and_writes_one_file(folder: str, capsys: pyt
     assert main(options) == ExitCode.DONE
     assert "pixels up to 12 away can change a label" in capsys.readouterr().out
     assert STORAGE.read(target) == imported(folder).data or from_bytes(STORAGE.read(target)).spec.classes
+
+
+def test_a_large_image_with_a_score_at_every_pixel_is_labeled_window_by_window(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same labels and counts as from the whole score map, which never exists."""
+    torch.manual_seed(1)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)).eval()
+    source = f"{folder}/pixels.pt2"
+    STORAGE.write(source, exported(plain))
+    network = from_bytes(import_network(request(source), STORAGE).data)
+    assert network.front_end.footprint.stride == 1 and network.front_end.footprint.halo == 3
+    image = drawn_image(4, 210, 190)
+    target = np.random.default_rng(0).integers(0, 5, (210, 190), dtype=np.uint8)
+    target[target == 4] = 255
+    whole = predict(network, image, confidence=True, target=target)
+    inputs = write_inputs(str(tmp_path), 4)
+    STORAGE.write(join(inputs.root, "network.safetensors"), import_network(request(source), STORAGE).data)
+    run_here(config_of(inputs))
+    monkeypatch.setattr(labels_by_window, "LARGEST_SCORE_MAP", 1000)
+    monkeypatch.setattr(dense_prediction, "score_maps", None)
+    tiled = predict(network, image, confidence=True, target=target, max_window=64)
+    np.testing.assert_array_equal(tiled.labels, whole.labels)
+    np.testing.assert_array_equal(tiled.confidence, whole.confidence)
+    np.testing.assert_array_equal(tiled.confusion, whole.confusion)
+    np.testing.assert_array_equal(tiled.class_pixels, whole.class_pixels)
+    assert tiled.mean_entropy == pytest.approx(whole.mean_entropy, rel=1e-6)
+    monkeypatch.setattr(segmenter, "score_maps", None)
+    run_here(config_of(inputs, output=join(inputs.root, "out2")))
+    assert differing_tables(join(inputs.root, "out"), join(inputs.root, "out2")) == []

@@ -73,6 +73,7 @@ class Forecast:
         throughput: Expected speed of one actor.
         actors: Configured number of actors; None if the size of the cluster decides.
         since: Earlier run whose unchanged images are left out, as in `Plan.since`; None without one.
+        windows: Window and overlap in pixels, if they decide labels; else empty.
     """
 
     images: int
@@ -85,6 +86,7 @@ class Forecast:
     throughput: ThroughputEstimate
     actors: int | None
     since: Mapping[str, Any] | None
+    windows: Mapping[str, Any]
 
     def text(self) -> str:
         """Return the forecast as text for a terminal, one subject per line."""
@@ -94,6 +96,9 @@ class Forecast:
             ("requests", "about {get:,} GET, {put:,} PUT, {list:,} LIST".format(**vars(self.requests))),
             ("time", self._time()),
         ]
+        if self.windows:
+            text = "labels of images larger than {window} pixels depend on windows that overlap by {overlap} pixels"
+            lines.append(("windows", text.format(**self.windows)))
         if self.since is not None:
             lines.insert(1, ("since", f"{self.since['output']}: {describe_changes(self.since)}"))
         return "\n".join(f"{name:<10}{value}" for name, value in [*lines, ("", "nothing was started or written")])
@@ -138,6 +143,7 @@ def forecast(config: SegmentConfig, storage: Storage | None = None) -> Forecast:
         throughput=_throughput(plan, storage) if left else ThroughputEstimate(None, "no image is left to segment"),
         actors=config.actors,
         since=plan.since,
+        windows={name: value for name, value in plan.ingredients["settings"].items() if name in ("window", "overlap")},
     )
 
 
