@@ -66,10 +66,10 @@ def main(arguments: list[str]) -> None:
     from pipeline.importing.importer import ImportRequest, import_network
 
     storage = Storage()
-    request = ImportRequest.model_validate(options.model_dump(exclude={"dry_run"}))
+    target = normalise(options.output)
+    request = ImportRequest.model_validate({**options.model_dump(exclude={"dry_run"}), "output": target})
     imported = import_network(request, storage)
     print(imported.text())
-    target = normalise(options.output)
     if options.dry_run:
         print(f"would write {target} ({len(imported.data) / 2**20:.1f} MiB)")
         return

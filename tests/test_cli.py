@@ -21,7 +21,19 @@ from tests.segmentation.support import CLASSES, narrow_network, picture, png
 
 # Modules that --help must not import, because each costs seconds.
 HEAVY = ("ray", "torch", "pandas", "pyarrow", "matplotlib")
-COMMANDS = ("train", "segment", "predict", "report", "score", "verify", "compare", "export", "runs", "paint-labels")
+COMMANDS = (
+    "train",
+    "segment",
+    "predict",
+    "report",
+    "score",
+    "verify",
+    "compare",
+    "export",
+    "runs",
+    "paint-labels",
+    "import-network",
+)
 WRITERS = ("predict", "report", "score", "compare", "export", "paint-labels", "segment")
 
 

@@ -35,6 +35,11 @@ _PAYLOADS = {
     "data/weights/model_weights_config.json": "data/weights/weight_",
     "data/constants/model_constants_config.json": "data/constants/tensor_",
 }
+# Errors of reading a file whose values have other types than those of torch.export.
+_DAMAGE = (
+    *(zipfile.BadZipFile, NotImplementedError, RecursionError, EOFError, OverflowError),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+)
 _LARGEST_JSON = 256 * 2**20  # bytes
 _LARGEST_EXPRESSION = 20_000  # characters
 _DEEPEST = 64  # levels of JSON
@@ -81,7 +86,7 @@ def is_archive(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return any(name.split("/", 1)[-1] == "archive_format" for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except _DAMAGE:
         return False
 
 
@@ -102,10 +107,10 @@ def judge(data: bytes) -> Archive:
             golden = entries.pop(f"extra/{GOLDEN}", None)
             program = _program(entries)
             kept = {_MODEL: json.dumps(program).encode(), **_payloads(entries)}
-    except (zipfile.BadZipFile, NotImplementedError, RecursionError, KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"the archive cannot be read ({str(error)[:200]}): export the network again") from error
     if entries:
-        raise CheckpointError(f"entry {min(entries)!r} of the archive is unknown, so it is not loaded")
+        raise CheckpointError(f"entry {min(entries)[:100]!r} of the archive is unknown, so it is not loaded")
     described = None if text is None else _json(text, DESCRIPTION)
     if described is not None and not isinstance(described, dict):
         raise CheckpointError(f"{DESCRIPTION} is a {type(described).__name__}, not an object")
@@ -135,7 +140,7 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, bytes]:
     if len({name.split("/", 1)[0] for name in names}) != 1 or not all("/" in name for name in names):
         raise CheckpointError("the archive has no folder of its own: it was not written by torch.export.save")
     if compressed := [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]:
-        raise CheckpointError(f"entry {compressed[0]!r} is compressed, which torch.export never does")
+        raise CheckpointError(f"entry {compressed[0][:100]!r} is compressed, which torch.export never does")
     entries = {info.filename.split("/", 1)[1]: archive.read(info) for info in infos}
     for name in _IGNORED & entries.keys():
         del entries[name]
@@ -170,7 +175,7 @@ def _check_depth(value: Any, levels: int, name: str) -> None:
 def _program(entries: dict[str, bytes]) -> dict[str, Any]:
     """Take the program out of the entries, check it, and drop what only describes where it came from."""
     if others := [name for name in entries if name.startswith("models/") and name != _MODEL]:
-        raise CheckpointError(f"the archive holds another program, {others[0]!r}: export one network alone")
+        raise CheckpointError(f"the archive holds another program, {others[0][:100]!r}: export one network alone")
     if _MODEL not in entries:
         raise CheckpointError("the archive holds no program: write it with torch.export.save")
     program: dict[str, Any] = _json(entries.pop(_MODEL), _MODEL)

@@ -124,6 +124,8 @@ def network_from_archive(data: bytes) -> Network:
     # Exported modules replace these methods by ones that refuse every call.
     for method in ("eval", "train"):
         program.__dict__.pop(method, None)
+    # The input is channels last as well, which saves a change of layout around every convolution.
+    program.to(memory_format=torch.channels_last)
     front_end = ProgramFrontEnd(program, described, archive.golden)
     return Network(described.spec(), front_end, None).eval().requires_grad_(False)
 
