@@ -59,6 +59,10 @@ def train(folder: Path, classes: tuple[str, ...], steps: int) -> None:
     """Train on the scenes of seeds 0 to 199, as torchvision does: RGB, standardized, ignored pixels left out."""
     torch.manual_seed(0)
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=len(classes)).train()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            # MobileNetV3 has 0.01: after a few hundred steps, its running statistics are still those of the start.
+            layer.momentum = 0.1
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     scenes = [draw_scene(seed) for seed in range(TRAINING)]

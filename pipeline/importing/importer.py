@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import math
 import tempfile
@@ -15,15 +14,15 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from model.errors import CheckpointError
 from model.networks.network import Network
-from model.networks.program.archive import Archive, add_extras, is_archive, judge
+from model.networks.program.archive import add_extras, is_archive
 from model.networks.program.description import Check, Description, ProgramContext, ProgramInput, ProgramOutput
 from model.networks.program.front_end import ProgramFrontEnd, drawn_image, network_from_archive
 from model.prediction.dense_prediction import predict
 from pipeline.data.class_files import choose_palette, read_classes
 from pipeline.data.storage import Storage, join
 from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.importing.export import export, judged, module_of, saved
 from pipeline.importing.measure import MULTIPLES, Measured, find_bound, find_sizes
 from pipeline.importing.published import from_huggingface, from_segmentation_models, from_torchvision
 from pipeline.importing.source import Selected, Source, Stated
@@ -33,7 +32,6 @@ __all__ = ["ImportRequest", "Imported", "import_network"]
 logger = logging.getLogger(__name__)
 _TORCHVISION = "torchvision:"
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-_TILE = (512, 512)  # pixels; of a network that cannot be exported for every size
 _GOLDEN = (176, 208)  # pixels
 # Lengths of test images beyond the smallest window, and their width, pixels: their residues differ for all multiples.
 _BEYOND = (101, 105, 113, 129)
@@ -42,7 +40,7 @@ _GRID = 32  # pixels; the coarsest stride of most networks
 
 
 class ImportRequest(BaseModel):
-    """What to import, and what its files do not state.
+    """Request of an import: the source, and values that win over its files' statements.
 
     Attributes:
         source: URI of a .pt2 archive or of a folder, or `torchvision:NAME`.
@@ -122,7 +120,7 @@ def import_network(request: ImportRequest, storage: Storage | None = None) -> Im
     """Make the archive of a network; nothing is written.
 
     Args:
-        request: What to import.
+        request: Source and options of the import.
         storage: Storage of the source; None: default retries.
 
     Raises:
@@ -131,10 +129,10 @@ def import_network(request: ImportRequest, storage: Storage | None = None) -> Im
     """
     storage = storage or Storage()
     source = _read(request, storage)
-    program, fixed = _export(source.network, request.fixed)
+    program, fixed = export(source.network, request.fixed)
     description = _describe(request, source, program, fixed, storage)
-    archive = _judged(_saved(program))
-    module = _module(archive)
+    archive = judged(saved(program))
+    module = module_of(archive)
     notes: list[str] = []
     if request.fixed is None and fixed is not None:
         notes.append(f"the network could be exported for inputs of {fixed[0]}×{fixed[1]} pixels alone")
@@ -166,9 +164,9 @@ def _read(request: ImportRequest, storage: Storage) -> Source:
         raise ConfigError(f"{error}: give the URI of an archive that torch.export.save wrote") from error
     if not is_archive(data):
         raise ConfigError(f"{request.source} is no archive of torch.export: write it with torch.export.save")
-    archive = _judged(data)
+    archive = judged(data)
     key = request.output_key
-    network = Selected(_module(archive), int(key) if key is not None and key.isdecimal() else key)
+    network = Selected(module_of(archive), int(key) if key is not None and key.isdecimal() else key)
     return Source(network, Stated(), record={"layout": "torch.export", "uri": request.source})
 
 
@@ -189,56 +187,6 @@ def _read_folder(uri: str, storage: Storage) -> Source:
         text = (folder / "config.json").read_text(errors="replace")
         reader = from_segmentation_models if '"_model_class"' in text else from_huggingface
         return reader(folder, uri)
-
-
-def _export(network: nn.Module, fixed: tuple[int, int] | None) -> tuple[Any, tuple[int, int] | None]:
-    """Export a network for every size, or for one tile if it cannot be.
-
-    Returns:
-        The program, and its tile; None: every size.
-    """
-    any_size = torch.export.Dim.DYNAMIC
-    shapes: list[tuple[dict[int, Any], tuple[int, int] | None, tuple[int, ...]]] = []
-    if fixed is None:
-        shapes.append(({0: any_size, 2: any_size, 3: any_size}, None, (2, 3, 256, 320)))
-    tile = fixed or _TILE
-    # Some networks take one image at a time.
-    shapes += [({0: any_size}, tile, (2, 3, *tile)), ({}, tile, (1, 3, *tile))]
-    reason = ""
-    for dynamic, only, example in shapes:
-        try:
-            return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=(dynamic,)), only
-        except Exception as error:  # torch raises many kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            logger.info("not exported for %s: %s", "one tile" if only else "every size", reason)
-    raise ConfigError(f"torch.export cannot export the network for {tile[0]}×{tile[1]} pixels: {reason}")
-
-
-def _saved(program: Any) -> bytes:
-    sink = io.BytesIO()
-    torch.export.save(program, sink)
-    return sink.getvalue()
-
-
-def _judged(data: bytes) -> Archive:
-    try:
-        return judge(data)
-    except CheckpointError as error:
-        raise ConfigError(f"the program is refused: {error}") from error
-
-
-def _module(archive: Archive) -> nn.Module:
-    try:
-        program = torch.export.load(io.BytesIO(archive.data)).module(check_guards=False)
-    except Exception as error:  # torch raises many kinds for a program that contradicts itself
-        raise ConfigError(
-            f"torch {torch.__version__} cannot build the program, written by torch {archive.torch_version} "
-            f"({str(error)[:200]}): export it with this version of torch"
-        ) from error
-    for method in ("eval", "train"):
-        program.__dict__.pop(method, None)
-    built: nn.Module = program
-    return built
 
 
 def _describe(

@@ -61,7 +61,7 @@ def from_huggingface(folder: Path, origin: str) -> Source:
 
 
 def _processor(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an image processor states."""
+    """Return the statements of an image processor's settings."""
     found: dict[str, Any] = {"channels": "RGB", "scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     if settings.get("do_rescale", True):
         found["scale"] = float(settings.get("rescale_factor", 1 / 255))

@@ -1,4 +1,4 @@
-"""Where a network comes from, and what its files state about its input, its classes and its output."""
+"""Network from a source, and the statements of its files about input, classes and output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Stated:
-    """What the files of a network state; None where they say nothing.
+    """Statements of a network's files; None where they say nothing.
 
     Attributes:
         classes: Class names, in the order of the output's channels.
@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
         network: Module from standardized images (N, 3, H, W) to a map (N, C, h, w), in evaluation mode.
-        stated: What its files state.
+        stated: Statements of its files.
         upsampled: Whether the original pipeline interpolates the map to the image's size without aligned corners.
         record: Origin, for the description of the network; JSON values.
     """

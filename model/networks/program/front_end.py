@@ -16,11 +16,11 @@ from torch.nn import functional
 from model.errors import CheckpointError
 from model.networks.front_end import FrontEnd, FrontEndWidths
 from model.networks.network import Network, NetworkSpec
-from model.networks.program.archive import judge
+from model.networks.program.archive import Archive, judge
 from model.networks.program.description import Description, ProgramInput
 from model.prediction.dense_prediction import predict
 
-__all__ = ["TOLERANCE", "ProgramFrontEnd", "check_golden", "drawn_image", "network_from_archive"]
+__all__ = ["TOLERANCE", "ProgramFrontEnd", "build_program", "check_golden", "drawn_image", "network_from_archive"]
 
 # Share of the golden image's labels that may differ on another machine, whose rounding differs.
 TOLERANCE = 0.005
@@ -35,7 +35,7 @@ class ProgramFrontEnd(FrontEnd):
 
     Args:
         program: Module of the exported program.
-        description: What the program expects and returns.
+        description: Description of the program's input and output.
         golden: Labels of the golden image, (H, W) bytes; None: the archive has none.
     """
 
@@ -114,8 +114,19 @@ def network_from_archive(data: bytes) -> Network:
     if archive.description is None:
         raise CheckpointError("the archive was not imported: make a network of it with jobs/import_network.py")
     described = Description.of(archive.description)
+    program = build_program(archive)
+    front_end = ProgramFrontEnd(program, described, archive.golden)
+    return Network(described.spec(), front_end, None).eval().requires_grad_(False)
+
+
+def build_program(archive: Archive) -> nn.Module:
+    """Build the module of a judged program, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If torch cannot build it.
+    """
     try:
-        program = torch.export.load(io.BytesIO(archive.data)).module(check_guards=False)
+        program: nn.Module = torch.export.load(io.BytesIO(archive.data)).module(check_guards=False)
     except Exception as error:  # torch raises many kinds for a program that contradicts itself
         raise CheckpointError(
             f"torch {torch.__version__} cannot build the program, written by torch {archive.torch_version} "
@@ -125,9 +136,7 @@ def network_from_archive(data: bytes) -> Network:
     for method in ("eval", "train"):
         program.__dict__.pop(method, None)
     # The input is channels last as well, which saves a change of layout around every convolution.
-    program.to(memory_format=torch.channels_last)
-    front_end = ProgramFrontEnd(program, described, archive.golden)
-    return Network(described.spec(), front_end, None).eval().requires_grad_(False)
+    return program.to(memory_format=torch.channels_last)
 
 
 def drawn_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
