@@ -35,6 +35,8 @@ class ImportOptions(WriterOptions):
     """With torchvision:NAME: safetensors file, or state dict without code."""
     classes: Annotated[str | None, option("URI | NAMES", "those that the files state")] = None
     """Classes file, or names separated by commas, in the order of the network's outputs."""
+    palette: Annotated[str | None, option("COLORS", "that of the classes file, or colors far apart")] = None
+    """Color of each class, such as #804080,#464646, in the order of the classes."""
     mean: Annotated[Numbers | None, option("A B C", "that which the files state")] = None
     """Mean of each channel after scaling, in the order of the channels."""
     std: Annotated[Numbers | None, option("A B C", "that which the files state")] = None
@@ -51,6 +53,8 @@ class ImportOptions(WriterOptions):
     """Values of the output: scores before softmax, or probabilities."""
     fixed: Annotated[tuple[int, int] | None, option("HEIGHT WIDTH", "any size")] = None
     """Export the network for this size alone, in pixels."""
+    dynamic: bool = False
+    """Refuse a network that cannot be exported for every size, instead of exporting it for one."""
     overlap: int = 128
     """Pixels by which windows overlap if a label depends on the whole image."""
     license: Annotated[str | None, option("TEXT", "not stated")] = None

@@ -34,7 +34,7 @@ COMMANDS = (
     "paint-labels",
     "import-network",
 )
-WRITERS = ("predict", "report", "score", "compare", "export", "paint-labels", "segment")
+WRITERS = ("predict", "report", "score", "compare", "export", "paint-labels", "import-network", "segment")
 
 
 def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:

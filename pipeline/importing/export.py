@@ -20,12 +20,15 @@ logger = logging.getLogger(__name__)
 _TILE = (512, 512)  # pixels; of a network that cannot be exported for every size
 
 
-def export(network: nn.Module, fixed: tuple[int, int] | None) -> tuple[Any, tuple[int, int] | None]:
+def export(
+    network: nn.Module, fixed: tuple[int, int] | None, *, dynamic: bool = False
+) -> tuple[Any, tuple[int, int] | None]:
     """Export a network for every size, or for one tile if it cannot be.
 
     Args:
         network: Network in evaluation mode, from (N, 3, H, W) to (N, C, h, w).
         fixed: Height and width in pixels to export alone; None: every size, if that is possible.
+        dynamic: Whether to refuse a network that cannot be exported for every size.
 
     Returns:
         The program, and its tile; None: every size.
@@ -39,15 +42,17 @@ def export(network: nn.Module, fixed: tuple[int, int] | None) -> tuple[Any, tupl
         shapes.append(({0: any_size, 2: any_size, 3: any_size}, None, (2, 3, 256, 320)))
     tile = fixed or _TILE
     # Some networks take one image at a time.
-    shapes += [({0: any_size}, tile, (2, 3, *tile)), ({}, tile, (1, 3, *tile))]
+    if not dynamic:
+        shapes += [({0: any_size}, tile, (2, 3, *tile)), ({}, tile, (1, 3, *tile))]
     reason = ""
-    for dynamic, only, example in shapes:
+    for sizes, only, example in shapes:
         try:
-            return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=(dynamic,)), only
+            return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=(sizes,)), only
         except Exception as error:  # torch raises many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             logger.info("not exported for %s: %s", "one tile" if only else "every size", reason)
-    raise ConfigError(f"torch.export cannot export the network for {tile[0]}×{tile[1]} pixels: {reason}")
+    size = "every size" if dynamic else f"{tile[0]}×{tile[1]} pixels"
+    raise ConfigError(f"torch.export cannot export the network for {size}: {reason}")
 
 
 def saved(program: Any) -> bytes:

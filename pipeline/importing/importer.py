@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class ImportRequest(BaseModel):
         output: URI of the archive to write.
         weights: URI of the weights of a torchvision network.
         classes: URI of a classes file, or names separated by commas.
+        palette: Colors of the classes, as hexadecimal RGB separated by commas.
         mean: Mean of each channel after scaling.
         std: Standard deviation of each channel after scaling.
         scale: Factor of pixel values of 0–255.
@@ -55,6 +57,7 @@ class ImportRequest(BaseModel):
         output_key: Name or number of the output.
         values: Kind of the output's values.
         fixed: Only height and width to export, pixels; None: any.
+        dynamic: Whether to refuse a network that cannot be exported for every size.
         overlap: Pixels by which windows overlap if a score depends on the whole image.
         license: License of the weights.
     """
@@ -65,6 +68,7 @@ class ImportRequest(BaseModel):
     output: str
     weights: str | None = None
     classes: str | None = None
+    palette: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     scale: float | None = None
@@ -73,6 +77,7 @@ class ImportRequest(BaseModel):
     output_key: str | None = None
     values: Literal["scores", "probabilities"] = "scores"
     fixed: tuple[int, int] | None = None
+    dynamic: bool = False
     overlap: int = 128
     license: str | None = None
 
@@ -129,7 +134,9 @@ def import_network(request: ImportRequest, storage: Storage | None = None) -> Im
     """
     storage = storage or Storage()
     source = _read(request, storage)
-    program, fixed = export(source.network, request.fixed)
+    if request.dynamic and request.fixed is not None:
+        raise ConfigError("--dynamic and --fixed exclude each other: give one of them")
+    program, fixed = export(source.network, request.fixed, dynamic=request.dynamic)
     description = _describe(request, source, program, fixed, storage)
     archive = judged(saved(program))
     module = module_of(archive)
@@ -275,9 +282,19 @@ def _classes(
             f"the network has {measured.classes} outputs, but {len(names)} classes are named: "
             f"{', '.join(names)[:200]}. Give --classes with one name per output"
         )
+    if request.palette is not None:
+        palette = _palette(request.palette, len(names))
     chosen = palette or tuple(choose_palette(len(names)))
     given = request.ignore_label if request.ignore_label is not None else ignore
     return names, chosen, 255 if given is None else given
+
+
+def _palette(text: str, count: int) -> tuple[tuple[int, int, int], ...]:
+    """Parse colors such as `#804080,#464646`."""
+    colors = [color.strip().removeprefix("#") for color in text.split(",")]
+    if len(colors) != count or not all(re.fullmatch("[0-9a-fA-F]{6}", color) for color in colors):
+        raise ConfigError(f"--palette {text[:100]} is not {count} colors such as #804080, separated by commas")
+    return tuple((int(color[:2], 16), int(color[2:4], 16), int(color[4:], 16)) for color in colors)
 
 
 def _network(module: nn.Module, description: Description) -> Network:

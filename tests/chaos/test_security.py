@@ -54,10 +54,10 @@ def test_no_module_loads_code_from_data() -> None:
         imported |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not imported & CODE_IN_DATA, path
         for call in calls(tree):
-            assert not re.match(r"(eval|exec|compile|__import__|torch\.load|yaml\.load|os\.system)\(", call), (
-                path,
-                call,
-            )
+            if re.match(r"torch\.load\(", call):
+                # The restricted loader reads tensors and plain containers alone.
+                assert "weights_only=True" in call, (path, call)
+            assert not re.match(r"(eval|exec|compile|__import__|yaml\.load|os\.system)\(", call), (path, call)
             assert "allow_pickle=True" not in call and "shell=True" not in call and "weights_only=False" not in call, (
                 path
             )

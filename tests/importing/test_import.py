@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.import_network import main
@@ -24,6 +24,7 @@ from model.prediction.geometry import Footprint, Window, plan_windows
 from pipeline.data.labels import decode_mask
 from pipeline.data.storage import join
 from pipeline.errors import ConfigError, ExitCode, RunConflict
+from pipeline.importing.export import export, saved
 from pipeline.importing.importer import import_network
 from pipeline.results.verify import verify
 from pipeline.segmentation import segmenter
@@ -165,6 +166,8 @@ def test_golden_labels_that_differ_are_refused(folder: str) -> None:
         ({"source": "/nowhere/at/all.pt2"}, "give the URI of an archive"),
         ({"source": "torchvision:lraspp_mobilenet_v3_large"}, "give --weights FILE"),
         ({"output_key": "7"}, "cannot export|no map"),
+        ({"palette": "#804080,#46464"}, "--palette #804080,#46464 is not 4 colors"),
+        ({"dynamic": True, "fixed": (256, 320)}, "--dynamic and --fixed exclude each other"),
     ],
 )
 def test_what_is_missing_is_named(folder: str, changes: dict[str, object], reason: str) -> None:
@@ -172,6 +175,38 @@ def test_what_is_missing_is_named(folder: str, changes: dict[str, object], reaso
     STORAGE.write(source, archive_of())
     with pytest.raises(ConfigError, match=reason):
         import_network(request(**{"source": source, **changes}), STORAGE)
+
+
+def test_a_network_for_one_size_is_refused_if_every_size_is_asked_for(folder: str) -> None:
+    """This network flattens its map, whose size must therefore be known."""
+
+    class OneSize(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(64, 64)
+            self.last = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            small = functional.avg_pool2d(images, 32)
+            mixed = self.mix(small.flatten(2)).view(-1, 3, 8, 8)
+            return self.last(functional.interpolate(mixed, scale_factor=32.0) + images)
+
+    torch.manual_seed(0)
+    network = OneSize().eval()
+    with pytest.raises(ConfigError, match="cannot export the network for every size"):
+        export(network, None, dynamic=True)
+    source = f"{folder}/one_size.pt2"
+    program, tile = export(network, (256, 256))
+    assert tile == (256, 256)
+    STORAGE.write(source, saved(program))
+    made = import_network(request(source, fixed=(256, 256), palette="#010203,#040506,#070809,#0a0b0c"), STORAGE)
+    assert made.description.palette[3] == (10, 11, 12)
+    image = drawn_image(2, 256, 256)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    with torch.inference_mode():
+        expected = network((pixels - mean) / std)[0].argmax(dim=0).numpy()
+    assert (predict(from_bytes(made.data), image).labels != expected).mean() < 1e-4
 
 
 def test_an_output_is_chosen_by_its_name(folder: str) -> None:

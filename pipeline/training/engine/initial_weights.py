@@ -12,6 +12,7 @@ from model.files.checkpoint import METADATA_KEY, from_bytes, read_metadata
 from model.networks.context import initialise_random
 from model.networks.families import build_network
 from model.networks.network import Network
+from model.networks.program.archive import is_archive
 from model.networks.vgg16 import load_torchvision_vgg16, load_vgg16_bytes
 from pipeline.data.storage import Storage
 from pipeline.errors import ConfigError, StorageError
@@ -54,6 +55,8 @@ def _load(network: Network, recipe: Recipe, storage: Storage) -> dict[str, Any]:
     weights = recipe.network.weights
     if weights != "torchvision":
         data = storage.read(weights)
+        if is_archive(data):
+            raise ModelError("it is an imported network, which cannot be trained further: train it where it comes from")
         if is_network(data):
             return _warm_start(network, from_bytes(data), weights, hashlib.sha256(data).hexdigest())
         return load_vgg16_bytes(network.front_end, data, weights)
