@@ -30,7 +30,8 @@ from model.kernels.preparation import prepare
 from model.networks.program.front_end import ProgramFrontEnd, drawn_image
 from pipeline.data.manifest import build_manifest
 from pipeline.data.storage import Storage, join
-from pipeline.importing.importer import ImportRequest, import_network
+from pipeline.importing.importer import import_network
+from pipeline.importing.request import ImportRequest
 from pipeline.segmentation.config import SegmentConfig
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.supervision import ShardObserver
@@ -65,7 +66,7 @@ def _measure(name: str, count: int, rounds: int) -> dict[str, Any]:
         source = Path(folder, name)
         ways = _write_source(name, source, pictures)
         options: dict[str, Any] = {"classes": CLASSES, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-        made = import_network(ImportRequest(source=str(source), output="unused", **options), storage)
+        made = import_network(ImportRequest(source=str(source), **options), storage)
         checkpoint = join(folder, "network.pt2")
         storage.write(checkpoint, made.data)
         ways |= {"bare loop": _bare_loop(made.data, pictures), "actor": _actor(folder, checkpoint, storage)}

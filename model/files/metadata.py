@@ -10,9 +10,9 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from model.errors import CheckpointError
-from model.networks.dilated.geometry import MIN_WINDOW
+from model.networks.dilated.geometry import DILATED, MIN_WINDOW
 from model.networks.families import FAMILIES
-from model.networks.network import DILATED, Color, ContextSpec, NetworkSpec
+from model.networks.network import Color, ContextSpec, NetworkSpec
 from model.prediction.upsampling import NAMED, Upsampling
 from model.prediction.views import WorkingSize
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from model.networks.context import LARGE_MULTIPLIERS, ContextModule, initialise_identity
 from model.networks.dilated.front_end import DilatedFrontEnd
+from model.networks.dilated.geometry import DILATED
 from model.networks.front_end import FrontEnd, FrontEndWidths
-from model.networks.network import DILATED, Network, NetworkSpec
+from model.networks.network import Network, NetworkSpec
 
 __all__ = ["FAMILIES", "build_network"]
 

@@ -9,15 +9,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from model.networks.context import ContextModule
+from model.networks.dilated.geometry import DILATED
 from model.networks.front_end import FrontEnd
 from model.prediction.upsampling import GRID, Upsampling
 from model.prediction.views import WorkingSize
 
-__all__ = ["DILATED", "Color", "ContextSpec", "Network", "NetworkSpec"]
+__all__ = ["Color", "ContextSpec", "Network", "NetworkSpec"]
 
 Color = tuple[int, int, int]
-# Family of the networks of Yu & Koltun 2016, which files of format 1 hold.
-DILATED = "dilated"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from model.errors import PredictionError
 from model.networks.network import Network, NetworkSpec
-from model.precision import front_end_precision
 from model.prediction import reference_geometry
 from model.prediction.averaging import average_labels
 from model.prediction.geometry import Footprint, Window, plan_windows
@@ -30,6 +29,7 @@ from model.prediction.upsampling import labels_from_scores
 from model.prediction.views import PLAIN, View
 from model.prediction.views import views as views_of
 from model.prediction.window_input import WindowInput, preprocess
+from model.prediction.window_scores import window_scores
 
 __all__ = ["DEFAULT_WINDOW", "Geometry", "label_map", "network_input", "predict", "score_map", "score_maps"]
 
@@ -186,42 +186,28 @@ def score_maps(
     Raises:
         ValueError: If the sizes differ, or `max_window` cannot hold a cell.
     """
-    (cells,) = {image.cells for image in images}
-    parameter = next(network.parameters())
-    footprint = network.front_end.footprint
-    windows = plan_windows(*cells, max_window, footprint)
-    with front_end_precision(parameter.device):
-        parts = []
-        for window in windows:
-            # N batches of (1, 3, h, w) -> (N, 3, h, w); a single image is not copied.
-            first, *others = (image.batch(window) for image in images)
-            batch = torch.cat([first, *others]) if others else first
-            scores = network.front_end(batch.to(parameter.dtype))
-            parts.append(scores[:, :, *window.kept(footprint)])
-            on_window()
-    scores = network.add_context(_assemble(windows, parts, cells, footprint)).float()
+    parts = list(window_scores(network, images, max_window, on_window))
+    scores = network.add_context(_assemble(parts, images[0].cells, network.front_end.footprint)).float()
     on_window()
     return scores
 
 
-def _assemble(
-    windows: Sequence[Window], parts: Sequence[Tensor], cells: tuple[int, int], footprint: Footprint
-) -> Tensor:
+def _assemble(parts: Sequence[tuple[Window, Tensor]], cells: tuple[int, int], footprint: Footprint) -> Tensor:
     """Assemble the scores of windows, (N, C, h, w) each, to the score map of the whole image, (N, C, rows, columns)."""
-    if len(windows) == 1:
-        return parts[0]
-    shape = (*parts[0].shape[:2], *cells)
+    first = parts[0][1]
+    if len(parts) == 1:
+        return first
+    shape = (*first.shape[:2], *cells)
     if footprint.overlap is None:
-        whole = torch.empty(shape, device=parts[0].device)
-        for window, part in zip(windows, parts, strict=True):
+        whole = torch.empty(shape, device=first.device)
+        for window, part in parts:
             whole[:, :, *window.cells] = part
         return whole
     # Mean of the overlapping windows' probabilities. Its logarithm serves as score: softmax gives the mean again.
-    whole = torch.zeros(shape, device=parts[0].device)
-    total = torch.zeros(cells, device=parts[0].device)
-    overlap = footprint.overlap / footprint.stride
-    for window, part in zip(windows, parts, strict=True):
-        weight = blend_weight(window, cells, overlap).to(whole.device)
+    whole = torch.zeros(shape, device=first.device)
+    total = torch.zeros(cells, device=first.device)
+    for window, part in parts:
+        weight = blend_weight(window, cells, footprint.overlap / footprint.stride).to(whole.device)
         whole[:, :, *window.cells] += part.float().softmax(dim=1) * weight
         total[*window.cells] += weight
     return (whole / total).clamp_min(_LEAST).log()

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from model.errors import PredictionError
 from model.networks.network import Network
-from model.precision import front_end_precision
-from model.prediction.geometry import plan_windows
 from model.prediction.label_map import LabelMap, Mosaic
 from model.prediction.upsampling import labels_from_scores
 from model.prediction.window_input import WindowInput
+from model.prediction.window_scores import window_scores
 
 __all__ = ["label_by_windows", "needs_windows"]
 
@@ -62,14 +61,10 @@ def label_by_windows(
         PredictionError: If a score is NaN or infinite.
         ValueError: If `max_window` cannot hold a cell, or the target has another size or type, or an id out of range.
     """
-    footprint = network.front_end.footprint
     spec = network.spec
-    parameter = next(network.parameters())
     mosaic = Mosaic(source.size, len(spec.classes), confidence=confidence, labelled=target is not None)
-    for window in plan_windows(*source.cells, max_window, footprint):
-        with front_end_precision(parameter.device):
-            scores = network.front_end(source.batch(window).to(parameter.dtype))
-        scores = scores[0, :, *window.kept(footprint)].float()
+    for window, batch in window_scores(network, [source], max_window, on_window):
+        scores = batch[0].float()
         if not bool(torch.isfinite(scores).all()):
             raise PredictionError(f"a window of {window.rows}×{window.columns} pixels has NaN or infinite scores")
         # With a score at every pixel, the cells of a window are its pixels.
@@ -81,5 +76,4 @@ def label_by_windows(
             ignore_label=spec.ignore_label,
         )
         mosaic.add(place, part)
-        on_window()
     return mosaic.label_map()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from model.errors import CheckpointError
+from model.files.metadata import truncate_text
 from model.networks.program.archive import Archive, judge
 from model.networks.program.front_end import build_program
 from pipeline.errors import ConfigError
@@ -49,7 +50,7 @@ def export(
         try:
             return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=(sizes,)), only
         except Exception as error:  # torch raises many kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            reason = truncate_text(error)
             logger.info("not exported for %s: %s", "one tile" if only else "every size", reason)
     size = "every size" if dynamic else f"{tile[0]}×{tile[1]} pixels"
     raise ConfigError(f"torch.export cannot export the network for {size}: {reason}")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from model.networks.network import Network
 from model.networks.program.archive import add_extras, is_archive
 from model.networks.program.description import Check, Description, ProgramContext, ProgramInput, ProgramOutput
-from model.networks.program.front_end import ProgramFrontEnd, drawn_image, network_from_archive
+from model.networks.program.front_end import (
+    ProgramFrontEnd,
+    drawn_image,
+    network_from_archive,
+    standardize,
+)
 from model.prediction.dense_prediction import predict
 from pipeline.data.class_files import choose_palette, read_classes
 from pipeline.data.storage import Storage, join
@@ -26,11 +29,11 @@ from pipeline.errors import ConfigError, ObjectMissing
 from pipeline.importing.export import export, judged, module_of, saved
 from pipeline.importing.measure import MULTIPLES, Measured, find_bound, find_sizes
 from pipeline.importing.published import from_huggingface, from_segmentation_models, from_torchvision
+from pipeline.importing.request import ImportRequest
 from pipeline.importing.source import Selected, Source, Stated
 
-__all__ = ["ImportRequest", "Imported", "import_network"]
+__all__ = ["Imported", "import_network"]
 
-logger = logging.getLogger(__name__)
 _TORCHVISION = "torchvision:"
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 _GOLDEN = (176, 208)  # pixels
@@ -38,48 +41,6 @@ _GOLDEN = (176, 208)  # pixels
 _BEYOND = (101, 105, 113, 129)
 _THIN = 91
 _GRID = 32  # pixels; the coarsest stride of most networks
-
-
-class ImportRequest(BaseModel):
-    """Request of an import: the source, and values that win over its files' statements.
-
-    Attributes:
-        source: URI of a .pt2 archive or of a folder, or `torchvision:NAME`.
-        output: URI of the archive to write.
-        weights: URI of the weights of a torchvision network.
-        classes: URI of a classes file, or names separated by commas.
-        palette: Colors of the classes, as hexadecimal RGB separated by commas.
-        mean: Mean of each channel after scaling.
-        std: Standard deviation of each channel after scaling.
-        scale: Factor of pixel values of 0–255.
-        channels: Order of the input's channels.
-        ignore_label: Label value that counts nowhere.
-        output_key: Name or number of the output.
-        values: Kind of the output's values.
-        fixed: Only height and width to export, pixels; None: any.
-        dynamic: Whether to refuse a network that cannot be exported for every size.
-        overlap: Pixels by which windows overlap if a score depends on the whole image.
-        license: License of the weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: str
-    output: str
-    weights: str | None = None
-    classes: str | None = None
-    palette: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    scale: float | None = None
-    channels: Literal["RGB", "BGR"] | None = None
-    ignore_label: int | None = None
-    output_key: str | None = None
-    values: Literal["scores", "probabilities"] = "scores"
-    fixed: tuple[int, int] | None = None
-    dynamic: bool = False
-    overlap: int = 128
-    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +98,10 @@ def import_network(request: ImportRequest, storage: Storage | None = None) -> Im
     if request.dynamic and request.fixed is not None:
         raise ConfigError("--dynamic and --fixed exclude each other: give one of them")
     program, fixed = export(source.network, request.fixed, dynamic=request.dynamic)
-    description = _describe(request, source, program, fixed, storage)
     archive = judged(saved(program))
     module = module_of(archive)
+    least = 1 if fixed else max((int(bounds.lower) for bounds in program.range_constraints.values()), default=1)
+    description = _describe(request, source, module, least, fixed, storage)
     notes: list[str] = []
     if request.fixed is None and fixed is not None:
         notes.append(f"the network could be exported for inputs of {fixed[0]}×{fixed[1]} pixels alone")
@@ -197,21 +159,32 @@ def _read_folder(uri: str, storage: Storage) -> Source:
 
 
 def _describe(
-    request: ImportRequest, source: Source, program: Any, fixed: tuple[int, int] | None, storage: Storage
+    request: ImportRequest,
+    source: Source,
+    module: nn.Module,
+    least: int,
+    fixed: tuple[int, int] | None,
+    storage: Storage,
 ) -> Description:
-    """Describe the network: what is stated or given, and what is measured."""
+    """Describe the network: what is stated or given, and what is measured.
+
+    Args:
+        request: Source and options of the import.
+        source: Network that was read.
+        module: Its exported program.
+        least: Least height and width that the program states, pixels.
+        fixed: Only height and width that the program takes; None: others too.
+        storage: Storage of the classes file.
+    """
     stated = source.stated
     given = _input(request, stated, fixed)
-    module = program.module(check_guards=False)
-    least = max((int(bounds.lower) for bounds in program.range_constraints.values()), default=1)
 
     @torch.inference_mode()
     def scores(images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (given.mean, given.std))
-        made: Tensor = module((images * given.scale - mean) / std)
+        made: Tensor = module(standardize(images, given))
         return made
 
-    measured = find_sizes(scores, 1 if fixed else least, stated.multiple_of, fixed)
+    measured = find_sizes(scores, least, stated.multiple_of, fixed)
     unit = math.lcm(measured.stride, measured.multiple_of)
     bound = None if fixed else find_bound(scores, unit, measured.minimum)
     phase, halo = bound or (math.lcm(unit, _GRID), None)
@@ -233,7 +206,7 @@ def _describe(
         resize=stated.resize,  # type: ignore[arg-type]
         context=ProgramContext(halo=halo, phase=phase, overlap=request.overlap),
         source={**source.record, "torch": torch.__version__},
-        license=request.license or stated.license,
+        license=request.license,
         check=Check(
             seed=0,
             size=fixed or (max(_GOLDEN[0], measured.minimum), max(_GOLDEN[1], measured.minimum)),
@@ -265,13 +238,14 @@ def _classes(
     request: ImportRequest, stated: Stated, measured: Measured, storage: Storage
 ) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...], int]:
     """Return class names, palette and ignore label; options win over what is stated."""
-    names, palette, ignore = stated.classes, stated.palette, stated.ignore_label
+    names, ignore = stated.classes, stated.ignore_label
+    palette = None
     if request.classes is not None:
         if request.classes.lower().endswith((".csv", ".json")):
             space = read_classes(storage, request.classes)
             names, palette = space.classes, space.palette
         else:
-            names, palette = tuple(name.strip() for name in request.classes.split(",")), None
+            names = tuple(name.strip() for name in request.classes.split(","))
     if names is None:
         raise ConfigError(
             f"the files of {request.source} name no classes: give --classes, a classes file or {measured.classes} "
@@ -294,7 +268,7 @@ def _palette(text: str, count: int) -> tuple[tuple[int, int, int], ...]:
     colors = [color.strip().removeprefix("#") for color in text.split(",")]
     if len(colors) != count or not all(re.fullmatch("[0-9a-fA-F]{6}", color) for color in colors):
         raise ConfigError(f"--palette {text[:100]} is not {count} colors such as #804080, separated by commas")
-    return tuple((int(color[:2], 16), int(color[2:4], 16), int(color[4:], 16)) for color in colors)
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, colors))
 
 
 def _network(module: nn.Module, description: Description) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from model.files.metadata import truncate_text
 from pipeline.errors import ConfigError
 from pipeline.importing.source import Selected, Source, Stated, is_placeholder
 
@@ -20,6 +22,8 @@ __all__ = ["from_huggingface", "from_segmentation_models", "from_torchvision"]
 # torchvision's segmentation networks were trained on pixels of 0–1 with these statistics of ImageNet.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_LAST_LAYERS = ("classifier.4", "classifier.low_classifier")
+_VOC_CLASSES = 21
 
 
 def from_huggingface(folder: Path, origin: str) -> Source:
@@ -44,8 +48,8 @@ def from_huggingface(folder: Path, origin: str) -> Source:
         )
     except Exception as error:  # transformers raises many kinds
         raise ConfigError(
-            f"transformers cannot read a network for semantic segmentation from {origin} ({_short(error)}): networks "
-            "of instances, such as Mask2Former, have no map of scores"
+            f"transformers cannot read a network for semantic segmentation from {origin} ({truncate_text(error)}): "
+            "networks of instances, such as Mask2Former, have no map of scores"
         ) from error
     names = config.get("id2label") or {}
     classes = tuple(str(names[key]) for key in sorted(names, key=int)) or None
@@ -104,7 +108,8 @@ def from_segmentation_models(folder: Path, origin: str) -> Source:
     name = config.get("encoder_name")
     try:
         kind = smp.MODEL_ARCHITECTURES_MAPPING[str(config["_model_class"]).lower()]
-        settings = {key: value for key, value in config.items() if not key.startswith("_") and key in _parameters(kind)}
+        parameters = inspect.signature(kind).parameters
+        settings = {key: value for key, value in config.items() if not key.startswith("_") and key in parameters}
         # Not from_pretrained: it would fetch the encoder's weights first, which the file replaces anyway.
         network = kind(**{**settings, "encoder_weights": None})
         network.load_state_dict(_tensors(folder / "model.safetensors", origin))
@@ -117,15 +122,9 @@ def from_segmentation_models(folder: Path, origin: str) -> Source:
     except ConfigError:
         raise
     except Exception as error:  # the package raises many kinds
-        raise ConfigError(f"segmentation_models_pytorch cannot read {origin}: {_short(error)}") from error
+        raise ConfigError(f"segmentation_models_pytorch cannot read {origin}: {truncate_text(error)}") from error
     record = {"layout": "segmentation_models_pytorch", "uri": origin, "architecture": type(network).__name__}
     return Source(Selected(network.eval(), None), Stated(**stated), record={**record, "encoder": name})
-
-
-def _parameters(kind: type) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(kind).parameters)
 
 
 def from_torchvision(name: str, weights: bytes, origin: str) -> Source:
@@ -154,17 +153,13 @@ def from_torchvision(name: str, weights: bytes, origin: str) -> Source:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"the weights {origin} do not fit {name}: {_short(error)}") from error
+        raise ConfigError(f"the weights {origin} do not fit {name}: {truncate_text(error)}") from error
     classes = None
     if count == _VOC_CLASSES:
         classes = tuple(models.get_model_weights(name).DEFAULT.meta["categories"])  # type: ignore[attr-defined]
     stated = Stated(classes=classes, channels="RGB", scale=1 / 255, mean=_MEAN, std=_STD)
     record = {"layout": "torchvision", "uri": origin, "architecture": name}
     return Source(Selected(network.eval(), "out"), stated, record=record)
-
-
-_LAST_LAYERS = ("classifier.4", "classifier.low_classifier")
-_VOC_CLASSES = 21
 
 
 def _state(data: bytes, origin: str) -> dict[str, torch.Tensor]:
@@ -176,7 +171,9 @@ def _state(data: bytes, origin: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise many kinds
-        raise ConfigError(f"{origin} is neither a safetensors file nor a plain state dict: {_short(error)}") from error
+        raise ConfigError(
+            f"{origin} is neither a safetensors file nor a plain state dict: {truncate_text(error)}"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ConfigError(f"{origin} holds no state dict: write the network's state_dict() with safetensors")
     return state
@@ -186,19 +183,14 @@ def _tensors(path: Path, origin: str) -> dict[str, torch.Tensor]:
     try:
         return load(path.read_bytes())
     except (SafetensorError, ValueError) as error:
-        raise ConfigError(f"model.safetensors of {origin} cannot be read: {_short(error)}") from error
+        raise ConfigError(f"model.safetensors of {origin} cannot be read: {truncate_text(error)}") from error
 
 
 def _json(path: Path, origin: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{path.name} of {origin} is not JSON: {_short(error)}") from error
+        raise ConfigError(f"{path.name} of {origin} is not JSON: {truncate_text(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} of {origin} is no JSON object")
     return content
-
-
-def _short(error: Exception) -> str:
-    """Return the first line of an error's text, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

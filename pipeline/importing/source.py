@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Source", "Stated", "is_placeholder"]
+__all__ = ["Selected", "Source", "Stated", "is_placeholder"]
 
 Triple = tuple[float, float, float]
 
@@ -19,7 +19,6 @@ class Stated:
 
     Attributes:
         classes: Class names, in the order of the output's channels.
-        palette: RGB color of each class.
         ignore_label: Label value that counts nowhere.
         channels: Order of the input's channels.
         scale: Factor of pixel values of 0–255.
@@ -27,11 +26,9 @@ class Stated:
         std: Standard deviation of each channel after scaling.
         resize: Working size, as in the description of a network.
         multiple_of: Number of pixels of which the height and width of an input must be a multiple.
-        license: License of the weights.
     """
 
     classes: tuple[str, ...] | None = None
-    palette: tuple[tuple[int, int, int], ...] | None = None
     ignore_label: int | None = None
     channels: str | None = None
     scale: float | None = None
@@ -39,7 +36,6 @@ class Stated:
     std: Triple | None = None
     resize: dict[str, Any] | None = None
     multiple_of: int | None = None
-    license: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from model.files.checkpoint import from_bytes
-from model.networks.network import DILATED, Network
+from model.networks.dilated.geometry import DILATED
+from model.networks.network import Network
 from model.precision import precision_name
 from model.prediction.dense_prediction import network_input, score_map
 from model.prediction.upsampling import GRID

@@ -8,7 +8,8 @@ import io
 import torch
 from torch import Tensor, nn
 
-from pipeline.importing.importer import Imported, ImportRequest, import_network
+from pipeline.importing.importer import Imported, import_network
+from pipeline.importing.request import ImportRequest
 from tests.shared import STORAGE
 
 CLASSES = "road,sky,tree,car"
@@ -78,5 +79,5 @@ def imported(folder: str, *, whole: bool = False) -> Imported:
 
 
 def request(source: str, **changes: object) -> ImportRequest:
-    settings = {"source": source, "output": "unused", "classes": CLASSES, "mean": MEAN, "std": STD}
+    settings = {"source": source, "classes": CLASSES, "mean": MEAN, "std": STD}
     return ImportRequest.model_validate({**settings, **changes})

@@ -253,7 +253,7 @@ def test_the_job_says_what_it_found_and_writes_one_file(folder: str, capsys: pyt
 def test_a_large_image_with_a_score_at_every_pixel_is_labeled_window_by_window(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same labels and counts as from the whole score map, which never exists."""
+    """Compare labels and counts with those from the whole score map, which is not assembled here."""
     torch.manual_seed(1)
     plain = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)).eval()
     source = f"{folder}/pixels.pt2"

@@ -17,7 +17,8 @@ from model.networks.program.front_end import drawn_image
 from model.prediction.dense_prediction import predict
 from model.prediction.views import views
 from pipeline.errors import ConfigError
-from pipeline.importing.importer import Imported, ImportRequest, import_network
+from pipeline.importing.importer import Imported, import_network
+from pipeline.importing.request import ImportRequest
 from tests.shared import STORAGE
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def standardized(image: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def imported(source: str, **options: object) -> Imported:
-    return import_network(ImportRequest.model_validate({"source": source, "output": "unused", **options}), STORAGE)
+    return import_network(ImportRequest.model_validate({"source": source, **options}), STORAGE)
 
 
 def labels_of(made: Imported, image: NDArray[np.uint8], window: int = 1236) -> NDArray[np.uint8]:

@@ -153,7 +153,7 @@ def test_any_upsampling_labels_any_size(upsampling: Upsampling) -> None:
 
 
 def test_an_image_that_fits_is_one_window() -> None:
-    """At the image's border a padded window has no margin, which therefore needs no room."""
+    """Count the windows of images that just fit, and just do not: a margin needs no room at the image's border."""
     footprint = Footprint(8, 404, 32, "padded")
     assert len(plan_windows(125, 125, 1000, footprint)) == 1
     assert len(plan_windows(126, 125, 1000, footprint)) > 1

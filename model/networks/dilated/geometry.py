@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from model.prediction.geometry import Footprint
 
-__all__ = ["FOOTPRINT", "MARGIN", "MIN_WINDOW", "OUTPUT_STRIDE", "front_end_cells", "score_map_size"]
+__all__ = ["DILATED", "FOOTPRINT", "MARGIN", "MIN_WINDOW", "OUTPUT_STRIDE", "front_end_cells", "score_map_size"]
 
+# Name of the family of the networks of Yu & Koltun 2016, which files of format 1 hold.
+DILATED = "dilated"
 OUTPUT_STRIDE = 8
 # Pixels that the valid convolutions of the front end remove on each side: 2 + 4 + 3*4 (conv1-3 at strides 1, 2, 4)
 # + 3*8 (conv4) + 3*2*8 (conv5, dilation 2) + 3*4*8 (fc6, 7x7, dilation 4) = 186 pixels.

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from model.errors import CheckpointError
+from model.files.metadata import truncate_text
 from model.networks.program.expressions import check_expression, is_symbol
 from model.networks.program.operators import OPERATORS
 
@@ -92,7 +93,9 @@ def judge(data: bytes) -> Archive:
             program = _program(entries)
             kept = {_MODEL: json.dumps(program).encode(), **_payloads(entries)}
     except _DAMAGE as error:
-        raise CheckpointError(f"the archive cannot be read ({str(error)[:200]}): export the network again") from error
+        raise CheckpointError(
+            f"the archive cannot be read ({truncate_text(error)}): export the network again"
+        ) from error
     if entries:
         raise CheckpointError(f"entry {min(entries)[:100]!r} of the archive is unknown, so it is not loaded")
     described = None if text is None else _json(text, DESCRIPTION)
@@ -144,7 +147,7 @@ def _json(data: bytes, name: str) -> Any:
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is not JSON ({str(error)[:100]}): the archive is damaged") from error
+        raise CheckpointError(f"{name} is not JSON ({truncate_text(error)}): the archive is damaged") from error
     _check_depth(parsed, _DEEPEST, name)
     return parsed
 

@@ -18,7 +18,6 @@ from model.prediction.views import WorkingSize
 __all__ = ["FAMILY", "Check", "Description", "ProgramContext", "ProgramInput", "ProgramOutput"]
 
 FAMILY = "program"
-FORMAT = 2
 _LARGEST_SIDE = 10_000  # pixels
 Side = Annotated[int, Field(ge=1, le=_LARGEST_SIDE)]
 Triple = tuple[float, float, float]

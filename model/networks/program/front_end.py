@@ -14,13 +14,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.errors import CheckpointError
+from model.files.metadata import truncate_text
 from model.networks.front_end import FrontEnd, FrontEndWidths
 from model.networks.network import Network, NetworkSpec
 from model.networks.program.archive import Archive, judge
 from model.networks.program.description import Description, ProgramInput
 from model.prediction.dense_prediction import predict
 
-__all__ = ["TOLERANCE", "ProgramFrontEnd", "build_program", "check_golden", "drawn_image", "network_from_archive"]
+__all__ = [
+    "TOLERANCE",
+    "ProgramFrontEnd",
+    "build_program",
+    "check_golden",
+    "drawn_image",
+    "network_from_archive",
+    "standardize",
+]
 
 # Share of the golden image's labels that may differ on another machine, whose rounding differs.
 TOLERANCE = 0.005
@@ -62,9 +71,7 @@ class ProgramFrontEnd(FrontEnd):
         """Return the program's input: (N, 3, H, W) BGR, 0–255 → (N, 3, H', W') standardized and padded."""
         given = self.description.input
         channels = images.flip(1) if given.channels == "RGB" else images
-        mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (given.mean, given.std))
-        standardized = (channels * given.scale - mean) / std
-        return _pad(standardized, given).contiguous(memory_format=torch.channels_last)
+        return _pad(standardize(channels, given), given).contiguous(memory_format=torch.channels_last)
 
     def head(self, features: Tensor) -> Tensor:
         """Return the scores, (N, C, h, w), of the program's input; probabilities become their logarithms."""
@@ -72,6 +79,12 @@ class ProgramFrontEnd(FrontEnd):
         if self.description.output.values == "probabilities":
             return scores.float().clamp_min(_LEAST).log()
         return scores
+
+
+def standardize(channels: Tensor, given: ProgramInput) -> Tensor:
+    """Return standardized pixels, (N, 3, H, W), of channels of 0–255 in the order of the program."""
+    mean, std = (torch.tensor(each, device=channels.device).view(3, 1, 1) for each in (given.mean, given.std))
+    return (channels * given.scale - mean) / std
 
 
 def _pad(images: Tensor, given: ProgramInput) -> Tensor:
@@ -130,7 +143,7 @@ def build_program(archive: Archive) -> nn.Module:
     except Exception as error:  # torch raises many kinds for a program that contradicts itself
         raise CheckpointError(
             f"torch {torch.__version__} cannot build the program, written by torch {archive.torch_version} "
-            f"({str(error)[:200]}): export it with this version of torch"
+            f"({truncate_text(error)}): export it with this version of torch"
         ) from error
     # Exported modules replace these methods by ones that refuse every call.
     for method in ("eval", "train"):

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.networks.dilated.geometry import FOOTPRINT
+from model.networks.dilated.geometry import DILATED, FOOTPRINT
 from pipeline.data.label_spaces import OWN, Color, LabelEncoding, LabelSpace, label_space
 from pipeline.options import option
 
@@ -36,8 +36,6 @@ DERIVE = -1
 StageName = Literal["front_end", "fine_tune", "context", "joint"]
 STAGES: tuple[StageName, ...] = ("front_end", "fine_tune", "context", "joint")
 StageInput = Literal["images", "features", "scores"]
-# As in `model.networks.network`, which imports torch.
-_DILATED = "dilated"
 _FRONT_END_PARTS = ("features", "head", "scores")
 
 
@@ -114,7 +112,7 @@ class NetworkConfig(_Extended):
 
     later_fields = frozenset({"layer_widths", "family", "family_options"})
 
-    family: str = _DILATED
+    family: str = DILATED
     """Family of the front end, on which the context module goes: dilated."""
     family_options: Annotated[dict[str, int | float | str], option("NAME VALUE …", "none")] = {}
     """Settings of the family that the widths do not give; dilated has none."""
@@ -153,7 +151,7 @@ class NetworkConfig(_Extended):
     @field_validator("family")
     @classmethod
     def _family_is_known(cls, family: str) -> str:
-        if family != _DILATED:
+        if family != DILATED:
             from model.networks.families import FAMILIES
 
             if family not in FAMILIES:
@@ -344,7 +342,7 @@ class Recipe(_Extended):
 
     def footprint(self) -> Footprint:
         """Return the footprint of the front end."""
-        if self.network.family == _DILATED:
+        if self.network.family == DILATED:
             return FOOTPRINT
         from model.networks.families import FAMILIES
 
@@ -416,7 +414,7 @@ class Recipe(_Extended):
             resize=self.working_size(),
             context=ContextSpec(CONTEXT_DILATIONS[self.network.layers], self.network.padding),
             upsampling=FAMILIES[self.network.family].upsampling or NAMED[self.network.upsampling],
-            reference_window=self.network.reference_window if self.network.family == _DILATED else None,
+            reference_window=self.network.reference_window if self.network.family == DILATED else None,
             family=self.network.family,
             family_options=self.network.family_options,
         )
